@@ -1,0 +1,73 @@
+"""Apply a function to every element of a nested collection; move data between devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def apply_to_collection(
+    data: Any, dtype: type | tuple[type, ...], function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """Return ``data`` with ``function(element, *args, **kwargs)`` in place of every element of type ``dtype``.
+
+    Goes through mappings, sequences, named tuples and dataclass instances, at any depth, and keeps their types; strings
+    and everything else stay as they are. ``data`` itself is not changed.
+    """
+    if isinstance(data, dtype):
+        return function(data, *args, **kwargs)
+    if isinstance(data, Mapping):
+        items = {key: apply_to_collection(value, dtype, function, *args, **kwargs) for key, value in data.items()}
+        if type(data) is dict:
+            return items
+        clone = copy(data)
+        clone.update(items)  # type: ignore[attr-defined]  # keeps the factory of a defaultdict, the order of an OrderedDict
+        return clone
+    if isinstance(data, tuple) and hasattr(data, "_fields"):
+        return type(data)(*(apply_to_collection(value, dtype, function, *args, **kwargs) for value in data))
+    if isinstance(data, Sequence) and not isinstance(data, (str, bytes, bytearray)):
+        return type(data)([apply_to_collection(value, dtype, function, *args, **kwargs) for value in data])  # type: ignore[call-arg]
+    if dataclasses.is_dataclass(data) and not isinstance(data, type):
+        clone = copy(data)
+        for field in dataclasses.fields(data):
+            value = apply_to_collection(getattr(data, field.name), dtype, function, *args, **kwargs)
+            object.__setattr__(clone, field.name, value)  # also for frozen ones
+        return clone
+    return data
+
+
+def move_data_to_device(batch: Any, device: torch.device | str | int) -> Any:
+    """Move every element of ``batch`` that has a method ``to`` to ``device``; tensors without waiting for the copy.
+
+    An element whose ``to`` returns None has moved itself in place and is kept.
+    """
+    device = torch.device(device)
+    if isinstance(batch, Tensor):  # the two common shapes need no recursion
+        return _move(batch, device)
+    if type(batch) in (list, tuple) and all(isinstance(element, Tensor) for element in batch):
+        return type(batch)([_move(element, device) for element in batch])
+    return apply_to_collection(batch, _Movable, _move, device)  # type: ignore[arg-type]
+
+
+class _MovableType(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return not isinstance(instance, type) and callable(getattr(instance, "to", None))
+
+
+class _Movable(metaclass=_MovableType):
+    """Anything with a method ``to``."""
+
+
+def _move(element: Any, device: torch.device) -> Any:
+    if isinstance(element, Tensor):
+        if element.device == device:
+            return element
+        # a copy to the host that does not wait would be read before it has arrived
+        return element.to(device, non_blocking=device.type not in ("cpu", "mps"))
+    moved = element.to(device)
+    return element if moved is None else moved

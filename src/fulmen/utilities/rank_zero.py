@@ -1,0 +1,70 @@
+"""Functions that speak once per job instead of once per process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, overload
+
+from fulmen.utilities.warnings import LightningDeprecationWarning
+
+T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+log = logging.getLogger("fulmen")
+
+
+def rank_from_environment() -> int | None:
+    """The global rank that a launcher left in the environment, or None when there was no launcher."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+        value = os.environ.get(name, "")
+        if value.isdigit():
+            return int(value)
+    return None
+
+
+@overload
+def rank_zero_only(fn: Function) -> Function: ...
+@overload
+def rank_zero_only(fn: Callable[..., T], default: T) -> Callable[..., T]: ...
+def rank_zero_only(fn: Callable[..., Any], default: Any = None) -> Callable[..., Any]:
+    """Decorate ``fn`` so that it runs on global rank 0 alone; on the other ranks the call returns ``default``.
+
+    The rank is the attribute ``rank_zero_only.rank``; it starts from the launcher's environment and strategies set it.
+    """
+
+    @wraps(fn)
+    def on_rank_zero(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs) if rank_zero_only.rank == 0 else default  # type: ignore[attr-defined]
+
+    return on_rank_zero
+
+
+rank_zero_only.rank = rank_from_environment() or 0  # type: ignore[attr-defined]
+
+
+@rank_zero_only
+def rank_zero_warn(message: str | Warning, category: type[Warning] = UserWarning, stacklevel: int = 4) -> None:
+    """Warn on rank 0. ``stacklevel`` counts frames from here; the default names the caller's caller."""
+    warnings.warn(message, category=category, stacklevel=stacklevel)
+
+
+@rank_zero_only
+def rank_zero_deprecation(message: str | Warning, stacklevel: int = 5) -> None:
+    """Give a deprecation warning on rank 0."""
+    warnings.warn(message, category=LightningDeprecationWarning, stacklevel=stacklevel)
+
+
+@rank_zero_only
+def rank_zero_info(message: object, *args: object) -> None:
+    """Log ``message % args`` at INFO on rank 0, to the logger named ``fulmen``."""
+    log.info(message, *args)
+
+
+@rank_zero_only
+def rank_zero_debug(message: object, *args: object) -> None:
+    """Log ``message % args`` at DEBUG on rank 0, to the logger named ``fulmen``."""
+    log.debug(message, *args)
