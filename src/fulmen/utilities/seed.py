@@ -68,7 +68,8 @@ def derive_seed(*key: int | str, bits: int = 64) -> int:
 
     Neighbouring keys, such as those of worker 0 and worker 1, give unrelated seeds.
     """
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=(bits + 7) // 8).digest()
+    text = repr([part if isinstance(part, str) else int(part) for part in key])  # an integer of numpy counts as one
+    digest = hashlib.blake2b(text.encode(), digest_size=(bits + 7) // 8).digest()
     return int.from_bytes(digest, "little") & ((1 << bits) - 1)
 
 
