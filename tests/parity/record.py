@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 RECORDED = Path(__file__).with_name("recorded")
@@ -13,6 +15,8 @@ ROOT = "lightning.pytorch"
 def main(chosen: list[str]) -> None:
     """Record the scenarios whose names contain one of ``chosen``, or all of them."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from parity.log_recorder import record_log
+    from parity.log_scenarios import LOG_SCENARIOS
     from parity.recorder import framework_of, record
     from parity.scenarios import SCENARIOS
 
@@ -20,9 +24,14 @@ def main(chosen: list[str]) -> None:
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     RECORDED.mkdir(exist_ok=True)
+    runs: dict[str, Callable[[], str]] = {}
     for name, (scenario, light) in SCENARIOS.items():
+        runs[name] = partial(record, scenario, framework, light)
+    for name, log_scenario in LOG_SCENARIOS.items():
+        runs[f"log_{name}"] = partial(record_log, log_scenario, framework)
+    for name, run in runs.items():
         if not chosen or any(word in name for word in chosen):
-            text = record(scenario, framework, light)
+            text = run()
             (RECORDED / f"{name}.txt").write_text(text)
             exits = [line[3:] for line in text.splitlines() if line.startswith("== ") and "exit" in line]
             print(f"{name}: {text.count(chr(10))} lines, {', '.join(exits)}")
