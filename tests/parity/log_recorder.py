@@ -46,6 +46,7 @@ class LogRun:
         self.folder = folder
         self.lines: list[str] = []
         self.trainer: Any = None
+        self.shown: dict[str, dict[str, str]] = {}
 
     def logger(self, name: str = "logger", calls: bool = False) -> Any:
         """A logger that writes down each ``log_metrics``, and with ``calls`` all other calls, too."""
@@ -97,13 +98,17 @@ class LogRun:
 
         return type("Reader", (self.framework.Callback,), {hook: read(hook) for hook in READ_IN})()
 
-    def tell(self, when: str) -> None:
-        """Write down what the trainer shows now."""
-        trainer = self.trainer
+    def tell(self, when: str, whole: bool = False) -> None:
+        """Write down what the trainer shows now: what is new or changed since the last time, or all of it."""
         self.lines.append(f"in {when}")
-        self.lines.append(f"  callback_metrics: {as_text(trainer.callback_metrics)}")
-        self.lines.append(f"  logged_metrics: {as_text(trainer.logged_metrics)}")
-        self.lines.append(f"  progress_bar_metrics: {as_text(trainer.progress_bar_metrics)}")
+        for window in ("callback_metrics", "logged_metrics", "progress_bar_metrics"):
+            now = {name: as_text({name: value}) for name, value in sorted(getattr(self.trainer, window).items())}
+            before = {} if whole else self.shown.get(window, {})
+            words = [text for name, text in now.items() if before.get(name) != text]
+            words += [f"{name} is gone" for name in before if name not in now]
+            self.shown[window] = now
+            if words:
+                self.lines.append(f"  {window}: {', '.join(words)}")
 
     def make_trainer(self, *, callbacks: Any = (), quiet: bool = False, **arguments: Any) -> Any:
         """A trainer on the CPU for one epoch that logs every step; with ``quiet`` only the logger's lines are kept."""
@@ -120,6 +125,7 @@ class LogRun:
             "num_sanity_val_steps": 0,
             "log_every_n_steps": 1,
         }
+        self.shown = {}
         self.trainer = self.framework.Trainer(**{**standing, **arguments}, callbacks=chosen)
         return self.trainer
 
@@ -193,7 +199,7 @@ class LogRun:
             result = getattr(self.trainer, verb)(*args, **kwargs)
         except Exception as error:
             self.lines.append(f"== exit by {type(error).__name__}")
-        self.tell(f"the end of {verb}")
+        self.tell(f"the end of {verb}", whole=True)
         if result is not None:
             self.lines.extend(f"returned {as_text(part)}" for part in result)
         return result
