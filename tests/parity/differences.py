@@ -26,21 +26,32 @@ class Difference:
 DIFFERENCES: dict[str, list[Difference]] = {}
 
 
-def expected(scenario: str, recording: str) -> str:
-    """The recording as it would be if Lightning had decided as we did.
+def expected(scenario: str, recording: str) -> list[str]:
+    """The lines of a recording as they would be if Lightning had decided as we did.
 
     Raises:
         AssertionError: a difference is in the table whose recorded lines are not in the recording that often.
     """
-    text = "\n" + recording
+    lines = recording.splitlines()
     for difference in DIFFERENCES.get(scenario, []):
-        recorded, ours = (f"\n{block.strip(chr(10))}\n" for block in (difference.recorded, difference.ours))
-        if not difference.ours:
-            ours = "\n"
-        found = text.count(recorded)
+        lines, found = _edited(lines, difference.recorded.splitlines(), difference.ours.splitlines())
         assert found == difference.times, (
             f"{scenario}: the table of differences expects these lines {difference.times} times in the recording, "
-            f"they are there {found} times:{recorded}"
+            f"they are there {found} times:\n{difference.recorded}"
         )
-        text = text.replace(recorded, ours)
-    return text[1:]
+    return lines
+
+
+def _edited(lines: list[str], recorded: list[str], ours: list[str]) -> tuple[list[str], int]:
+    """``lines`` with each run of ``recorded`` replaced by ``ours``, and how many there were."""
+    result: list[str] = []
+    place = found = 0
+    while place < len(lines):
+        if lines[place : place + len(recorded)] == recorded:
+            result += ours
+            place += len(recorded)
+            found += 1
+        else:
+            result.append(lines[place])
+            place += 1
+    return result, found

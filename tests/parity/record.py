@@ -17,6 +17,7 @@ def main(chosen: list[str]) -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from parity.log_recorder import record_log
     from parity.log_scenarios import LOG_SCENARIOS
+    from parity.misuses import outcomes
     from parity.recorder import framework_of, record
     from parity.scenarios import SCENARIOS
 
@@ -29,6 +30,7 @@ def main(chosen: list[str]) -> None:
         runs[name] = partial(record, scenario, framework, light)
     for name, log_scenario in LOG_SCENARIOS.items():
         runs[f"log_{name}"] = partial(record_log, log_scenario, framework)
+    runs["errors"] = partial(outcomes, framework)
     for name, run in runs.items():
         if not chosen or any(word in name for word in chosen):
             text = run()

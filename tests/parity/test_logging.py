@@ -18,4 +18,4 @@ RECORDED = Path(__file__).with_name("recorded")
 def test_logging_of_a_scenario_equals_the_recording(name: str) -> None:
     ours = record_log(LOG_SCENARIOS[name], framework_of("fulmen"))
 
-    assert ours.splitlines() == expected(f"log_{name}", (RECORDED / f"log_{name}.txt").read_text()).splitlines()
+    assert ours.splitlines() == expected(f"log_{name}", (RECORDED / f"log_{name}.txt").read_text())
