@@ -12,7 +12,7 @@ from fulmen import __version__
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.core.optimizer import NoOptimizer
-from fulmen.core.saving import hparams_entries
+from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -51,7 +51,7 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
             checkpoint[type(trainer.precision_plugin).__name__] = precision
     for owner in (module, datamodule):
         if owner is not None:
-            checkpoint.update(hparams_entries(owner))
+            checkpoint.update(hparams_for_checkpoint(owner))
     if datamodule is not None:
         state = datamodule.state_dict()
         if state:

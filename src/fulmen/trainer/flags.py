@@ -23,8 +23,7 @@ from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.callbacks.model_checkpoint import ModelCheckpoint
 from fulmen.callbacks.model_summary import ModelSummary
-from fulmen.callbacks.progress.plain_progress import default_progress_bar
-from fulmen.callbacks.progress.progress_bar import ProgressBar
+from fulmen.callbacks.progress.progress_bar import ProgressBar, default_progress_bar
 from fulmen.callbacks.rich_model_summary import RichModelSummary
 from fulmen.callbacks.timer import Timer
 from fulmen.loggers.csv_logs import CSVLogger
