@@ -278,10 +278,10 @@ class Plan:
                 names = [type(owner).__name__ for owner, _ in self.listeners(hook.name)]
                 if names:
                     lines.append(f"{hook.name:<32} {', '.join(names)}")
-        if self.optimizes_itself:
+        if self.optimizes_itself and self._trainer.optimizers:
             how = "forward, backward, clip, step" if self.steps_alone else "optimizer_step(closure)"
             lines.append(f"{'each step':<32} {how}")
-        else:
+        elif not self.optimizes_itself:
             lines.append(f"{'each step':<32} manual optimization: training_step steps the optimizers")
         return "\n".join(lines)
 

@@ -217,7 +217,7 @@ class Data:
         self._interrupted = interrupted
         self._convert_input = convert_input
         self._transfer = self._planned_transfer()
-        self._epoch_of_load = 0
+        self._epoch_of_load: dict[str, int] = {}
         self._batch: Any = None
         self._batch_size: int | None = None
         self._indices: list[int] | None = None
@@ -238,8 +238,11 @@ class Data:
         return None
 
     def request(self, stage: str) -> Loaders:
-        """Ask for the loaders of ``stage``, once per run."""
-        if stage not in self.loaders:
+        """Ask for the loaders of ``stage``: once per run, or once in so many epochs."""
+        every, epoch = self.flags.reload_dataloaders_every_n_epochs, self.progress.epoch
+        is_old = every > 0 and epoch - self._epoch_of_load.get(stage, epoch) >= every
+        if stage not in self.loaders or is_old:
+            self._epoch_of_load[stage] = epoch
             hook = _LOADER_HOOKS[stage]
             given = self.given.get(stage)
             if given is None:
@@ -334,16 +337,18 @@ class Data:
     def num_training_batches(self) -> int | float:
         return self.loaders["train"].total if "train" in self.loaders else math.inf
 
-    def reload_is_due(self) -> bool:
-        every = self.flags.reload_dataloaders_every_n_epochs
-        return every > 0 and self.progress.epoch - self._epoch_of_load >= every
+    def start_epoch(self) -> None:
+        """Ask for the loader anew if that is due, and tell the clock and the samplers which epoch begins."""
+        loaders = self.request("train")
+        for source in loaders.sources:
+            source.set_epoch(self.progress.epoch)
+        self.progress.start_epoch(loaders.total)
 
     def train_batches(self) -> Iterator[tuple[int, Any]]:
         """The batches of one epoch, on the device; moves the clock to each before it is given."""
-        progress, loaders = self.progress, self.request("train")
-        for source in loaders.sources:
-            source.set_epoch(progress.epoch)
-        progress.start_epoch(loaders.total)
+        progress, loaders = self.progress, self.loaders["train"]
+        if progress.done:  # somebody set `should_stop` when the epoch began
+            return
         skip = progress.batches_done
         size_known = not math.isinf(loaders.total) and not any(math.isinf(s.num_batches) for s in loaders.sources)
         transfer = self._transfer
@@ -391,7 +396,12 @@ class Data:
 
     def evaluation_loaders(self, stage: str) -> Loaders:
         """The loaders of ``stage``; for the sanity check those of validation, with few batches."""
-        loaders = self.request("validate" if stage == "sanity_check" else stage)
+        of_validation = stage in ("validate", "sanity_check")
+        if self._limit_of("validate" if of_validation else stage) == 0:
+            return Loaders(None, [], [], "sequential", None, [])
+        loaders = self.request("validate" if of_validation else stage)
+        for source in loaders.sources:
+            source.set_epoch(self.progress.epoch)
         if stage != "sanity_check":
             return loaders
         steps = self.flags.num_sanity_val_steps
@@ -412,7 +422,6 @@ class Data:
                     break
             return
         for dataloader_idx, (source, limit) in enumerate(zip(loaders.sources, loaders.num_batches)):
-            source.set_epoch(self.progress.epoch)
             if limit == 0:
                 continue
             for batch_idx, batch in enumerate(source):
