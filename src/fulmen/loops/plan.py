@@ -175,15 +175,7 @@ class Plan:
 
     def _quiet(self, name: str) -> Callable[..., Any]:
         """An operation in which nothing can be logged."""
-        method, metrics = self._method(name), self._trainer.metrics
-
-        def operation(*args: Any, **kwargs: Any) -> Any:
-            outer, metrics.hook = metrics.hook, name
-            result = method(*args, **kwargs)
-            metrics.hook = outer
-            return result
-
-        return operation
+        return self._trainer.metrics.quiet(name, self._method(name))
 
     def _step(self, name: str) -> Callable[..., Any]:
         """A step method, which may be written without ``batch_idx``, and may have been compiled."""
