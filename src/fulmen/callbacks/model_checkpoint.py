@@ -17,7 +17,8 @@ from torch import Tensor
 from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.callbacks.checkpointing import naming, writing
 from fulmen.callbacks.checkpointing.retention import Kept, Retention
-from fulmen.callbacks.checkpointing.trigger import Position, Trigger, epoch_ends_here, validates_at_epoch_end
+from fulmen.callbacks.checkpointing.trigger import Position, Trigger, epoch_ends_here
+from fulmen.callbacks.moments import validates_at_epoch_end
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -204,8 +205,8 @@ class ModelCheckpoint(Checkpoint):
         self._waits = self._validated = False
         if self.save_on_train_epoch_end is False and self._trigger.every_n_epochs and not trainer.enable_validation:
             rank_zero_warn(
-                "ModelCheckpoint(save_on_train_epoch_end=False) saves at the end of validations, and this run has none, "
-                "so nothing will be saved. Leave the argument out, or pass a validation loader."
+                "ModelCheckpoint(save_on_train_epoch_end=False) saves at the end of validations, and this run has "
+                "none, so nothing will be saved. Leave the argument out, or pass a validation loader."
             )
 
     def on_train_batch_end(
