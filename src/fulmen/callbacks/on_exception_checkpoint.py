@@ -6,8 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from fulmen.callbacks.checkpoint import Checkpoint
-from fulmen.callbacks.checkpointing.naming import exists
-from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.cloud_io import exists
 
 if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
@@ -43,13 +42,13 @@ class OnExceptionCheckpoint(Checkpoint):
         """The path of the file."""
         return os.path.join(self.dirpath, self.filename + self.FILE_EXTENSION)
 
+    def last_checkpoint_candidates(self, trainer: Trainer) -> list[str]:
+        """The file, for ``trainer.fit(ckpt_path="last")``."""
+        return [self.ckpt_path]
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if trainer.state.fn != "fit":
-            return
-        try:
+        if trainer.state.fn == "fit":
             trainer.save_checkpoint(self.ckpt_path)
-        except Exception as error:  # the exception that ends the run is the one to see
-            rank_zero_warn(f"No checkpoint could be saved after the {type(exception).__name__}: {error!r}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and exists(self.ckpt_path):  # not after another verb, which did not resume from it

@@ -125,7 +125,7 @@ class BasePredictionWriter(Callback):
         if self.interval.on_batch:
             indices = trainer.data.batch_indices
             self.write_on_batch_end(trainer, pl_module, outputs, indices, batch, batch_idx, dataloader_idx)
-        if self.interval.on_epoch:
+        if self.interval.on_epoch and not trainer.keeps_predictions:
             while len(self._predictions) <= dataloader_idx:
                 self._predictions.append([])
             self._predictions[dataloader_idx].append(move_data_to_device(outputs, "cpu"))
@@ -133,9 +133,10 @@ class BasePredictionWriter(Callback):
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.interval.on_epoch:
             return
+        indices = trainer.data.epoch_batch_indices
         predictions, self._predictions = self._predictions, []
-        several = len(trainer.num_predict_batches) > 1
-        while several and len(predictions) < len(trainer.num_predict_batches):
-            predictions.append([])  # loaders at the end that had no batch
-        flat = predictions if several else (predictions or [[]])[0]
-        self.write_on_epoch_end(trainer, pl_module, flat, trainer.data.epoch_batch_indices)
+        predictions += [[] for _ in range(len(indices) - len(predictions))]  # loaders without a batch
+        result = (
+            trainer.predictions if trainer.keeps_predictions else predictions if len(indices) > 1 else predictions[0]
+        )
+        self.write_on_epoch_end(trainer, pl_module, result, indices)
