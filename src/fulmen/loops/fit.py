@@ -50,6 +50,7 @@ def fit_loop(trainer: Trainer) -> None:
 
     call.on_train_start()
     while not progress.done:
+        trainer.data.start_epoch()
         trainer.replan().on_train_epoch_start()  # callbacks may have come or gone since the last epoch ...
         trainer.replan()  # ... and that hook may have patched others, even training_step
         for batch_idx, batch in trainer.data.train_batches():  # already on the device

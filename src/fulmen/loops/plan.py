@@ -175,15 +175,7 @@ class Plan:
 
     def _quiet(self, name: str) -> Callable[..., Any]:
         """An operation in which nothing can be logged."""
-        method, metrics = self._method(name), self._trainer.metrics
-
-        def operation(*args: Any, **kwargs: Any) -> Any:
-            outer, metrics.hook = metrics.hook, name
-            result = method(*args, **kwargs)
-            metrics.hook = outer
-            return result
-
-        return operation
+        return self._trainer.metrics.quiet(name, self._method(name))
 
     def _step(self, name: str) -> Callable[..., Any]:
         """A step method, which may be written without ``batch_idx``, and may have been compiled."""
@@ -278,10 +270,10 @@ class Plan:
                 names = [type(owner).__name__ for owner, _ in self.listeners(hook.name)]
                 if names:
                     lines.append(f"{hook.name:<32} {', '.join(names)}")
-        if self.optimizes_itself:
+        if self.optimizes_itself and self._trainer.optimizers:
             how = "forward, backward, clip, step" if self.steps_alone else "optimizer_step(closure)"
             lines.append(f"{'each step':<32} {how}")
-        else:
+        elif not self.optimizes_itself:
             lines.append(f"{'each step':<32} manual optimization: training_step steps the optimizers")
         return "\n".join(lines)
 

@@ -125,6 +125,11 @@ class Progress:
         self.epoch += 1
         self.in_epoch = False
 
+    def forget_unfinished_epoch(self) -> None:
+        """A new ``fit`` begins: an epoch that an exception ended is trained from its beginning."""
+        self.in_epoch = False
+        self.batches_done = 0
+
     @property
     def may_stop_early(self) -> bool:
         """Whether ``should_stop`` is honoured now: the minimum of epochs and steps is reached."""

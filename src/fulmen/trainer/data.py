@@ -197,6 +197,7 @@ class Data:
         device: where batches go.
         convert_input: the precision plugin's change of a batch; None if it makes none.
         interrupted: says whether the process was asked to end.
+        quiet: wraps a hook in which nothing can be logged.
     """
 
     def __init__(
@@ -209,6 +210,7 @@ class Data:
         device: torch.device,
         convert_input: Callable[[Any], Any] | None,
         interrupted: Callable[[], bool],
+        quiet: Callable[[str, Callable[..., Any]], Callable[..., Any]],
     ) -> None:
         self.module, self.datamodule, self.given, self.flags = module, datamodule, given, flags
         self.progress, self.device = progress, device
@@ -216,8 +218,9 @@ class Data:
         self.epoch_batch_indices: list[list[Any]] = []
         self._interrupted = interrupted
         self._convert_input = convert_input
+        self._quiet = quiet
         self._transfer = self._planned_transfer()
-        self._epoch_of_load = 0
+        self._epoch_of_load: dict[str, int] = {}
         self._batch: Any = None
         self._batch_size: int | None = None
         self._indices: list[int] | None = None
@@ -238,13 +241,16 @@ class Data:
         return None
 
     def request(self, stage: str) -> Loaders:
-        """Ask for the loaders of ``stage``, once per run."""
-        if stage not in self.loaders:
+        """Ask for the loaders of ``stage``: once per run, or once in so many epochs."""
+        every, epoch = self.flags.reload_dataloaders_every_n_epochs, self.progress.epoch
+        is_old = every > 0 and epoch - self._epoch_of_load.get(stage, epoch) >= every
+        if stage not in self.loaders or is_old:
+            self._epoch_of_load[stage] = epoch
             hook = _LOADER_HOOKS[stage]
             given = self.given.get(stage)
             if given is None:
                 owner = self._owner(hook)
-                given = getattr(owner if owner is not None else self.module, hook)()
+                given = self._quiet(hook, getattr(owner if owner is not None else self.module, hook))()
             self.loaders[stage] = self._prepared(stage, given)
         return self.loaders[stage]
 
@@ -334,16 +340,18 @@ class Data:
     def num_training_batches(self) -> int | float:
         return self.loaders["train"].total if "train" in self.loaders else math.inf
 
-    def reload_is_due(self) -> bool:
-        every = self.flags.reload_dataloaders_every_n_epochs
-        return every > 0 and self.progress.epoch - self._epoch_of_load >= every
+    def start_epoch(self) -> None:
+        """Ask for the loader anew if that is due, and tell the clock and the samplers which epoch begins."""
+        loaders = self.request("train")
+        for source in loaders.sources:
+            source.set_epoch(self.progress.epoch)
+        self.progress.start_epoch(loaders.total)
 
     def train_batches(self) -> Iterator[tuple[int, Any]]:
         """The batches of one epoch, on the device; moves the clock to each before it is given."""
-        progress, loaders = self.progress, self.request("train")
-        for source in loaders.sources:
-            source.set_epoch(progress.epoch)
-        progress.start_epoch(loaders.total)
+        progress, loaders = self.progress, self.loaders["train"]
+        if progress.done:  # somebody set `should_stop` when the epoch began
+            return
         skip = progress.batches_done
         size_known = not math.isinf(loaders.total) and not any(math.isinf(s.num_batches) for s in loaders.sources)
         transfer = self._transfer
@@ -391,7 +399,12 @@ class Data:
 
     def evaluation_loaders(self, stage: str) -> Loaders:
         """The loaders of ``stage``; for the sanity check those of validation, with few batches."""
-        loaders = self.request("validate" if stage == "sanity_check" else stage)
+        of_validation = stage in ("validate", "sanity_check")
+        if self._limit_of("validate" if of_validation else stage) == 0:
+            return Loaders(None, [], [], "sequential", None, [])
+        loaders = self.request("validate" if of_validation else stage)
+        for source in loaders.sources:
+            source.set_epoch(self.progress.epoch)
         if stage != "sanity_check":
             return loaders
         steps = self.flags.num_sanity_val_steps
@@ -412,7 +425,6 @@ class Data:
                     break
             return
         for dataloader_idx, (source, limit) in enumerate(zip(loaders.sources, loaders.num_batches)):
-            source.set_epoch(self.progress.epoch)
             if limit == 0:
                 continue
             for batch_idx, batch in enumerate(source):
@@ -448,9 +460,11 @@ class Data:
     def _planned_transfer(self) -> Callable[[Any, int], Any]:
         """The way to the device, with the hooks that somebody wrote."""
         device, convert = self.device, self._convert_input
-        before = self._owner("on_before_batch_transfer")
-        move = self._owner("transfer_batch_to_device")
-        after = self._owner("on_after_batch_transfer")
+        before, move, after = (
+            self._quiet(name, getattr(owner, name)) if owner is not None else None
+            for name in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+            for owner in (self._owner(name),)
+        )
         if before is move is after is convert is None:
             return lambda batch, dataloader_idx: move_data_to_device(batch, device)
 
@@ -458,12 +472,12 @@ class Data:
             if convert is not None:
                 batch = convert(batch)
             if before is not None:
-                batch = before.on_before_batch_transfer(batch, dataloader_idx)
+                batch = before(batch, dataloader_idx)
             if move is not None:
-                batch = move.transfer_batch_to_device(batch, device, dataloader_idx)
+                batch = move(batch, device, dataloader_idx)
             else:
                 batch = move_data_to_device(batch, device)
-            return after.on_after_batch_transfer(batch, dataloader_idx) if after is not None else batch
+            return after(batch, dataloader_idx) if after is not None else batch
 
         return transfer
 

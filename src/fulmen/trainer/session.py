@@ -151,8 +151,20 @@ def _count_steps(trainer: Trainer, optimizer: Any) -> None:
         return
     progress = trainer.progress
 
-    def before(optimizer: Any, args: Any, kwargs: Any) -> None:
-        trainer.plan.on_before_optimizer_step(optimizer)
+    def before(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            trainer.plan.on_before_optimizer_step(optimizer)
+            return None
+
+        def closure_and_hook() -> Any:  # gradients are there only after the closure
+            result = closure()
+            trainer.plan.on_before_optimizer_step(optimizer)
+            return result
+
+        if len(args) > 1:
+            return (args[0], closure_and_hook, *args[2:]), kwargs
+        return args, {**kwargs, "closure": closure_and_hook}
 
     def after(optimizer: Any, args: Any, kwargs: Any) -> None:
         progress.step += 1
@@ -196,12 +208,12 @@ def _ready_to_train(trainer: Trainer) -> bool:
     if trainer.enable_validation and data.flags.num_sanity_val_steps and not progress.in_epoch:
         _sanity_check(trainer)
     trainer.state.stage = RunningStage.TRAINING
-    if progress.done:
-        _explain_nothing_to_do(trainer)
-        return False
     if data.flags.limits["train"] == 0:
         return False
     data.request("train")
+    if progress.done:
+        _explain_nothing_to_do(trainer)
+        return False
     if data.num_training_batches == 0:
         rank_zero_info("nothing to train: the training loader has no batches")
         return False
@@ -231,10 +243,8 @@ def _sanity_check(trainer: Trainer) -> None:
     call = trainer.plan
     with isolate_rng():
         call.on_sanity_check_start()
-        trainer.metrics.progress_bar.clear()
         evaluate_loop(trainer, "sanity_check")
         call.on_sanity_check_end()
-        trainer.metrics.progress_bar.clear()
 
 
 @contextmanager

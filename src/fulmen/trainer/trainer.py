@@ -240,6 +240,9 @@ class Trainer:
         )
         self.has_begun = False
         self._forget_run()
+        self.optimizers: list[Any] = []
+        self.wrapped_optimizers: list[LightningOptimizer] = []
+        self.lr_scheduler_configs: list[LRSchedulerConfig] = []
         self._module: LightningModule | None = None
         self._trained: int | None = None
         self._ckpt_path: Any = None
@@ -369,6 +372,7 @@ class Trainer:
                 self.progress = self._new_progress()
                 self._trained = id(module)
             self.progress.should_stop = False
+            self.progress.forget_unfinished_epoch()
             if self._unlimited and self.progress.limits.max_epochs == 1000:
                 rank_zero_warn(
                     "`max_epochs` was not set: training stops after 1000 epochs. Write `Trainer(max_epochs=...)`; -1 means no "
@@ -389,6 +393,8 @@ class Trainer:
         self.has_begun = True
         module = self.lightning_module
         convert = written(self.precision_plugin, "convert_input", Precision)
+        bar = self.progress_bar_callback is not None
+        self.metrics = Metrics(module, self.progress, self._loggers, bar, self.barebones)
         self.data = Data(
             module,
             self.datamodule,
@@ -398,13 +404,9 @@ class Trainer:
             self.strategy.root_device,
             convert,
             lambda signals=self._signals: signals.terminate,
+            self.metrics.quiet,
         )
-        bar = self.progress_bar_callback is not None
-        self.metrics = Metrics(module, self.progress, self._loggers, bar, self.barebones)
         self.metrics.batch_size_of = self.data.batch_size
-        self.optimizers: list[Any] = []
-        self.wrapped_optimizers: list[LightningOptimizer] = []
-        self.lr_scheduler_configs: list[LRSchedulerConfig] = []
 
     def _forget_run(self) -> None:
         self._plan: Plan | None = None
@@ -444,10 +446,7 @@ class Trainer:
 
     def quietly(self, name: str) -> Any:
         """Call a hook of the module in which nothing can be logged."""
-        outer, self.metrics.hook = self.metrics.hook, name
-        result = getattr(self.lightning_module, name)()
-        self.metrics.hook = outer
-        return result
+        return self.metrics.quiet(name, getattr(self.lightning_module, name))()
 
     def validate_within_fit(self) -> None:
         """The validation that is due after a training batch."""
@@ -830,6 +829,8 @@ class Trainer:
 
     @property
     def num_sanity_val_batches(self) -> list[int | float]:
+        if self.state.fn != "fit":
+            return []
         steps = self._data_flags.num_sanity_val_steps
         return [min(number, math.inf if steps == -1 else steps) for number in self._num_batches("validate")]
 
