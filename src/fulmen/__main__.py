@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
         "and draw the learning curves. Needs no download and no GPU.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    demo.add_argument("--epochs", type=positive_int, default=12, help="passes over the training images")
+    demo.add_argument("--epochs", type=positive_int, default=10, help="passes over the training images")
     demo.add_argument("--dir", default="fulmen_demo", help="the folder that everything is written to")
     demo.add_argument("--seed", type=int, default=0, help="the seed of the weights, the shuffling and the dropout")
     demo.set_defaults(run=demo_command)
