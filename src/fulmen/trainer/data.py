@@ -197,6 +197,7 @@ class Data:
         device: where batches go.
         convert_input: the precision plugin's change of a batch; None if it makes none.
         interrupted: says whether the process was asked to end.
+        quiet: wraps a hook in which nothing can be logged.
     """
 
     def __init__(
@@ -209,6 +210,7 @@ class Data:
         device: torch.device,
         convert_input: Callable[[Any], Any] | None,
         interrupted: Callable[[], bool],
+        quiet: Callable[[str, Callable[..., Any]], Callable[..., Any]],
     ) -> None:
         self.module, self.datamodule, self.given, self.flags = module, datamodule, given, flags
         self.progress, self.device = progress, device
@@ -216,6 +218,7 @@ class Data:
         self.epoch_batch_indices: list[list[Any]] = []
         self._interrupted = interrupted
         self._convert_input = convert_input
+        self._quiet = quiet
         self._transfer = self._planned_transfer()
         self._epoch_of_load: dict[str, int] = {}
         self._batch: Any = None
@@ -247,7 +250,7 @@ class Data:
             given = self.given.get(stage)
             if given is None:
                 owner = self._owner(hook)
-                given = getattr(owner if owner is not None else self.module, hook)()
+                given = self._quiet(hook, getattr(owner if owner is not None else self.module, hook))()
             self.loaders[stage] = self._prepared(stage, given)
         return self.loaders[stage]
 
@@ -457,9 +460,11 @@ class Data:
     def _planned_transfer(self) -> Callable[[Any, int], Any]:
         """The way to the device, with the hooks that somebody wrote."""
         device, convert = self.device, self._convert_input
-        before = self._owner("on_before_batch_transfer")
-        move = self._owner("transfer_batch_to_device")
-        after = self._owner("on_after_batch_transfer")
+        before, move, after = (
+            self._quiet(name, getattr(owner, name)) if owner is not None else None
+            for name in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+            for owner in (self._owner(name),)
+        )
         if before is move is after is convert is None:
             return lambda batch, dataloader_idx: move_data_to_device(batch, device)
 
@@ -467,12 +472,12 @@ class Data:
             if convert is not None:
                 batch = convert(batch)
             if before is not None:
-                batch = before.on_before_batch_transfer(batch, dataloader_idx)
+                batch = before(batch, dataloader_idx)
             if move is not None:
-                batch = move.transfer_batch_to_device(batch, device, dataloader_idx)
+                batch = move(batch, device, dataloader_idx)
             else:
                 batch = move_data_to_device(batch, device)
-            return after.on_after_batch_transfer(batch, dataloader_idx) if after is not None else batch
+            return after(batch, dataloader_idx) if after is not None else batch
 
         return transfer
 

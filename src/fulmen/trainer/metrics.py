@@ -53,6 +53,7 @@ class Accumulator:
     __slots__ = (
         "dataloader_idx",
         "fresh",
+        "in_epoch",
         "last",
         "logger",
         "metric",
@@ -83,12 +84,13 @@ class Accumulator:
         self.reduction, self.dataloader_idx, self.metric = reduction, dataloader_idx, metric
         self.last: Tensor | float | None = None  #: the newest value
         self.fresh = False  #: logged since it was last written to the loggers
+        self.in_epoch = False  #: logged since the epoch began
         self.total: Tensor | float | None = None  #: weighted sum, sum, minimum or maximum; None before the first value
         self.weight: float = 0.0  #: sum of the weights of a mean
 
     def add(self, value: Any, weight: float) -> None:
         """Take in one value: a number, or a tensor with one element."""
-        self.fresh = True
+        self.fresh = self.in_epoch = True
         if self.metric is not None:
             if self.on_step:
                 last = getattr(value, "_forward_cache", None)  # torchmetrics: the value of the last batch alone
@@ -128,7 +130,7 @@ class Accumulator:
 
     @property
     def has_epoch_value(self) -> bool:
-        return self.total is not None or (self.metric is not None and self.fresh)
+        return self.total is not None or (self.metric is not None and self.in_epoch)
 
     def epoch_value(self) -> Tensor:
         """The value over the epoch so far, in the type that was logged."""
@@ -144,13 +146,13 @@ class Accumulator:
         assert total is not None
         if self.reduction == "mean":
             total = total / self.weight if self.weight else total * float("nan")
-        if isinstance(total, Tensor) and isinstance(self.last, Tensor) and self.last.is_floating_point():
-            return total.to(self.last.dtype)
+        if isinstance(total, Tensor) and isinstance(self.last, Tensor):
+            return total.to(_visible_dtype(self.last.dtype))
         return _as_tensor(total)
 
     def reset(self) -> None:
         """Begin a new epoch."""
-        self.total, self.weight, self.fresh = None, 0.0, False
+        self.total, self.weight, self.in_epoch = None, 0.0, False
         if self.metric is not None:
             self.metric.reset()
 
@@ -159,15 +161,20 @@ def _double(value: Tensor) -> Tensor:
     return value.float() if value.device.type == "mps" else value.double()  # MPS has no double precision
 
 
+def _visible_dtype(logged: torch.dtype) -> torch.dtype:
+    """The type in which a value is read: single or double precision; all others (half, whole numbers) become the default."""
+    return logged if logged in (torch.float32, torch.float64) else torch.get_default_dtype()
+
+
 def _as_tensor(value: Tensor | float) -> Tensor:
     if isinstance(value, Tensor):
-        return value.detach() if value.is_floating_point() else value.detach().to(torch.get_default_dtype())
+        return value.detach().to(_visible_dtype(value.dtype))
     return torch.tensor(value, dtype=torch.get_default_dtype())
 
 
-def to_number(value: Tensor | float) -> int | float:
+def to_number(value: Tensor | float) -> float:
     """The Python number of a value; waits for the device."""
-    return value.item() if isinstance(value, Tensor) else value
+    return float(value)
 
 
 class Metrics:
@@ -238,6 +245,17 @@ class Metrics:
             weight = self.batch_size_of() if batch_size is None and self._in_batch() else batch_size or 1
         entry.add(value, weight)
 
+    def quiet(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """``method`` as the hook ``name``, in which nothing can be logged."""
+
+        def operation(*args: Any, **kwargs: Any) -> Any:
+            outer, self.hook = self.hook, name
+            result = method(*args, **kwargs)
+            self.hook = outer
+            return result
+
+        return operation
+
     def _in_batch(self) -> bool:
         return self.hook is not None and HOOK[self.hook].log != "epoch"
 
@@ -248,6 +266,11 @@ class Metrics:
             return None
         prog_bar, logger, on_step, on_epoch, reduce_fx, _, add_dataloader_idx = settings
         allowed = self._permission()
+        if not add_dataloader_idx and any(hook == self.hook and other == name for hook, other, _ in self._entries):
+            raise MisconfigurationException(
+                f"`self.log({name!r}, add_dataloader_idx=False)` was called for several loaders, and one value would hide the "
+                f"other. Make names of your own: `self.log(f'{name}_{{dataloader_idx}}', ..., add_dataloader_idx=False)`."
+            )
         if not isinstance(name, str):
             raise MisconfigurationException(f"`self.log` got the name {name!r}; a name must be a string.")
         if add_dataloader_idx and "/dataloader_idx_" in name:
@@ -337,23 +360,23 @@ class Metrics:
     def collect(self) -> None:
         """Bring the dictionaries that callbacks, users and the bar read up to date with what was logged so far."""
         for entry in self._entries.values():
-            if self.stage == "train" and not self._epoch_has_ended:
-                if entry.on_step and entry.last is not None:
-                    self._put(entry, entry.last, "_step")
-            elif self._epoch_has_ended and entry.on_epoch and entry.has_epoch_value:
-                self._put(entry, entry.epoch_value(), "_epoch")
+            if self._epoch_has_ended:
+                if entry.on_epoch and entry.has_epoch_value:
+                    self._put(entry, entry.epoch_value(), "_epoch")
+            elif entry.on_step and entry.in_epoch and entry.last is not None:
+                self._put(entry, entry.last, "_step")
 
     def _put(self, entry: Accumulator, value: Tensor | float, fork: str) -> None:
         tensor = _as_tensor(value)
         suffix = _suffix(entry)
         forked = entry.on_step and entry.on_epoch
         key = entry.name + (fork if forked else "") + suffix
-        if self.stage != "sanity_check":
-            if forked and (fork == "_epoch" or self.stage == "train"):
+        if fork == "_epoch" or self.stage == "train":  # the steps of an evaluation are for loggers and the bar only
+            if forked:
                 self.callback[entry.name + suffix] = tensor
             self.callback[key] = tensor
-            if entry.logger:
-                self.logged[key] = tensor
+        if entry.logger:
+            self.logged[key] = tensor
         if entry.prog_bar:
             self.progress_bar[key] = tensor
 
@@ -376,12 +399,13 @@ class Metrics:
             if entry.on_step and entry.logger and entry.fresh and entry.last is not None:
                 forked = "_step" if entry.on_epoch else ""
                 values[entry.name + forked] = entry.last
-                entry.fresh = entry.metric is not None and entry.on_epoch
+                entry.fresh = False
         self._write(values, self.progress.batches_that_stepped)
         self._step_last_written = self.progress.batches_that_stepped
 
     def end_of_epoch(self) -> None:
         """All batches are done: from now on the values of the epoch are read."""
+        self.collect()
         self._epoch_has_ended = True
 
     def finish_epoch(self) -> None:
@@ -394,8 +418,7 @@ class Metrics:
         }
         self._write(values, max(0, self.progress.batches_that_stepped - 1))
         for entry in self._train.values():
-            if entry.on_epoch:
-                entry.reset()
+            entry.reset()
         self._epoch_has_ended = False
 
     # -- evaluation ---------------------------------------------------------------------------------------------------
@@ -416,14 +439,12 @@ class Metrics:
         for entry in self._eval.values():
             if entry.on_step and entry.logger and entry.fresh and entry.last is not None:
                 values[entry.name + ("_step" if entry.on_epoch else "") + _suffix(entry)] = entry.last
-                entry.fresh = entry.metric is not None
+                entry.fresh = False
         if values:
             prefix = "val" if self.stage == "validate" else self.stage
             key = (prefix, dataloader_idx)
             count = self._eval_batches.get(key, 0)
             self._eval_batches[key] = count + 1
-            for name, value in values.items():
-                self.logged[name] = _as_tensor(value)
             self._write({**values, f"{prefix}_batch": count}, self.progress.batches_that_stepped, epoch=False)
 
     def write_evaluation(self, num_dataloaders: int) -> list[dict[str, float]]:
@@ -436,7 +457,7 @@ class Metrics:
                 continue
             key = entry.name + ("_epoch" if entry.on_step else "") + _suffix(entry)
             values[key] = entry.epoch_value()
-            number = float(to_number(values[key]))
+            number = to_number(values[key])
             for index in range(num_dataloaders) if dataloader_idx is None else (dataloader_idx,):
                 results[index][key] = number
         if self.stage != "sanity_check":
@@ -447,6 +468,9 @@ class Metrics:
         """The evaluation is over: values belong to what was before it."""
         for entry in self._eval.values():
             entry.reset()
+        if self.stage == "sanity_check":  # it leaves no trace
+            for values in (self.callback, self.logged, self.progress_bar):
+                values.clear()
         self._eval = {}
         self.stage, self.hook, self._entries, self.dataloader_idx, self._epoch_has_ended = outer
 
@@ -455,7 +479,7 @@ class Metrics:
     def _write(self, values: dict[str, Tensor | float], step: int, epoch: bool = True) -> None:
         if not values or not self.loggers:
             return
-        numbers: dict[str, int | float] = {name: to_number(value) for name, value in values.items()}
+        numbers: dict[str, float] = {name: to_number(value) for name, value in values.items()}
         if "step" in numbers:  # the user's own x axis
             step = int(numbers.pop("step"))
         elif epoch:

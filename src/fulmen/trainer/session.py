@@ -243,10 +243,8 @@ def _sanity_check(trainer: Trainer) -> None:
     call = trainer.plan
     with isolate_rng():
         call.on_sanity_check_start()
-        trainer.metrics.progress_bar.clear()
         evaluate_loop(trainer, "sanity_check")
         call.on_sanity_check_end()
-        trainer.metrics.progress_bar.clear()
 
 
 @contextmanager

@@ -393,6 +393,8 @@ class Trainer:
         self.has_begun = True
         module = self.lightning_module
         convert = written(self.precision_plugin, "convert_input", Precision)
+        bar = self.progress_bar_callback is not None
+        self.metrics = Metrics(module, self.progress, self._loggers, bar, self.barebones)
         self.data = Data(
             module,
             self.datamodule,
@@ -402,9 +404,8 @@ class Trainer:
             self.strategy.root_device,
             convert,
             lambda signals=self._signals: signals.terminate,
+            self.metrics.quiet,
         )
-        bar = self.progress_bar_callback is not None
-        self.metrics = Metrics(module, self.progress, self._loggers, bar, self.barebones)
         self.metrics.batch_size_of = self.data.batch_size
 
     def _forget_run(self) -> None:
@@ -445,10 +446,7 @@ class Trainer:
 
     def quietly(self, name: str) -> Any:
         """Call a hook of the module in which nothing can be logged."""
-        outer, self.metrics.hook = self.metrics.hook, name
-        result = getattr(self.lightning_module, name)()
-        self.metrics.hook = outer
-        return result
+        return self.metrics.quiet(name, getattr(self.lightning_module, name))()
 
     def validate_within_fit(self) -> None:
         """The validation that is due after a training batch."""
@@ -720,6 +718,11 @@ class Trainer:
     @property
     def min_steps(self) -> int:
         return self.progress.limits.min_steps
+
+    @property
+    def fit_loop(self) -> Trainer:
+        """Another way to ``max_epochs`` and ``max_steps``: the trainer itself, which has them."""
+        return self
 
     @property
     def accumulate_grad_batches(self) -> int:
