@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import gc
 import logging
+import os
+import pty
 import sys
+import termios
 import threading
 import weakref
 
 import pytest
+import torch
 from screen import Model, Screen, ValidatedModel, batches, trainer_with
+from torch.utils.data import DataLoader, Dataset
 
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.progress.progress_bar import default_progress_bar
@@ -373,6 +380,61 @@ def test_rich_bar_after_a_run_keeps_no_trainer(screen):
     gc.collect()
 
     assert gone() is None
+
+
+def test_rich_bar_between_refreshes_only_looks_at_the_clock(screen):
+    class Watches(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            calls, bar = [], trainer.progress_bar_callback
+            sys.setprofile(lambda frame, event, arg: calls.append(event) if "call" in event else None)
+            bar.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            sys.setprofile(None)
+            self.calls = calls
+
+    callback = Watches()
+    with screen:
+        trainer_with(callback, RichProgressBar(SELDOM)).fit(Model(), batches(2))
+
+    assert callback.calls == ["call", "c_call", "c_call"]  # the hook, the clock, and the end of the watch
+
+
+def test_rich_bar_on_a_real_terminal_lets_workers_print(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    leader, follower = pty.openpty()
+    os.set_inheritable(follower, True)
+    termios.tcsetwinsize(follower, (24, 100))
+    screen, terminal = Screen(), os.fdopen(follower, "w", encoding="utf-8", buffering=1)
+    reader = threading.Thread(target=read_into, args=(screen, leader))
+    reader.start()
+    loader = DataLoader(Talkative(), num_workers=1, multiprocessing_context="fork")
+
+    monkeypatch.setattr(sys, "stdout", terminal)
+    trainer_with(RichProgressBar(OFTEN)).fit(Model(), loader)
+    terminal.close()
+    reader.join(timeout=10)
+
+    assert [line for line in screen.lines if not line.startswith("Epoch")] == ["worker 0", "worker 1", "worker 2"]
+    assert screen.lines[-1].startswith("Epoch 0/0 ")
+    assert screen.cursor_visible
+
+
+class Talkative(Dataset):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        print("worker", index, flush=True)
+        return torch.ones(2)
+
+
+def read_into(screen, descriptor):
+    """Read until the other end is closed."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with contextlib.suppress(OSError):
+        while piece := os.read(descriptor, 65536):
+            screen.write(decoder.decode(piece))
+    os.close(descriptor)
 
 
 def test_default_bar_in_a_terminal_is_rich(screen):
