@@ -351,7 +351,9 @@ def _scheduler_config(module: LightningModule, entry: Any, monitor: str | None) 
 
 def _interval(interval: Any, frequency: Any) -> tuple[str, int]:
     if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
-        raise MisconfigurationException(f"a scheduler's 'frequency' is {frequency!r}; it must be a whole number from 1.")
+        raise MisconfigurationException(
+            f"a scheduler's 'frequency' is {frequency!r}; it must be a whole number from 1."
+        )
     if interval in ("epoch", "step"):
         return interval, frequency
     parsed = parse_interval(interval) if isinstance(interval, str) else None

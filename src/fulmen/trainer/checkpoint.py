@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fulmen import __version__
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.checkpoint import Checkpoint
-from fulmen.core.optimizer import NoOptimizer
 from fulmen.core.hparams import hparams_for_checkpoint
+from fulmen.core.optimizer import NoOptimizer
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -128,7 +128,9 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     known = {callback.state_key for callback in trainer.callbacks if isinstance(callback, Callback)}
     lost = sorted(str(key) for key in states if key not in known)
     if lost:
-        rank_zero_warn(f"the checkpoint holds the state of callbacks that this run does not have: {lost}. It is left out.")
+        rank_zero_warn(
+            f"the checkpoint holds the state of callbacks that this run does not have: {lost}. It is left out."
+        )
     for callback in trainer.callbacks:
         if hasattr(callback, "on_load_checkpoint"):
             callback.on_load_checkpoint(trainer, module, checkpoint)

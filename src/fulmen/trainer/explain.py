@@ -89,7 +89,9 @@ def _checkpoints(trainer: Trainer) -> str:
 def _data(flags: DataFlags) -> str:
     if flags.overfit_batches:
         return f"the same {flags.overfit_batches} of training and validation batches every time"
-    limited = [f"{stage} {limit}" for stage, limit in flags.limits.items() if not (limit == 1.0 and isinstance(limit, float))]
+    limited = [
+        f"{stage} {limit}" for stage, limit in flags.limits.items() if not (limit == 1.0 and isinstance(limit, float))
+    ]
     return "all batches" if not limited else "limited to " + ", ".join(limited)
 
 
