@@ -17,7 +17,9 @@ from torch import Tensor
 from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.callbacks.checkpointing import naming, writing
 from fulmen.callbacks.checkpointing.retention import Kept, Retention
-from fulmen.callbacks.checkpointing.trigger import Position, Trigger, epoch_ends_here, validates_at_epoch_end
+from fulmen.callbacks.checkpointing.trigger import Position, Trigger, epoch_ends_here
+from fulmen.callbacks.moments import validates_at_epoch_end
+from fulmen.utilities.cloud_io import exists, is_remote, join_path
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -160,7 +162,7 @@ class ModelCheckpoint(Checkpoint):
             raise ValueError(
                 f"ModelCheckpoint(save_last={self.save_last!r}) is not known: write True (a file), 'link' or False."
             )
-        if self.save_last == "link" and self.dirpath is not None and not naming.is_local(self.dirpath):
+        if self.save_last == "link" and self.dirpath is not None and is_remote(self.dirpath):
             raise ValueError(
                 f"ModelCheckpoint(save_last='link', dirpath={self.dirpath!r}) asks for a link, and remote folders "
                 f"have none. Write save_last=True, or a local dirpath."
@@ -187,10 +189,8 @@ class ModelCheckpoint(Checkpoint):
         folder = writing.default_folder(trainer) if self.dirpath is None else self.dirpath
         self.dirpath = trainer.strategy.broadcast(folder)
         self._saved_at = None
-        if stage != "fit":
-            return
-        self._check_link()
-        self._warn_if_not_empty(trainer)
+        if stage == "fit":
+            self._check_link()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         here = Position.of(trainer)
@@ -199,13 +199,14 @@ class ModelCheckpoint(Checkpoint):
         if trainer.world_size > 1:  # rank 0 may see files that others do not
             self._kept = trainer.strategy.broadcast(self._kept)
         self._trained_before, self._restored = True, False
+        self._warn_if_not_empty(trainer)
         self._trigger.start(here)
         self._saved_at = self._last_saved_at = here  # the state that the run begins with needs no file
         self._waits = self._validated = False
         if self.save_on_train_epoch_end is False and self._trigger.every_n_epochs and not trainer.enable_validation:
             rank_zero_warn(
-                "ModelCheckpoint(save_on_train_epoch_end=False) saves at the end of validations, and this run has none, "
-                "so nothing will be saved. Leave the argument out, or pass a validation loader."
+                "ModelCheckpoint(save_on_train_epoch_end=False) saves at the end of validations, and this run has "
+                "none, so nothing will be saved. Leave the argument out, or pass a validation loader."
             )
 
     def on_train_batch_end(
@@ -252,11 +253,8 @@ class ModelCheckpoint(Checkpoint):
         metrics = self._metrics(trainer)
         path = self._free_path(trainer, metrics, spare="")
         last = self._path_of_last(trainer, metrics)
-        try:
-            self._write(trainer, path, self._kept, replace(self._kept, last_model_path=last))
-            self._save_last(trainer, metrics, newest=path)
-        except Exception as error:  # the exception that ends the run is the one to see
-            rank_zero_warn(f"No checkpoint could be saved after the {type(exception).__name__}: {error!r}")
+        self._write(trainer, path, self._kept, replace(self._kept, last_model_path=last))
+        self._save_last(trainer, metrics, newest=path)
         self._saved_at = None
 
     def _may_save(self, trainer: Trainer) -> bool:
@@ -405,12 +403,21 @@ class ModelCheckpoint(Checkpoint):
         if ver is not None:
             name = f"{name}{join}v{ver}"
         name += self.FILE_EXTENSION
-        return os.path.join(self.dirpath, name) if self.dirpath else name
+        return join_path(self.dirpath, name) if self.dirpath else name
 
     def file_exists(self, filepath: str | os.PathLike[str], trainer: Trainer) -> bool:
         """Whether rank 0 sees a file at ``filepath``; all ranks get the same answer."""
-        there = naming.exists(os.fspath(filepath)) if trainer.is_global_zero else False
+        there = exists(filepath) if trainer.is_global_zero else False
         return trainer.strategy.broadcast(there)
+
+    def last_checkpoint_candidates(self, trainer: Trainer) -> list[str]:
+        """The files in the folder that may hold the most recent state, for ``trainer.fit(ckpt_path="last")``."""
+        folder = self.dirpath or writing.default_folder(trainer)
+        return [path for path in writing.files_in(folder, self.FILE_EXTENSION) if self._may_be_last(path, folder)]
+
+    def _may_be_last(self, path: str, folder: str) -> bool:
+        stem, _, _ = self.CHECKPOINT_NAME_LAST.partition("{")  # the text before the first metric
+        return os.path.relpath(path, folder).startswith(stem)
 
     def _free_path(self, trainer: Trainer, metrics: dict[str, Tensor], spare: str, template: str | None = None) -> str:
         """A path for a new file that writes over none but ``spare``."""

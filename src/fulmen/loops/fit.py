@@ -84,5 +84,7 @@ def fit_loop(trainer: Trainer) -> None:
         trainer.plan.on_train_epoch_end()
         metrics.finish_epoch()
         schedulers.finish_epoch(progress)
+        progress.close_epoch()  # a checkpoint made from here on goes on with the next epoch
+        trainer.plan.watch_train_epoch_end()  # checkpoints and early stopping, which watch what the others logged
         progress.finish_epoch()
     trainer.plan.on_train_end()

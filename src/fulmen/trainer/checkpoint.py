@@ -75,7 +75,7 @@ def _dump_callbacks(trainer: Trainer) -> dict[str, Any]:
 def _dump_loops(progress: Progress) -> dict[str, Any]:
     """The clock, as Lightning writes its own counters, and whole under ``progress``."""
     done, epoch = progress.total_batches, progress.epoch
-    epochs_begun = epoch + progress.in_epoch
+    epochs_begun = epoch + (progress.in_epoch or progress.epoch_is_closed)
     batches = {"ready": done, "started": done, "processed": done, "completed": done}
     current = dict.fromkeys(batches, progress.batches_done)
     steps = {"ready": progress.step, "completed": progress.step}

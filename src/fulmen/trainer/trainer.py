@@ -720,6 +720,11 @@ class Trainer:
         return self.progress.limits.min_steps
 
     @property
+    def fit_loop(self) -> Trainer:
+        """Another way to ``max_epochs`` and ``max_steps``: the trainer itself, which has them."""
+        return self
+
+    @property
     def accumulate_grad_batches(self) -> int:
         return self.progress.accumulate_grad_batches
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from string import Formatter
 from typing import Any
 
+from fulmen.utilities.cloud_io import exists, join_path
 from fulmen.utilities.exceptions import MisconfigurationException
 
 
@@ -78,21 +79,6 @@ def _versions(path: Callable[[int | None], str], first: int) -> Iterator[str]:
         first += 1
 
 
-def is_local(path: str) -> bool:
-    """Whether ``path`` lies on a mounted file system, and not behind a protocol such as ``s3://``."""
-    return "://" not in path or path.startswith("file://")
-
-
-def exists(path: str) -> bool:
-    """Whether a file or folder is at ``path``, local or remote."""
-    if is_local(path):
-        return os.path.exists(path.removeprefix("file://"))
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(path)
-    return filesystem.exists(path)
-
-
 def relocated(path: str, old_folder: str | None, new_folder: str | None) -> str:
     """Where a file that was at ``path`` in ``old_folder`` is, now that the folder is ``new_folder``.
 
@@ -100,7 +86,7 @@ def relocated(path: str, old_folder: str | None, new_folder: str | None) -> str:
     """
     if not path or not old_folder or not new_folder or old_folder == new_folder:
         return path
-    moved = os.path.join(new_folder, os.path.relpath(path, old_folder))
+    moved = join_path(new_folder, os.path.relpath(path, old_folder))
     if exists(moved):
         return moved
     return path if exists(path) else ""

@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from fulmen.callbacks.checkpointing.naming import is_local
+from fulmen.utilities.cloud_io import get_filesystem, is_dir, is_remote, join_path, local_path
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
@@ -15,22 +15,30 @@ if TYPE_CHECKING:
 def default_folder(trainer: Trainer) -> str:
     """``<where the first logger writes>/checkpoints``, or ``<default_root_dir>/checkpoints`` without a logger."""
     if not trainer.loggers:
-        return os.path.join(trainer.default_root_dir, "checkpoints")
+        return join_path(trainer.default_root_dir, "checkpoints")
     logger = trainer.loggers[0]
     root = logger.save_dir if logger.save_dir is not None else trainer.default_root_dir
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-    return os.path.join(root, str(logger.name), version, "checkpoints")
+    return join_path(root, str(logger.name), version, "checkpoints")
 
 
 def resolved(folder: str | os.PathLike[str]) -> str:
     """``folder`` as an absolute path without ``~`` and links; a remote one stays as it is."""
     folder = os.fspath(folder)
-    return os.path.realpath(os.path.expanduser(folder)) if is_local(folder) else folder
+    return folder if is_remote(folder) else os.path.realpath(local_path(folder))
 
 
 def is_not_empty(folder: str) -> bool:
     """Whether ``folder`` is a local folder with something in it."""
-    return is_local(folder) and os.path.isdir(folder) and bool(os.listdir(folder))
+    return not is_remote(folder) and os.path.isdir(folder) and bool(os.listdir(folder))
+
+
+def files_in(folder: str, extension: str) -> list[str]:
+    """Everything in ``folder`` whose name ends in ``extension``, folders (sharded checkpoints) included."""
+    if not is_dir(folder):
+        return []
+    names = [os.path.basename(path.rstrip("/")) for path in get_filesystem(folder).ls(folder, detail=False)]
+    return sorted(join_path(folder, name) for name in names if name.endswith(extension))
 
 
 def may_remove(path: str, folder: str, resumed_from: str | os.PathLike[str] | None) -> bool:
@@ -38,7 +46,7 @@ def may_remove(path: str, folder: str, resumed_from: str | os.PathLike[str] | No
 
     Not what the run was resumed from, and nothing outside of the folder.
     """
-    if not is_local(path):
+    if is_remote(path):
         return path != resumed_from
     absolute = os.path.abspath(path)
     if resumed_from is not None and absolute == os.path.abspath(resumed_from):
