@@ -96,9 +96,9 @@ class LightningOptimizer:
         module = self._module()
         if module is None:
             raise RuntimeError("`toggle_model` needs an optimizer that a Trainer set up: use `self.optimizers()`.")
-        with nullcontext() if sync_grad or self._strategy is None else self._strategy.no_backward_sync():
-            with module.toggled_optimizer(self):
-                yield
+        syncs = sync_grad or self._strategy is None
+        with nullcontext() if syncs else self._strategy.no_backward_sync(), module.toggled_optimizer(self):
+            yield
 
     def __getattribute__(self, name: str) -> Any:
         if name in _OWN:

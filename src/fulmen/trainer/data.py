@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from fulmen.core.hooks import DataHooks
+from fulmen.trainer.validation import check_dataloader_idx
 from fulmen.utilities.apply_func import move_data_to_device
 from fulmen.utilities.combined_loader import CombinedLoader
 from fulmen.utilities.data import extract_batch_size
@@ -25,6 +26,7 @@ from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.warnings import PossibleUserWarning
 
 if TYPE_CHECKING:
+    from fulmen.core.module import LightningModule
     from fulmen.loops.progress import Progress
     from fulmen.trainer.flags import DataFlags
 
@@ -226,7 +228,7 @@ class Data:
 
     def __init__(
         self,
-        module: DataHooks,
+        module: LightningModule,
         datamodule: DataHooks | None,
         given: dict[str, Any],
         flags: DataFlags,
@@ -429,6 +431,7 @@ class Data:
         if self._limit_of("validate" if of_validation else stage) == 0:
             return Loaders(None, [], [], "sequential", None, [])
         loaders = self.request("validate" if of_validation else stage)
+        check_dataloader_idx(self.module, stage, loaders.several)
         for source in loaders.sources:
             source.set_epoch(self.progress.epoch)
         if stage != "sanity_check":

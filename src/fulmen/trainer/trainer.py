@@ -444,6 +444,10 @@ class Trainer(Windows):
 
     def replan(self) -> Plan:
         """Find out anew who listens."""
+        if self._module is None:
+            raise RuntimeError(
+                "there is no plan yet: it belongs to a module. Call `trainer.fit(model)` or another verb first."
+            )
         plan = Plan(self, self._callbacks)
         if self.has_begun:
             self._plan = plan
