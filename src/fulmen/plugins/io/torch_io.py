@@ -227,8 +227,8 @@ def _load(file: IO[bytes], name: str, map_location: Any, weights_only: bool | No
         classes = ", ".join(foreign) or "TheClass"
         raise pickle.UnpicklingError(
             f"{name} holds more than tensors and simple values{what}. To read it, what it names would have to be"
-            " imported and called, which may run any code. If you trust who wrote it, pass `weights_only=False`, or allow these"
-            f" alone: `torch.serialization.add_safe_globals([{classes}])`."
+            " imported and called, which may run any code. If you trust who wrote it, pass `weights_only=False`, or allow"
+            f" these alone: `torch.serialization.add_safe_globals([{classes}])`."
         ) from error
 
 
