@@ -245,6 +245,9 @@ class Plan:
     def _plan_on_validation_model_zero_grad(self) -> Callable[..., Any]:
         return self._quiet("on_validation_model_zero_grad")
 
+    def _plan_on_predict_model_eval(self) -> Callable[..., Any]:
+        return self._quiet("on_predict_model_eval")
+
     def _plan_predict_step(self) -> Callable[..., Any]:
         method = self._step("predict_step")
         if takes(self.module.predict_step, "dataloader_idx", 2):
