@@ -1,3 +1,38 @@
-"""Fulmen: a PyTorch training framework."""
+"""Fulmen: a PyTorch training framework. ``from fulmen import LightningModule, Trainer`` is the front door."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fulmen.callbacks.callback import Callback as Callback
+    from fulmen.core.datamodule import LightningDataModule as LightningDataModule
+    from fulmen.core.module import LightningModule as LightningModule
+    from fulmen.trainer.trainer import Trainer as Trainer
+    from fulmen.utilities.seed import seed_everything as seed_everything
 
 __version__ = "0.1.0"
+__all__ = ["Callback", "LightningDataModule", "LightningModule", "Trainer", "__version__", "seed_everything"]
+
+_HOMES = {
+    "Callback": "fulmen.callbacks.callback",
+    "LightningDataModule": "fulmen.core.datamodule",
+    "LightningModule": "fulmen.core.module",
+    "Trainer": "fulmen.trainer.trainer",
+    "seed_everything": "fulmen.utilities.seed",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import fulmen`` costs next to nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fulmen' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

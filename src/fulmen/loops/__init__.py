@@ -1,0 +1,1 @@
+"""What runs: read ``fit.py`` first."""

@@ -1,0 +1,6 @@
+"""Where a run happens and how its processes work together."""
+
+from fulmen.strategies.single_device import SingleDeviceStrategy
+from fulmen.strategies.strategy import Strategy
+
+__all__ = ["SingleDeviceStrategy", "Strategy"]

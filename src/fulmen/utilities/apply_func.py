@@ -30,7 +30,7 @@ def apply_to_collection(
         return clone
     if isinstance(data, tuple) and hasattr(data, "_fields"):
         return type(data)(*(apply_to_collection(value, dtype, function, *args, **kwargs) for value in data))
-    if isinstance(data, Sequence) and not isinstance(data, (str, bytes, bytearray)):
+    if isinstance(data, Sequence) and not isinstance(data, (str, bytes, bytearray, range)):
         return type(data)([apply_to_collection(value, dtype, function, *args, **kwargs) for value in data])  # type: ignore[call-arg]
     if dataclasses.is_dataclass(data) and not isinstance(data, type):
         clone = copy(data)
@@ -52,6 +52,30 @@ def move_data_to_device(batch: Any, device: torch.device | str | int) -> Any:
     if type(batch) in (list, tuple) and all(isinstance(element, Tensor) for element in batch):
         return type(batch)([_move(element, device) for element in batch])
     return apply_to_collection(batch, _Movable, _move, device)  # type: ignore[arg-type]
+
+
+def convert_to_tensors(data: Any, device: torch.device | str | int) -> Any:
+    """Replace numbers, booleans and numpy arrays in ``data`` by tensors, and move every tensor to ``device``."""
+    import numpy
+
+    data = apply_to_collection(data, (bool, int, float, complex), torch.tensor)
+    data = apply_to_collection(data, numpy.ndarray, torch.from_numpy)
+    return move_data_to_device(apply_to_collection(data, Tensor, Tensor.contiguous), device)
+
+
+def convert_tensors_to_scalars(data: Any) -> Any:
+    """Replace every tensor in ``data`` by the number that it holds; waits for the device.
+
+    Raises:
+        ValueError: a tensor holds more or fewer numbers than one.
+    """
+    return apply_to_collection(data, Tensor, _number_of)
+
+
+def _number_of(value: Tensor) -> int | float | bool | complex:
+    if value.numel() != 1:
+        raise ValueError(f"A tensor of shape {tuple(value.shape)} is not one number. Reduce it first, e.g. by mean().")
+    return value.item()
 
 
 class _MovableType(type):

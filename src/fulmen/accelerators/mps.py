@@ -1,0 +1,5 @@
+"""The accelerator ``mps``."""
+
+from fulmen.accelerators.accelerator import MPSAccelerator
+
+__all__ = ["MPSAccelerator"]

@@ -1,0 +1,118 @@
+"""When to save: every n steps, every n epochs, or whenever a stretch of time is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fulmen.callbacks.moments import Countdown
+from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.interval import parse_duration
+
+if TYPE_CHECKING:
+    from fulmen.trainer.trainer import Trainer
+
+
+class Position(NamedTuple):
+    """A place in a run. Two saves at one position would hold the same state, so the second is left out."""
+
+    epochs: int
+    batches: int
+    steps: int
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> Position:
+        """Where ``trainer`` stands now."""
+        progress = trainer.progress
+        return cls(progress.epoch, progress.total_batches, progress.step)
+
+
+def epoch_ends_here(trainer: Trainer) -> bool:
+    """Whether no further batch of this epoch follows the current one."""
+    return trainer.progress.is_last_batch or trainer.progress.done
+
+
+@dataclass(slots=True)
+class Trigger:
+    """Says after a batch, and after an epoch, whether it is time to save. At most one of the three rhythms is used.
+
+    Attributes:
+        every_n_train_steps: optimizer steps between two saves; 0: not by steps.
+        every_n_epochs: epochs between two saves; 0: not by epochs.
+        train_time_interval: time between two saves; None: not by time.
+    """
+
+    every_n_train_steps: int
+    every_n_epochs: int
+    train_time_interval: timedelta | None
+    _steps_seen: int = 0
+    _time_of_last: float = 0.0
+    _countdown: Countdown = field(default_factory=Countdown)
+
+    @classmethod
+    def from_arguments(cls, every_n_train_steps: int | None, every_n_epochs: int | None, interval: Any) -> Trigger:
+        """Read the arguments of ``ModelCheckpoint``: when none is given, save every epoch.
+
+        Raises:
+            MisconfigurationException: a number is negative or no whole number, or two rhythms are asked for.
+        """
+        if every_n_train_steps is None and every_n_epochs is None and interval is None:
+            every_n_epochs = 1
+        for name, value in (("every_n_train_steps", every_n_train_steps), ("every_n_epochs", every_n_epochs)):
+            if value is not None and (not isinstance(value, int) or value < 0):
+                raise MisconfigurationException(
+                    f"ModelCheckpoint({name}={value!r}) counts how many pass between two saves, so it must be a whole "
+                    f"number from 1 on (0 or None: do not save by this count)."
+                )
+        trigger = cls(
+            every_n_train_steps=every_n_train_steps or 0,
+            every_n_epochs=every_n_epochs or 0,
+            train_time_interval=None if interval is None else parse_duration(interval),
+        )
+        rhythms = (trigger.every_n_train_steps, trigger.every_n_epochs, trigger.train_time_interval is not None)
+        if sum(map(bool, rhythms)) > 1:
+            raise MisconfigurationException(
+                f"ModelCheckpoint(every_n_train_steps={every_n_train_steps}, every_n_epochs={every_n_epochs}, "
+                f"train_time_interval={interval!r}) asks for more than one rhythm, and one callback has one. "
+                f"Keep one of them, and add another ModelCheckpoint for the other."
+            )
+        return trigger
+
+    @property
+    def looks_after_batches(self) -> bool:
+        """Whether :meth:`after_batch` can ever say yes."""
+        return self.every_n_train_steps > 0 or self.train_time_interval is not None
+
+    def start(self, at: Position) -> None:
+        """Begin to count from ``at``: a resumed run does not save what it was just read from."""
+        self._steps_seen = at.steps
+        self._time_of_last = time.monotonic()
+        self._countdown.start(at.batches)
+
+    def after_batch(self, at: Position, agree: Callable[[Any], Any] | None = None, now: float | None = None) -> bool:
+        """Whether to save after a batch that ended an accumulation window.
+
+        Args:
+            at: the position after the batch.
+            agree: see :meth:`Countdown.over`.
+            now: the time in seconds, by default of the monotonic clock.
+        """
+        if self.every_n_train_steps:
+            # by crossing and not by remainder, as a batch may make several steps
+            seen, self._steps_seen = self._steps_seen, at.steps
+            return at.steps // self.every_n_train_steps > seen // self.every_n_train_steps
+        if self.train_time_interval is None:
+            return False
+        now = time.monotonic() if now is None else now
+        remaining = self._time_of_last + self.train_time_interval.total_seconds() - now
+        if not self._countdown.over(remaining, at.batches, now, agree):
+            return False
+        self._time_of_last = now
+        return True
+
+    def after_epoch(self, epoch: int) -> bool:
+        """Whether to save at the end of the epoch with the index ``epoch`` (from 0), or of a validation in it."""
+        return self.every_n_epochs > 0 and (epoch + 1) % self.every_n_epochs == 0

@@ -1,0 +1,79 @@
+"""How to write beyond the checkpoint file itself: links, removal, and the folder that it all goes to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from fulmen.utilities.cloud_io import get_filesystem, is_dir, is_remote, join_path, local_path
+
+if TYPE_CHECKING:
+    from fulmen.trainer.trainer import Trainer
+
+
+def default_folder(trainer: Trainer) -> str:
+    """``<where the first logger writes>/checkpoints``, or ``<default_root_dir>/checkpoints`` without a logger."""
+    if not trainer.loggers:
+        return join_path(trainer.default_root_dir, "checkpoints")
+    logger = trainer.loggers[0]
+    root = logger.save_dir if logger.save_dir is not None else trainer.default_root_dir
+    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+    return join_path(root, str(logger.name), version, "checkpoints")
+
+
+def resolved(folder: str | os.PathLike[str]) -> str:
+    """``folder`` as an absolute path without ``~`` and links; a remote one stays as it is."""
+    folder = os.fspath(folder)
+    return folder if is_remote(folder) else os.path.realpath(local_path(folder))
+
+
+def is_not_empty(folder: str) -> bool:
+    """Whether ``folder`` is a local folder with something in it."""
+    return not is_remote(folder) and os.path.isdir(folder) and bool(os.listdir(folder))
+
+
+def files_in(folder: str, extension: str) -> list[str]:
+    """Everything in ``folder`` whose name ends in ``extension``, folders (sharded checkpoints) included."""
+    if not is_dir(folder):
+        return []
+    names = [os.path.basename(path.rstrip("/")) for path in get_filesystem(folder).ls(folder, detail=False)]
+    return sorted(join_path(folder, name) for name in names if name.endswith(extension))
+
+
+def may_remove(path: str, folder: str, resumed_from: str | os.PathLike[str] | None) -> bool:
+    """Whether a policy that writes to ``folder`` may delete ``path``.
+
+    Not what the run was resumed from, and nothing outside of the folder.
+    """
+    if is_remote(path):
+        return path != resumed_from
+    absolute = os.path.abspath(path)
+    if resumed_from is not None and absolute == os.path.abspath(resumed_from):
+        return False
+    return os.path.commonpath([absolute, os.path.abspath(folder)]) == os.path.abspath(folder)
+
+
+def link(target: str, path: str) -> None:
+    """Make ``path`` a relative link to ``target``, in place of what was there; a copy where links are impossible."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    fresh = f"{path}.new"
+    clear(fresh)
+    try:
+        os.symlink(os.path.relpath(target, os.path.dirname(path)), fresh)
+    except OSError:  # a file system without links
+        if os.path.isdir(target):
+            shutil.copytree(target, fresh)
+        else:
+            shutil.copy(target, fresh)
+    if os.path.isdir(path) and not os.path.islink(path):
+        clear(path)  # a folder cannot be replaced in one go
+    os.replace(fresh, path)
+
+
+def clear(path: str) -> None:
+    """Remove the link, file or folder at ``path``, if there is one."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)

@@ -1,0 +1,208 @@
+"""Stop training when a metric no longer improves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fulmen.callbacks.callback import Callback
+from fulmen.callbacks.moments import validates_at_epoch_end
+from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.rank_zero import log, rank_zero_warn
+
+if TYPE_CHECKING:
+    from fulmen.core.module import LightningModule
+    from fulmen.trainer.trainer import Trainer
+
+
+class EarlyStoppingReason(Enum):
+    """Why :class:`EarlyStopping` ended a training."""
+
+    NOT_STOPPED = 0
+    STOPPING_THRESHOLD = 1
+    DIVERGENCE_THRESHOLD = 2
+    PATIENCE_EXHAUSTED = 3
+    NON_FINITE_METRIC = 4
+
+
+class EarlyStopping(Callback):
+    """Stops training when ``monitor`` no longer improves.
+
+    Args:
+        monitor: name of a logged metric.
+        min_delta: an improvement counts only if it is greater than this.
+        patience: stop at the so-manieth check in a row without an improvement; 0 stops like 1, at the first.
+        verbose: say when the metric improves, and why training was stopped.
+        mode: ``"min"`` if a lower metric is better, ``"max"`` if a higher one is.
+        strict: a missing metric is an error; if False, the check is left out.
+        check_finite: stop when the metric is NaN or infinite.
+        stopping_threshold: stop as soon as the metric is better than this. None: no such limit.
+        divergence_threshold: stop as soon as the metric is worse than this. None: no such limit.
+        check_on_train_epoch_end: check at the end of each training epoch (True) or of each validation (False). None: of
+            each validation, unless one belongs to the end of every epoch or there is none.
+        log_rank_zero_only: let only rank 0 say why, and not each rank that wants to stop.
+
+    Attributes:
+        best_score: the best value so far.
+        wait_count: checks since the last improvement.
+        stopped_epoch: index of the epoch in which training was stopped, or 0.
+        stopping_reason: an :class:`EarlyStoppingReason`.
+        stopping_reason_message: the reason as a sentence, or None.
+
+    Raises:
+        MisconfigurationException: ``mode`` is neither ``"min"`` nor ``"max"``.
+        RuntimeError: while training, if ``monitor`` was not logged and ``strict`` is True.
+
+    Example::
+
+        Trainer(callbacks=[EarlyStopping(monitor="val_loss", patience=5)])
+    """
+
+    mode_dict: dict[str, Callable[..., Tensor]] = {"min": torch.lt, "max": torch.gt}
+    order_dict = {"min": "<", "max": ">"}
+
+    def __init__(
+        self,
+        monitor: str,
+        min_delta: float = 0.0,
+        patience: int = 3,
+        verbose: bool = False,
+        mode: str = "min",
+        strict: bool = True,
+        check_finite: bool = True,
+        stopping_threshold: float | None = None,
+        divergence_threshold: float | None = None,
+        check_on_train_epoch_end: bool | None = None,
+        log_rank_zero_only: bool = False,
+    ) -> None:
+        if mode not in self.mode_dict:
+            raise MisconfigurationException(
+                f"EarlyStopping(mode={mode!r}) says which value is better: write 'min' (lower) or 'max' (higher)."
+            )
+        self.monitor = monitor
+        self.min_delta = min_delta
+        self.patience = patience
+        self.verbose = verbose
+        self.mode = mode
+        self.strict = strict
+        self.check_finite = check_finite
+        self.stopping_threshold = stopping_threshold
+        self.divergence_threshold = divergence_threshold
+        self.check_on_train_epoch_end = check_on_train_epoch_end
+        self.log_rank_zero_only = log_rank_zero_only
+        self._trained_before = False
+        self._restored = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self.best_score = torch.tensor(float("inf" if self.mode == "min" else "-inf"))
+        self.wait_count = 0
+        self.stopped_epoch = 0
+        self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
+        self.stopping_reason_message: str | None = None
+
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(monitor=self.monitor, mode=self.mode)
+
+    @property
+    def monitor_op(self) -> Callable[..., Tensor]:
+        """``monitor_op(a, b)``: whether a is better than b."""
+        return self.mode_dict[self.mode]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._trained_before and not self._restored and trainer.global_step == 0 and trainer.current_epoch == 0:
+            self._forget()  # another training
+        self._trained_before, self._restored = True, False
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._checks_at_train_epoch_end(trainer):
+            self._check(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._checks_at_train_epoch_end(trainer):
+            self._check(trainer)
+
+    def _checks_at_train_epoch_end(self, trainer: Trainer) -> bool:
+        if self.check_on_train_epoch_end is not None:
+            return self.check_on_train_epoch_end
+        return validates_at_epoch_end(trainer)
+
+    def _check(self, trainer: Trainer) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:
+            return
+        metrics = trainer.callback_metrics
+        if self.monitor not in metrics:
+            self._monitor_is_missing(list(metrics))
+            return
+        reason, message = self._judge(metrics[self.monitor].detach().squeeze())
+        stops = reason is not EarlyStoppingReason.NOT_STOPPED
+        if trainer.strategy.reduce_boolean_decision(stops, all=False):
+            trainer.should_stop = True
+            self.stopped_epoch = trainer.current_epoch
+        if stops:
+            self.stopping_reason, self.stopping_reason_message = reason, message
+        if message and self.verbose and (trainer.is_global_zero or not self.log_rank_zero_only):
+            log.info("%s%s", f"[rank {trainer.global_rank}] " if trainer.world_size > 1 else "", message)
+
+    def _judge(self, current: Tensor) -> tuple[EarlyStoppingReason, str]:
+        """Whether to stop at the value ``current``, and the reason in words (or what improved); counts the patience."""
+        better, value = self.monitor_op, f"{self.monitor} = {current.item():.5g}"
+        if self.check_finite and not torch.isfinite(current):
+            return EarlyStoppingReason.NON_FINITE_METRIC, f"{value} is not finite. Best: {self.best_score:.5g}."
+        if self.stopping_threshold is not None and better(current, self.stopping_threshold):
+            return (
+                EarlyStoppingReason.STOPPING_THRESHOLD,
+                f"{value} {self.order_dict[self.mode]} {self.stopping_threshold}, the threshold to reach.",
+            )
+        if self.divergence_threshold is not None and better(-current, -self.divergence_threshold):
+            return (
+                EarlyStoppingReason.DIVERGENCE_THRESHOLD,
+                f"{value} is worse than {self.divergence_threshold}, the limit to keep.",
+            )
+        best = self.best_score.to(current.device)
+        if better(current + self.min_delta if self.mode == "min" else current - self.min_delta, best):
+            message = f"{value} is the best so far" + (f" (before: {best:.5g})." if torch.isfinite(best) else ".")
+            self.best_score, self.wait_count = current.clone(), 0
+            return EarlyStoppingReason.NOT_STOPPED, message
+        self.wait_count += 1
+        if self.wait_count < self.patience:
+            return EarlyStoppingReason.NOT_STOPPED, ""
+        return (
+            EarlyStoppingReason.PATIENCE_EXHAUSTED,
+            f"{self.monitor} did not improve in {self.wait_count} checks. Best: {self.best_score:.5g}.",
+        )
+
+    def _monitor_is_missing(self, names: list[str]) -> None:
+        message = (
+            f"EarlyStopping(monitor={self.monitor!r}) found no metric of that name. There are: "
+            f"{', '.join(map(repr, sorted(names))) or 'none'}. Log it with `self.log({self.monitor!r}, value)`, or "
+            f"monitor another."
+        )
+        if self.strict:
+            raise RuntimeError(message)
+        if self.verbose:
+            rank_zero_warn(message, category=RuntimeWarning)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "wait_count": self.wait_count,
+            "stopped_epoch": self.stopped_epoch,
+            "best_score": self.best_score,
+            "patience": self.patience,
+            "stopping_reason": self.stopping_reason.value,
+            "stopping_reason_message": self.stopping_reason_message,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting where an earlier run stopped; the patience is this callback's own, not the saved one."""
+        self.wait_count = state_dict["wait_count"]
+        self.stopped_epoch = state_dict["stopped_epoch"]
+        self.best_score = torch.as_tensor(state_dict["best_score"])
+        self.stopping_reason = EarlyStoppingReason(state_dict.get("stopping_reason", 0))
+        self.stopping_reason_message = state_dict.get("stopping_reason_message")
+        self._restored = True

@@ -1,0 +1,506 @@
+"""Save checkpoints while training: the best, the newest, all, or the last.
+
+The four questions have one part each in :mod:`fulmen.callbacks.checkpointing`: when (``trigger``), what to keep
+(``retention``), how to name (``naming``), how to write (``writing``). This file asks them in turn.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from fulmen.callbacks.checkpoint import Checkpoint
+from fulmen.callbacks.checkpointing import naming, writing
+from fulmen.callbacks.checkpointing.retention import Kept, Retention
+from fulmen.callbacks.checkpointing.trigger import Position, Trigger, epoch_ends_here
+from fulmen.callbacks.moments import validates_at_epoch_end
+from fulmen.utilities.cloud_io import exists, is_remote, join_path
+from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
+
+if TYPE_CHECKING:
+    from fulmen.core.module import LightningModule
+    from fulmen.trainer.trainer import Trainer
+
+
+def _kept(name: str) -> Any:
+    """A window onto one field of what is kept."""
+
+    def read(self: ModelCheckpoint) -> Any:
+        return getattr(self._kept, name)
+
+    def write(self: ModelCheckpoint, value: Any) -> None:
+        self._kept = replace(self._kept, **{name: value})
+
+    return property(read, write)
+
+
+class ModelCheckpoint(Checkpoint):
+    """Saves checkpoints while ``fit`` runs.
+
+    *When*: every epoch, or every ``every_n_epochs`` epochs, every ``every_n_train_steps`` optimizer steps, or whenever
+    ``train_time_interval`` has passed. *What to keep*: the ``save_top_k`` best by ``monitor``, or the newest file when
+    nothing is monitored; and with ``save_last`` the most recent state, always. A file is announced in
+    ``best_model_path`` and the like once it is completely written, and what falls out is removed after that.
+
+    Args:
+        dirpath: the folder to write to, local or remote (``s3://...``). None: ``checkpoints`` in the first logger's
+            folder, or in ``default_root_dir`` without a logger.
+        filename: template of the file name, with logged metrics, ``epoch`` and ``step`` in braces:
+            ``"{epoch:02d}-{val_loss:.2f}"``. None: ``"{epoch}-{step}"``. A ``/`` makes a folder.
+        monitor: name of the logged metric to rank by; ``"epoch"`` and ``"step"`` are possible. None: keep the newest.
+        verbose: say what is saved.
+        save_last: True: also write the most recent state to ``last.ckpt`` every time, and at the end of training.
+            ``"link"``: make ``last.ckpt`` a link to the file saved most recently (local folders only).
+        save_top_k: how many files to keep: -1 for all, 0 for none; without a monitor -1, 0 or 1.
+        save_on_exception: also save when an exception (or Ctrl-C) ends the training.
+        save_weights_only: leave out the state of optimizers, schedulers and callbacks; one cannot resume from it.
+        mode: ``"min"`` if a lower metric is better, ``"max"`` if a higher one is. Equal values replace nothing, NaN is
+            worse than everything.
+        auto_insert_metric_name: write ``epoch=3`` instead of ``3`` for ``{epoch}``.
+        every_n_train_steps: save when that many optimizer steps were made since the last multiple. If a validation is
+            due after the same batch, the save waits for it, so that the metric belongs to the weights.
+        train_time_interval: save when that much time has passed: a ``timedelta``, or a text such as ``"30min"``.
+        every_n_epochs: save at the end of every so many epochs (the default, with 1).
+        save_on_train_epoch_end: with ``every_n_epochs``: save at the end of the training epoch (True) or of each
+            validation (False). None: of each validation, unless one belongs to the end of every epoch or there is none.
+        enable_version_counter: add ``-v1``, ``-v2``, ... to names that are taken; False writes over them.
+
+    Attributes:
+        best_model_path: path of the best file (of the newest if nothing is monitored), ``""`` before the first.
+        best_model_score: its metric, or None.
+        last_model_path: path of the file or link written for ``save_last``, or ``""``.
+        best_k_models: metric of each kept file, by path.
+        kth_best_model_path: the worst of them.
+        kth_value: its metric.
+        current_score: the metric of the file saved most recently, or None.
+
+    Raises:
+        MisconfigurationException: an argument is not allowed, or two contradict each other; while training, when
+            ``monitor`` was not logged though a validation has run.
+        ValueError: ``save_last`` is a text other than ``"link"``, or a link is asked for in a remote folder.
+
+    Example::
+
+        checkpoint = ModelCheckpoint(monitor="val_loss", filename="{epoch:02d}-{val_loss:.2f}", save_last=True)
+        Trainer(callbacks=[checkpoint]).fit(model)
+        model = Model.load_from_checkpoint(checkpoint.best_model_path)
+    """
+
+    CHECKPOINT_JOIN_CHAR = "-"
+    CHECKPOINT_EQUALS_CHAR = "="
+    CHECKPOINT_NAME_LAST = "last"
+    FILE_EXTENSION = ".ckpt"
+    STARTING_VERSION = 1
+
+    best_k_models: dict[str, Tensor] = _kept("best_k_models")
+    best_model_path: str = _kept("best_model_path")
+    best_model_score: Tensor | None = _kept("best_model_score")
+    kth_best_model_path: str = _kept("kth_best_model_path")
+    kth_value: Tensor = _kept("kth_value")
+    current_score: Tensor | None = _kept("current_score")
+    last_model_path: str = _kept("last_model_path")
+
+    def __init__(
+        self,
+        dirpath: str | os.PathLike[str] | None = None,
+        filename: str | None = None,
+        monitor: str | None = None,
+        verbose: bool = False,
+        save_last: bool | Literal["link"] | None = None,
+        save_top_k: int = 1,
+        save_on_exception: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "min",
+        auto_insert_metric_name: bool = True,
+        every_n_train_steps: int | None = None,
+        train_time_interval: timedelta | str | dict[str, int] | None = None,
+        every_n_epochs: int | None = None,
+        save_on_train_epoch_end: bool | None = None,
+        enable_version_counter: bool = True,
+    ) -> None:
+        self.dirpath = None if dirpath is None else writing.resolved(dirpath)
+        self.filename = None if filename is None else os.fspath(filename)
+        self.monitor = monitor
+        self.verbose = verbose
+        self.save_last = save_last
+        self.save_top_k = save_top_k
+        self.save_on_exception = save_on_exception
+        self.save_weights_only = save_weights_only
+        self.mode = mode
+        self.auto_insert_metric_name = auto_insert_metric_name
+        self.save_on_train_epoch_end = save_on_train_epoch_end
+        self.enable_version_counter = enable_version_counter
+
+        self._trigger = Trigger.from_arguments(every_n_train_steps, every_n_epochs, train_time_interval)
+        self._retention = Retention.from_arguments(save_top_k, mode, monitor)
+        self._kept: Kept = self._retention.none()
+        self._kept_after_write: Kept | None = None  #: while a file is written: what will be kept once it is there
+        self._saved_at: Position | None = None  #: None outside of training
+        self._last_saved_at: Position | None = None
+        self._waits: bool = False  #: a save is due and waits for its metric
+        self._validated: bool = False  #: a validation has run since training began
+        self._trained_before: bool = False
+        self._restored: bool = False
+        self._warned: set[str] = set()
+
+        naming.fields_of(self.filename or "")
+        self._check_link()
+        if (
+            not self._trigger.looks_after_batches
+            and type(self).on_train_batch_end is ModelCheckpoint.on_train_batch_end
+        ):
+            self.on_train_batch_end = None  # type: ignore[assignment]  # there is nothing to ask after each batch
+
+    def _check_link(self) -> None:
+        if self.save_last not in (None, True, False, "link"):
+            raise ValueError(
+                f"ModelCheckpoint(save_last={self.save_last!r}) is not known: write True (a file), 'link' or False."
+            )
+        if self.save_last == "link" and self.dirpath is not None and is_remote(self.dirpath):
+            raise ValueError(
+                f"ModelCheckpoint(save_last='link', dirpath={self.dirpath!r}) asks for a link, and remote folders "
+                f"have none. Write save_last=True, or a local dirpath."
+            )
+
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(
+            monitor=self.monitor,
+            mode=self.mode,
+            every_n_train_steps=self._trigger.every_n_train_steps,
+            every_n_epochs=self._trigger.every_n_epochs,
+            train_time_interval=self._trigger.train_time_interval,
+        )
+
+    @property
+    def every_n_epochs(self) -> int | None:
+        """Epochs between two saves; 0 if the saves come by steps or by time."""
+        return self._trigger.every_n_epochs
+
+    # -- when ---------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = writing.default_folder(trainer) if self.dirpath is None else self.dirpath
+        self.dirpath = trainer.strategy.broadcast(folder)
+        self._saved_at = None
+        if stage == "fit":
+            self._check_link()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        here = Position.of(trainer)
+        if self._trained_before and not self._restored and here == (0, 0, 0):
+            self._kept = self._retention.none()  # another training: the files of the one before are not its own
+        if trainer.world_size > 1:  # rank 0 may see files that others do not
+            self._kept = trainer.strategy.broadcast(self._kept)
+        self._trained_before, self._restored = True, False
+        self._warn_if_not_empty(trainer)
+        self._trigger.start(here)
+        self._saved_at = self._last_saved_at = here  # the state that the run begins with needs no file
+        self._waits = self._validated = False
+        if self.save_on_train_epoch_end is False and self._trigger.every_n_epochs and not trainer.enable_validation:
+            rank_zero_warn(
+                "ModelCheckpoint(save_on_train_epoch_end=False) saves at the end of validations, and this run has "
+                "none, so nothing will be saved. Leave the argument out, or pass a validation loader."
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.progress.accumulating or not self._may_save(trainer):
+            return
+        agree = trainer.strategy.broadcast if trainer.world_size > 1 else None
+        if not self._trigger.after_batch(Position.of(trainer), agree):
+            return
+        if self.monitor is None:
+            self._save(trainer)
+        elif epoch_ends_here(trainer) or trainer.progress.time_to_validate:
+            self._waits = True  # for the metric that belongs to these weights
+        elif self.monitor in (metrics := self._metrics(trainer)):
+            self._save(trainer)
+        else:
+            self._waits = True  # for the first evaluation; the most recent state is safe meanwhile
+            self._save_last(trainer, metrics)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._may_save(trainer):
+            return
+        self._validated = True
+        by_epoch = not self._saves_at_train_epoch_end(trainer) and self._trigger.after_epoch(trainer.current_epoch)
+        if by_epoch or (self._waits and not epoch_ends_here(trainer)):
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._may_save(trainer):
+            return
+        by_epoch = self._saves_at_train_epoch_end(trainer) and self._trigger.after_epoch(trainer.current_epoch)
+        if by_epoch or self._waits:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._may_save(trainer) and not (self._links() and self.last_model_path):
+            self._save_last(trainer, self._metrics(trainer))
+        self._saved_at = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if not self.save_on_exception or not self._may_save(trainer) or self._saved_at == Position.of(trainer):
+            return
+        metrics = self._metrics(trainer)
+        path = self._free_path(trainer, metrics, spare="")
+        last = self._path_of_last(trainer, metrics)
+        self._write(trainer, path, self._kept, replace(self._kept, last_model_path=last))
+        self._save_last(trainer, metrics, newest=path)
+        self._saved_at = None
+
+    def _may_save(self, trainer: Trainer) -> bool:
+        return self._saved_at is not None and not trainer.fast_dev_run and not trainer.sanity_checking
+
+    def _saves_at_train_epoch_end(self, trainer: Trainer) -> bool:
+        if self.save_on_train_epoch_end is not None:
+            return self.save_on_train_epoch_end
+        return validates_at_epoch_end(trainer)
+
+    # -- what to keep -------------------------------------------------------------------------------------------------
+
+    def _save(self, trainer: Trainer) -> None:
+        """Save what is due: the state with its metrics is complete."""
+        self._waits = False
+        here = Position.of(trainer)
+        if here == self._saved_at:
+            return
+        metrics = self._metrics(trainer)
+        newest = self._save_ranked(trainer, metrics)
+        self._save_last(trainer, metrics, newest)
+        self._saved_at = here
+
+    def _save_ranked(self, trainer: Trainer, metrics: dict[str, Tensor]) -> str:
+        """Write a file if it will be kept, and remove what falls out for it. Returns its path, or ``""``."""
+        score = None
+        if self.monitor is not None:
+            if self.monitor not in metrics:
+                self._monitor_is_missing(metrics)
+                return ""
+            score = metrics[self.monitor]
+        if not self.check_monitor_top_k(trainer, score):
+            self._say_not_kept(trainer, score)
+            return ""
+        path = self._free_path(trainer, metrics, spare=self._retention.makes_room(self._kept))
+        kept, dropped = self._retention.add(self._kept, path, score)
+        after_last = replace(kept, last_model_path=self._path_of_last(trainer, metrics)) if self.save_last else kept
+        self._write(trainer, path, kept, after_last)
+        self._say_kept(trainer, path, score)
+        if dropped:
+            self._remove(trainer, dropped)
+        return path
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Whether a file with the score ``current`` would be kept now. All ranks must agree.
+
+        Without a monitor this is True unless ``save_top_k=0``; with one, ``current=None`` is never kept.
+        """
+        wanted = self._retention.wants(self._kept, current)
+        if self.monitor is None or self.save_top_k <= 0:
+            return wanted
+        return trainer.strategy.reduce_boolean_decision(wanted)
+
+    def _save_last(self, trainer: Trainer, metrics: dict[str, Tensor], newest: str = "") -> None:
+        """Bring ``last`` up to date; ``newest`` is the file written just now, if any."""
+        if not self.save_last:
+            return
+        here, previous = Position.of(trainer), self.last_model_path
+        if self._links() and (newest or previous):
+            if newest:  # otherwise the link already names the newest file
+                self._link_last(trainer, newest, self._path_of_last(trainer, metrics))
+        elif here != self._last_saved_at:
+            path = self._path_of_last(trainer, metrics)
+            if trainer.is_global_zero and os.path.islink(path):
+                writing.clear(path)  # or the file that it points to would be written over
+            kept = replace(self._kept, last_model_path=path)
+            self._write(trainer, path, kept, kept)
+        self._last_saved_at = here
+        if previous and previous != self.last_model_path:
+            self._remove(trainer, previous)
+
+    def _link_last(self, trainer: Trainer, newest: str, path: str) -> None:
+        if trainer.is_global_zero:
+            writing.link(newest, path)
+        trainer.strategy.barrier("ModelCheckpoint.link")
+        self.last_model_path = path
+
+    def _links(self) -> bool:
+        return self.save_last == "link" and self.save_top_k != 0
+
+    def _metrics(self, trainer: Trainer) -> dict[str, Tensor]:
+        """What can be monitored and put into names: every logged metric, ``epoch`` and ``step``."""
+        metrics = {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()}
+        for name, value in (("epoch", trainer.current_epoch), ("step", trainer.global_step)):
+            metrics[name] = metrics[name].int() if name in metrics else torch.tensor(value)
+        return metrics
+
+    def _monitor_is_missing(self, metrics: dict[str, Tensor]) -> None:
+        message = (
+            f"ModelCheckpoint(monitor={self.monitor!r}) found no metric of that name. There are: "
+            f"{', '.join(map(repr, sorted(metrics)))}. Log it with `self.log({self.monitor!r}, value)`, or monitor "
+            f"another."
+        )
+        if self._validated:
+            raise MisconfigurationException(message)
+        self._warn_once(message + " No file is saved until it is there.")
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            rank_zero_warn(message)
+
+    def _say_kept(self, trainer: Trainer, path: str, score: Tensor | None) -> None:
+        if self.verbose:
+            why = "the newest" if score is None else f"{self.monitor}={score.item():.5g}"
+            rank_zero_info(f"Epoch {trainer.current_epoch}, step {trainer.global_step}: saved {path!r} ({why}).")
+
+    def _say_not_kept(self, trainer: Trainer, score: Tensor | None) -> None:
+        if self.verbose and score is not None:
+            rank_zero_info(
+                f"Epoch {trainer.current_epoch}, step {trainer.global_step}: {self.monitor}={score.item():.5g} is not "
+                f"among the best {self.save_top_k}."
+            )
+
+    def _warn_if_not_empty(self, trainer: Trainer) -> None:
+        assert self.dirpath is not None
+        resumes_here = trainer.ckpt_path is not None and os.fspath(trainer.ckpt_path).startswith(self.dirpath)
+        if self.save_top_k != 0 and trainer.is_global_zero and not resumes_here and writing.is_not_empty(self.dirpath):
+            rank_zero_warn(f"The checkpoint folder {self.dirpath!r} is not empty: names that are taken get a version.")
+
+    # -- how to name --------------------------------------------------------------------------------------------------
+
+    def format_checkpoint_name(
+        self,
+        metrics: dict[str, Any],
+        filename: str | None = None,
+        ver: int | None = None,
+        prefix: str | None = None,
+    ) -> str:
+        """The path of a checkpoint.
+
+        Args:
+            metrics: values for the names in the template; a missing one becomes 0.
+            filename: a template to use instead of the callback's own.
+            ver: a version number to append, or None.
+            prefix: text to put in front, or None.
+
+        Returns:
+            The path in ``dirpath``; the name alone while ``dirpath`` is not known yet.
+        """
+        join = self.CHECKPOINT_JOIN_CHAR
+        template = filename or self.filename or f"{{epoch}}{join}{{step}}"
+        name = naming.fill(template, metrics, self.CHECKPOINT_EQUALS_CHAR if self.auto_insert_metric_name else None)
+        if prefix:
+            name = f"{prefix}{join}{name}"
+        if ver is not None:
+            name = f"{name}{join}v{ver}"
+        name += self.FILE_EXTENSION
+        return join_path(self.dirpath, name) if self.dirpath else name
+
+    def file_exists(self, filepath: str | os.PathLike[str], trainer: Trainer) -> bool:
+        """Whether rank 0 sees a file at ``filepath``; all ranks get the same answer."""
+        there = exists(filepath) if trainer.is_global_zero else False
+        return trainer.strategy.broadcast(there)
+
+    def last_checkpoint_candidates(self, trainer: Trainer) -> list[str]:
+        """The files in the folder that may hold the most recent state, for ``trainer.fit(ckpt_path="last")``."""
+        folder = self.dirpath or writing.default_folder(trainer)
+        return [path for path in writing.files_in(folder, self.FILE_EXTENSION) if self._may_be_last(path, folder)]
+
+    def _may_be_last(self, path: str, folder: str) -> bool:
+        stem, _, _ = self.CHECKPOINT_NAME_LAST.partition("{")  # the text before the first metric
+        return os.path.relpath(path, folder).startswith(stem)
+
+    def _free_path(self, trainer: Trainer, metrics: dict[str, Tensor], spare: str, template: str | None = None) -> str:
+        """A path for a new file that writes over none but ``spare``."""
+        for name in naming.fields_of(template or self.filename or ""):
+            if name not in metrics:
+                self._warn_once(
+                    f"The checkpoint name {template or self.filename!r} asks for {name!r}, which was not logged: it is "
+                    f"written as 0. There are: {', '.join(map(repr, sorted(metrics)))}."
+                )
+        return naming.versioned(
+            path=lambda version: self.format_checkpoint_name(metrics, template, version),
+            taken=lambda path: self.enable_version_counter and self.file_exists(path, trainer),
+            spare=spare,
+            first=self.STARTING_VERSION,
+        )
+
+    def _path_of_last(self, trainer: Trainer, metrics: dict[str, Tensor]) -> str:
+        return self._free_path(trainer, metrics, spare=self.last_model_path, template=self.CHECKPOINT_NAME_LAST)
+
+    # -- how to write -------------------------------------------------------------------------------------------------
+
+    def _write(self, trainer: Trainer, path: str, kept: Kept, kept_in_file: Kept) -> None:
+        """Write a checkpoint and announce ``kept`` once it is there.
+
+        ``kept_in_file`` is what the file itself says is kept: it counts itself, since whoever resumes from it has it.
+        """
+        self._kept_after_write = kept_in_file
+        try:
+            trainer.save_checkpoint(path, self.save_weights_only)
+        finally:
+            self._kept_after_write = None
+        self._kept = kept
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(self)
+
+    def _remove(self, trainer: Trainer, path: str) -> None:
+        assert self.dirpath is not None
+        if writing.may_remove(path, self.dirpath, trainer.ckpt_path):
+            trainer.strategy.remove_checkpoint(path)
+
+    def state_dict(self) -> dict[str, Any]:
+        kept = self._kept if self._kept_after_write is None else self._kept_after_write
+        return {
+            "monitor": self.monitor,
+            "best_model_score": kept.best_model_score,
+            "best_model_path": kept.best_model_path,
+            "current_score": kept.current_score,
+            "dirpath": self.dirpath,
+            "best_k_models": kept.best_k_models,
+            "kth_best_model_path": kept.kth_best_model_path,
+            "kth_value": kept.kth_value,
+            "last_model_path": kept.last_model_path,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the files of an earlier run, also when their folder was moved or this run writes to another one."""
+        old, new = state_dict.get("dirpath"), self.dirpath
+        listed = state_dict["best_k_models"]
+        scores = {naming.relocated(path, old, new): torch.as_tensor(score) for path, score in listed.items()}
+        scores.pop("", None)
+        best = naming.relocated(state_dict["best_model_path"], old, new)
+        if len(scores) < len(listed) or (state_dict["best_model_path"] and not best):
+            rank_zero_warn(
+                f"ModelCheckpoint writes to {new!r}. Of the files that the checkpoint lists in {old!r}, some are in "
+                f"neither folder: they are forgotten, and the best are chosen among the others."
+            )
+        kept = replace(
+            self._retention.none(),
+            best_model_path=best,
+            best_model_score=state_dict.get("best_model_score") if best else None,
+            last_model_path=naming.relocated(state_dict.get("last_model_path", ""), old, new),
+        )
+        self._kept = self._retention.ranking(kept, scores, current=state_dict.get("current_score"))
+        self._restored = True
+
+    def to_yaml(self, filepath: str | os.PathLike[str] | None = None) -> None:
+        """Write the kept files and their metrics as YAML, by default to ``<dirpath>/best_k_models.yaml``."""
+        import fsspec
+        import yaml
+
+        if filepath is None:
+            filepath = os.path.join(self.dirpath or "", "best_k_models.yaml")
+        scores = {path: score.item() for path, score in self.best_k_models.items()}
+        with fsspec.open(os.fspath(filepath), "w", auto_mkdir=True) as file:
+            yaml.dump(scores, file)  # type: ignore[call-overload]

@@ -1,0 +1,542 @@
+"""The model and how it is trained: the class that users subclass."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fulmen.core import export
+from fulmen.core.hooks import CheckpointHooks, DataHooks, ModelHooks
+from fulmen.core.hparams import HyperparameterOwner
+from fulmen.core.optimizer import LightningOptimizer
+from fulmen.core.saving import load_module_from_checkpoint
+from fulmen.utilities.apply_func import apply_to_collection
+from fulmen.utilities.enums import GradClipAlgorithmType
+from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.rank_zero import rank_zero_warn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch.optim import Optimizer
+
+    from fulmen.callbacks.callback import Callback
+    from fulmen.loggers.logger import Logger
+    from fulmen.trainer.trainer import Trainer
+    from fulmen.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
+
+#: spellings that are accepted beside the right one
+_OTHER_SPELLINGS = {
+    "train_step": "training_step",
+    "configure_optimizer": "configure_optimizers",
+}
+
+
+class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHooks, nn.Module):
+    """A ``torch.nn.Module`` that also says how it is trained, validated, tested and used.
+
+    Write at least ``training_step`` and ``configure_optimizers`` and hand the module to a
+    :class:`~fulmen.trainer.trainer.Trainer`::
+
+        class Classifier(LightningModule):
+            def __init__(self, width=64, lr=1e-3):
+                super().__init__()
+                self.save_hyperparameters()
+                self.net = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+
+            def training_step(self, batch, batch_idx):
+                x, y = batch
+                return nn.functional.cross_entropy(self.net(x), y)
+
+            def configure_optimizers(self):
+                return torch.optim.Adam(self.parameters(), lr=self.hparams.lr)
+    """
+
+    CHECKPOINT_HYPER_PARAMS_KEY = "hyper_parameters"
+    CHECKPOINT_HYPER_PARAMS_NAME = "hparams_name"
+    CHECKPOINT_HYPER_PARAMS_TYPE = "hparams_type"
+
+    __jit_unused_properties__ = [
+        "automatic_optimization",
+        "current_epoch",
+        "device_mesh",
+        "example_input_array",
+        "fabric",
+        "global_rank",
+        "global_step",
+        "hparams",
+        "hparams_initial",
+        "local_rank",
+        "logger",
+        "loggers",
+        "on_gpu",
+        "strict_loading",
+        "trainer",
+    ]
+
+    # class-level defaults: they live outside of nn.Module's own bookkeeping
+    _trainer: Trainer | None = None
+    _automatic_optimization: bool = True
+    _strict_loading: bool | None = None
+    _example_input_array: Tensor | tuple[Any, ...] | dict[str, Any] | None = None
+    _compiled_logs: list[tuple[str, Any, dict[str, Any]]] | None = None
+    _toggled: dict[Tensor, bool] | None = None
+    device_mesh: Any = None  #: set by strategies that shard over a mesh of devices
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for other, right in _OTHER_SPELLINGS.items():
+            if other in cls.__dict__ and right not in cls.__dict__:
+                setattr(cls, right, cls.__dict__[other])
+
+    # -- where it is, and who trains it -------------------------------------------------------------------------------
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer that runs this module.
+
+        Raises:
+            RuntimeError: no trainer does.
+        """
+        if self._trainer is None and not torch.jit.is_scripting():
+            raise RuntimeError(
+                f"{type(self).__name__} is not attached to a Trainer. "
+                "`self.trainer` is there from `setup` on, once `trainer.fit(model)` or another verb was called."
+            )
+        return self._trainer  # type: ignore[return-value]
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        for module in self.modules():
+            if isinstance(module, LightningModule):
+                module.__dict__["_trainer"] = trainer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are (the first of them; the CPU if there are none)."""
+        for tensor in self.parameters():
+            return tensor.device
+        for tensor in self.buffers():
+            return tensor.device
+        return torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the first floating-point parameter or buffer; torch's default type if there is none."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.is_floating_point():
+                return tensor.dtype
+        return torch.get_default_dtype()
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def current_epoch(self) -> int:
+        """Completed epochs; 0 without a trainer."""
+        return 0 if self._trainer is None else self._trainer.current_epoch
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps made; 0 without a trainer."""
+        return 0 if self._trainer is None else self._trainer.global_step
+
+    @property
+    def global_rank(self) -> int:
+        return 0 if self._trainer is None else self._trainer.global_rank
+
+    @property
+    def local_rank(self) -> int:
+        return 0 if self._trainer is None else self._trainer.local_rank
+
+    @property
+    def logger(self) -> Logger | None:
+        """The first logger, or None."""
+        return None if self._trainer is None else self._trainer.logger
+
+    @property
+    def loggers(self) -> list[Logger]:
+        return [] if self._trainer is None else self._trainer.loggers
+
+    @property
+    def automatic_optimization(self) -> bool:
+        """True (the default): the trainer calls backward and steps. False: ``training_step`` does, with
+        ``self.optimizers()`` and ``self.manual_backward(loss)``."""
+        return self._automatic_optimization
+
+    @automatic_optimization.setter
+    def automatic_optimization(self, automatic: bool) -> None:
+        self.__dict__["_automatic_optimization"] = automatic
+
+    @property
+    def strict_loading(self) -> bool:
+        """Whether a checkpoint must have exactly this module's keys (default True)."""
+        return True if self._strict_loading is None else self._strict_loading
+
+    @strict_loading.setter
+    def strict_loading(self, strict: bool) -> None:
+        self.__dict__["_strict_loading"] = strict
+
+    @property
+    def example_input_array(self) -> Tensor | tuple[Any, ...] | dict[str, Any] | None:
+        """An input of ``forward`` for the model summary, the logged graph and export: a tensor, a tuple of positional
+        arguments or a dict of keyword arguments. None: not known."""
+        return self._example_input_array
+
+    @example_input_array.setter
+    def example_input_array(self, example: Tensor | tuple[Any, ...] | dict[str, Any] | None) -> None:
+        self.__dict__["_example_input_array"] = example
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_trainer", "_compiled_logs")}
+
+    # -- what users write ---------------------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes from an input; ``self(x)`` calls it."""
+        raise NotImplementedError(
+            f"{type(self).__name__} was called, but has no `forward`. Define `forward(self, x)`, or call its layers."
+        )
+
+    def training_step(self, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Compute the loss of one training batch: ``training_step(self, batch, batch_idx)``.
+
+        Returns:
+            In automatic optimization the loss as a tensor with one element; a dict with the key ``loss``; a dict with
+            ``loss_sum`` and ``weight``, to divide by the sum of the weights over the accumulation window; or None to skip
+            the batch. In manual optimization anything of these, it is only passed on to ``on_train_batch_end``.
+        """
+        raise NotImplementedError(_missing(self, "training_step(self, batch, batch_idx)", "fit"))
+
+    def validation_step(self, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Work on one validation batch: ``validation_step(self, batch, batch_idx)``, with several loaders also
+        ``dataloader_idx``. What it returns goes to ``on_validation_batch_end``."""
+        raise NotImplementedError(_missing(self, "validation_step(self, batch, batch_idx)", "validate"))
+
+    def test_step(self, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Work on one test batch; like :meth:`validation_step`."""
+        raise NotImplementedError(_missing(self, "test_step(self, batch, batch_idx)", "test"))
+
+    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Predict one batch: ``predict_step(self, batch, batch_idx, dataloader_idx=0)``. The default is ``self(batch)``."""
+        batch = kwargs.get("batch", args[0] if args else None)
+        return self(batch)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Choose optimizers and learning-rate schedulers.
+
+        Returns:
+            One optimizer; a list of them (manual optimization only); ``([optimizers], [schedulers])``; a dict with
+            ``optimizer`` and ``lr_scheduler``, the latter a scheduler or a dict with ``scheduler``, ``interval``
+            (``"epoch"``, ``"step"`` or, say, ``"100step"``), ``frequency``, ``monitor``, ``strict``, ``name``; a list of such
+            dicts; or None to train without an optimizer.
+        """
+        raise NotImplementedError(_missing(self, "configure_optimizers(self)", "fit"))
+
+    def configure_callbacks(self) -> list[Callback] | Callback:
+        """Callbacks of this module's own: added to the trainer's, in place of those of the same class."""
+        return []
+
+    # -- logging ------------------------------------------------------------------------------------------------------
+
+    def log(
+        self,
+        name: str,
+        value: Any,
+        prog_bar: bool = False,
+        logger: bool | None = None,
+        on_step: bool | None = None,
+        on_epoch: bool | None = None,
+        reduce_fx: str | Callable[..., Any] = "mean",
+        enable_graph: bool = False,
+        sync_dist: bool = False,
+        sync_dist_group: Any = None,
+        add_dataloader_idx: bool = True,
+        batch_size: int | None = None,
+        metric_attribute: str | None = None,
+        rank_zero_only: bool = False,
+    ) -> None:
+        """Log one value under ``name``.
+
+        Args:
+            name: its name; ``/`` groups names in some loggers.
+            value: a number, a tensor with one element, or a metric (``update``, ``compute``, ``reset``). Its graph is dropped.
+            prog_bar: show it in the progress bar.
+            logger: send it to the loggers. None: if there are any.
+            on_step: send each step's value. None: yes in training, no in evaluation.
+            on_epoch: reduce over the epoch and send that value. None: no in training, yes in evaluation and in the hooks of
+                an epoch. With both, the names are ``name_step`` and ``name_epoch``.
+            reduce_fx: how an epoch's values become one: ``"mean"`` (weighted by the batch size), ``"sum"``, ``"min"``,
+                ``"max"``.
+            enable_graph: accepted for compatibility; a logged value never keeps its graph.
+            sync_dist: reduce each step's value over all processes. Values of an epoch always are.
+            sync_dist_group: the process group to reduce over. None: all processes.
+            add_dataloader_idx: with several evaluation loaders, add ``/dataloader_idx_<i>`` to the name.
+            batch_size: the weight in the mean. None: the number of samples in the batch.
+            metric_attribute: the name of the attribute that holds the metric. None: it is found.
+            rank_zero_only: log on the first process only; nothing is reduced over processes.
+
+        Raises:
+            MisconfigurationException: the hook does not allow it, or the arguments differ from those of an earlier call
+                with this name from this hook.
+            ValueError: ``value`` is not one number.
+        """
+        if torch.compiler.is_compiling():  # noted in the graph, logged after the compiled step has run
+            if self._compiled_logs is not None:
+                options = {"prog_bar": prog_bar, "logger": logger, "on_step": on_step, "on_epoch": on_epoch}
+                options |= {"reduce_fx": reduce_fx, "sync_dist": sync_dist, "add_dataloader_idx": add_dataloader_idx}
+                options |= {"batch_size": batch_size, "metric_attribute": metric_attribute}
+                self._compiled_logs.append((name, value.detach() if isinstance(value, Tensor) else value, options))
+            return
+        trainer = self._trainer
+        if trainer is None:
+            rank_zero_warn(
+                f"`self.log({name!r}, ...)` was called, but {type(self).__name__} is not attached to a Trainer: ignored."
+            )
+            return
+        trainer.metrics.log(
+            name,
+            value,
+            prog_bar,
+            logger,
+            on_step,
+            on_epoch,
+            reduce_fx,
+            sync_dist and not rank_zero_only,
+            add_dataloader_idx,
+            batch_size,
+            metric_attribute,
+        )
+
+    def log_dict(
+        self,
+        dictionary: Mapping[str, Any],
+        prog_bar: bool = False,
+        logger: bool | None = None,
+        on_step: bool | None = None,
+        on_epoch: bool | None = None,
+        reduce_fx: str | Callable[..., Any] = "mean",
+        enable_graph: bool = False,
+        sync_dist: bool = False,
+        sync_dist_group: Any = None,
+        add_dataloader_idx: bool = True,
+        batch_size: int | None = None,
+        rank_zero_only: bool = False,
+    ) -> None:
+        """Log each item of ``dictionary`` (or each metric of a torchmetrics ``MetricCollection``) as :meth:`log` does."""
+        items = dictionary.items(keep_base=False) if hasattr(dictionary, "compute_groups") else dictionary.items()  # type: ignore[call-arg]
+        for name, value in items:
+            self.log(
+                name,
+                value,
+                prog_bar=prog_bar,
+                logger=logger,
+                on_step=on_step,
+                on_epoch=on_epoch,
+                reduce_fx=reduce_fx,
+                sync_dist=sync_dist,
+                add_dataloader_idx=add_dataloader_idx,
+                batch_size=batch_size,
+                rank_zero_only=rank_zero_only,
+            )
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print once per job, above the progress bar."""
+        if self._trainer is not None:
+            self._trainer.print(*args, **kwargs)
+        else:
+            print(*args, **kwargs)
+
+    def all_gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:
+        """Collect tensors (at any depth of ``data``) from all processes: a new first dimension of size ``world_size``.
+        With one process ``data`` is returned as it is."""
+        if self._trainer is None or self._trainer.world_size == 1:
+            return data
+        strategy = self._trainer.strategy
+        return apply_to_collection(data, Tensor, strategy.all_gather, group=group, sync_grads=sync_grads)
+
+    # -- optimization -------------------------------------------------------------------------------------------------
+
+    def optimizers(self, use_pl_optimizer: bool = True) -> Any:
+        """The optimizers from ``configure_optimizers``: the one, or the list of them.
+
+        Args:
+            use_pl_optimizer: True: wrapped, so that a step goes through the precision plugin. False: torch's own.
+        """
+        wrapped = self.trainer.wrapped_optimizers if use_pl_optimizer else self.trainer.optimizers
+        return wrapped[0] if len(wrapped) == 1 else list(wrapped)
+
+    def lr_schedulers(self) -> Any:
+        """The schedulers from ``configure_optimizers``: None, the one, or the list of them. Step them in manual
+        optimization."""
+        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        return None if not schedulers else schedulers[0] if len(schedulers) == 1 else schedulers
+
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Go backward from ``loss``, in manual optimization, instead of ``loss.backward()``: with the loss scaling of the
+        precision in use and the hooks around it."""
+        if self.automatic_optimization:
+            raise MisconfigurationException(
+                "`self.manual_backward` was called in automatic optimization, where the trainer goes backward by itself. "
+                "Return the loss from `training_step`, or set `self.automatic_optimization = False` in `__init__`."
+            )
+        call = self.trainer.plan
+        call.on_before_backward(loss)
+        call.backward(loss, *args, **kwargs)
+        call.on_after_backward()
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute gradients. Write it to go backward in a way of your own."""
+        loss.backward(*args, **kwargs)
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step the optimizer. Write it to step in a way of your own; it must call ``optimizer_closure``, which does the
+        forward and the backward of the batch, or give it to ``optimizer.step``."""
+        optimizer.step(closure=optimizer_closure)  # type: ignore[arg-type]
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Free the gradients before the first backward of an accumulation window."""
+        optimizer.zero_grad()
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Step a scheduler; ``metric`` is the monitored value of one on a plateau, else None."""
+        if metric is None:
+            scheduler.step()
+        else:
+            scheduler.step(metric)
+
+    def clip_gradients(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients of the optimizer's parameters.
+
+        Args:
+            gradient_clip_val: the largest norm, or the largest absolute value of an element. None: the Trainer's; 0: off.
+            gradient_clip_algorithm: ``"norm"`` or ``"value"``. None: the Trainer's, or ``"norm"``.
+        """
+        given_val, given_algorithm = self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
+        for name, value, given in (
+            ("gradient_clip_val", gradient_clip_val, given_val),
+            ("gradient_clip_algorithm", gradient_clip_algorithm, given_algorithm),
+        ):
+            if value is not None and given is not None and value != given:
+                raise MisconfigurationException(
+                    f"`clip_gradients({name}={value!r})` contradicts `Trainer({name}={given!r})`. Give it in one place."
+                )
+        value = gradient_clip_val if gradient_clip_val is not None else given_val or 0.0
+        algorithm = gradient_clip_algorithm or given_algorithm or "norm"
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"`gradient_clip_val` must be a number, not {value!r}.")
+        kind = GradClipAlgorithmType.from_str(str(algorithm))
+        if kind is None:
+            raise MisconfigurationException(f"`gradient_clip_algorithm` is {algorithm!r}; allowed are 'norm' and 'value'.")
+        self.trainer.precision_plugin.clip_gradients(optimizer, value, kind)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip before each step. Write it to clip in a way of your own."""
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def toggle_optimizer(self, optimizer: Optimizer | LightningOptimizer) -> None:
+        """Let only this optimizer's parameters require gradients, until :meth:`untoggle_optimizer`."""
+        before = dict(self._toggled or {})
+        for other in self.trainer.optimizers:
+            for parameter in _parameters_of(other):
+                before.setdefault(parameter, parameter.requires_grad)
+                parameter.requires_grad = False
+        for parameter in _parameters_of(optimizer):
+            parameter.requires_grad = before[parameter]
+        self.__dict__["_toggled"] = before
+
+    def untoggle_optimizer(self, optimizer: Optimizer | LightningOptimizer) -> None:
+        """Give back what :meth:`toggle_optimizer` took from the other optimizers' parameters."""
+        for parameter, requires_grad in (self._toggled or {}).items():
+            parameter.requires_grad = requires_grad
+        self.__dict__["_toggled"] = None
+
+    @contextmanager
+    def toggled_optimizer(self, optimizer: Optimizer | LightningOptimizer) -> Generator[None, None, None]:
+        """:meth:`toggle_optimizer` for the length of a ``with``."""
+        self.toggle_optimizer(optimizer)
+        try:
+            yield
+        finally:
+            self.untoggle_optimizer(optimizer)
+
+    # -- the finished model -------------------------------------------------------------------------------------------
+
+    def freeze(self) -> LightningModule:
+        """Switch off all gradients and go into evaluation mode."""
+        self.requires_grad_(False)
+        return self.eval()
+
+    def unfreeze(self) -> LightningModule:
+        """Switch on all gradients and go into training mode."""
+        self.requires_grad_(True)
+        return self.train()
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        raise NotImplementedError  # replaced below: it must also know when it is called on an instance
+
+    load_from_checkpoint = load_module_from_checkpoint  # type: ignore[assignment]
+
+    def to_onnx(self, file_path: Any = None, input_sample: Any = None, **kwargs: Any) -> Any:
+        """Save as ONNX; see :func:`fulmen.core.export.to_onnx`."""
+        return export.to_onnx(self, file_path, input_sample, **kwargs)
+
+    def to_torchscript(
+        self,
+        file_path: Any = None,
+        method: Literal["script", "trace"] = "script",
+        example_inputs: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Compile to TorchScript; see :func:`fulmen.core.export.to_torchscript`."""
+        return export.to_torchscript(self, file_path, method, example_inputs, **kwargs)
+
+    def to_tensorrt(self, file_path: str | IO[bytes] | None = None, input_sample: Any = None, **kwargs: Any) -> Any:
+        """Compile for TensorRT; see :func:`fulmen.core.export.to_tensorrt`."""
+        return export.to_tensorrt(self, file_path, input_sample, **kwargs)
+
+    def to_exported_program(self, input_sample: Any = None, **kwargs: Any) -> Any:
+        """Export ``forward`` with ``torch.export``; see :func:`fulmen.core.export.to_exported_program`."""
+        return export.to_exported_program(self, input_sample, **kwargs)
+
+
+def _parameters_of(optimizer: Any) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _missing(module: LightningModule, signature: str, verb: str) -> str:
+    name = signature.partition("(")[0]
+    return f"`trainer.{verb}` needs {type(module).__name__}.{name}. Define `def {signature}:`."

@@ -1,0 +1,212 @@
+"""Metrics as a CSV file, hyperparameters as a YAML file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from fulmen.loggers import files
+from fulmen.loggers.logger import Logger, rank_zero_experiment
+from fulmen.loggers.params import as_dict, yaml_text
+from fulmen.utilities.cloud_io import exists, join_path, make_dirs
+from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
+
+
+class CSVLogger(Logger):
+    """Write ``metrics.csv`` and ``hparams.yaml`` into ``<save_dir>/<name>/version_<n>/``.
+
+    A run that writes into the directory of an earlier one goes on below its rows.
+
+    Args:
+        save_dir: where all experiments are; a path or a URL that fsspec can open.
+        name: the folder of this experiment; None or ``""`` for no such folder.
+        version: the folder of this run: a number for ``version_<number>``, a text for a folder of that name, None for
+            the next free number.
+        prefix: stands with ``-`` before every metric's name.
+        flush_logs_every_n_steps: rows are kept in memory until this many steps have passed, or until ``save``.
+    """
+
+    LOGGER_JOIN_CHAR = "-"
+
+    def __init__(
+        self,
+        save_dir: str | os.PathLike[str],
+        name: str | None = "lightning_logs",
+        version: int | str | None = None,
+        prefix: str = "",
+        flush_logs_every_n_steps: int = 100,
+    ) -> None:
+        self._save_dir = os.fspath(save_dir)
+        self._name = name or ""
+        self._version = version
+        self._prefix = prefix
+        self._experiment: ExperimentWriter | None = None
+        self._flush_logs_every_n_steps = flush_logs_every_n_steps
+        self._flushed_at_step = -1
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def version(self) -> int | str:
+        if self._version is None:
+            self._version = files.next_version(self.root_dir)
+        return self._version
+
+    @property
+    def save_dir(self) -> str:
+        return self._save_dir
+
+    @property
+    def root_dir(self) -> str:
+        """``<save_dir>/<name>``."""
+        return files.experiment_dir(self._save_dir, self._name)
+
+    @property
+    def log_dir(self) -> str:
+        """``<save_dir>/<name>/version_<n>``."""
+        return files.run_dir(self.root_dir, self.version)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """The writer of the two files; the directory is made when this is first read."""
+        if self._experiment is None:
+            self._experiment = ExperimentWriter(self.log_dir)
+        return self._experiment
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Mapping[str, Any] | Namespace | None = None) -> None:  # type: ignore[override]
+        """Add to the hyperparameters; ``save`` writes them."""
+        self.experiment.log_hparams(as_dict(params))
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add one row of numbers (or tensors of one element).
+
+        Args:
+            metrics: values by name; dicts among them become columns ``name/key``.
+            step: the value of the column ``step``; None for the number of the row.
+        """
+        if self._prefix:
+            metrics = {f"{self._prefix}{self.LOGGER_JOIN_CHAR}{key}": value for key, value in metrics.items()}
+        self.experiment.log_metrics(metrics, step)
+        if step is not None and step - self._flushed_at_step >= self._flush_logs_every_n_steps:
+            self._flushed_at_step = step
+            self.experiment.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Append the rows that are in memory to the file."""
+        self.experiment.save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._experiment is not None:  # a run that logged nothing leaves no directory
+            self._experiment.save()
+
+
+class ExperimentWriter:
+    """The two files of a :class:`CSVLogger`.
+
+    The header is the sorted union of all names so far. A new name makes the file wider: the whole is written anew
+    beside it and takes its place only when complete.
+
+    Args:
+        log_dir: the directory of the run, which is made if it is not there.
+    """
+
+    NAME_HPARAMS_FILE = "hparams.yaml"
+    NAME_METRICS_FILE = "metrics.csv"
+
+    def __init__(self, log_dir: str) -> None:
+        self.log_dir = log_dir
+        self.hparams: dict[str, Any] = {}
+        self.metrics: list[dict[str, Any]] = []
+        self.metrics_file_path = join_path(log_dir, self.NAME_METRICS_FILE)
+        self.hparams_file_path = join_path(log_dir, self.NAME_HPARAMS_FILE)
+        make_dirs(log_dir)
+        self._columns, self._rows_in_file = self._read_earlier_run()
+        self._hparams_are_new = not exists(self.hparams_file_path)
+
+    def log_hparams(self, params: Mapping[str, Any]) -> None:
+        """Add to the hyperparameters."""
+        self.hparams.update(params)
+        self._hparams_are_new = True
+
+    def log_metrics(self, metrics_dict: Mapping[str, Any], step: int | None = None) -> None:
+        """Add one row; ``step`` None counts the rows."""
+        row: dict[str, Any] = {}
+        for name, value in metrics_dict.items():
+            _add_cells(row, name, value)
+        row["step"] = self._rows_in_file + len(self.metrics) if step is None else step
+        self.metrics.append(row)
+
+    def save(self) -> None:
+        """Write what is in memory: rows at the end of the file, hyperparameters if they are new."""
+        if self._hparams_are_new:
+            with files.replacing(self.hparams_file_path) as file:
+                file.write(yaml_text(self.hparams))
+            self._hparams_are_new = False
+        if not self.metrics:
+            return
+        new_columns = {name for row in self.metrics for name in row}.difference(self._columns)
+        if new_columns:
+            self._columns = self._write_wider(sorted(new_columns.union(self._columns)))
+        else:
+            files.append_text(self.metrics_file_path, _csv_text(self._columns, self.metrics))
+        self._rows_in_file += len(self.metrics)
+        self.metrics = []
+
+    def _write_wider(self, columns: list[str]) -> list[str]:
+        old = files.read_text(self.metrics_file_path) if self._columns else ""
+        with files.replacing(self.metrics_file_path) as file:
+            csv.writer(file, lineterminator="\n").writerow(columns)
+            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
+            writer.writerows(csv.DictReader(io.StringIO(old, newline="")))
+            writer.writerows(self.metrics)
+        return columns
+
+    def _read_earlier_run(self) -> tuple[list[str], int]:
+        """The header and the number of rows that are already there."""
+        if not exists(self.metrics_file_path):
+            return [], 0
+        text = files.read_text(self.metrics_file_path)
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+        if not rows:
+            return [], 0
+        if not text.endswith("\n"):
+            if len(rows[-1]) == len(rows[0]):
+                files.append_text(self.metrics_file_path, "\n")
+            else:
+                rank_zero_warn(f"The last row of {self.metrics_file_path} was cut short when it was written: it goes.")
+                rows.pop()
+                with files.replacing(self.metrics_file_path) as file:
+                    csv.writer(file, lineterminator="\n").writerows(rows)
+        rank_zero_info("%s has %d rows of an earlier run: new ones go below.", self.metrics_file_path, len(rows) - 1)
+        return rows[0] if rows else [], max(len(rows) - 1, 0)
+
+
+def _add_cells(row: dict[str, Any], name: str, value: Any) -> None:
+    """Put ``value`` into ``row`` as something whose text is exact: a float's is its shortest that reads back equal."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _add_cells(row, f"{name}/{key}", inner)
+    elif hasattr(value, "item"):
+        if math.prod(value.shape) != 1:
+            raise ValueError(f"Metric {name!r} has the shape {tuple(value.shape)}: log one number, such as its mean.")
+        row[name] = value.item()
+    else:
+        row[name] = value
+
+
+def _csv_text(columns: list[str], rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, columns, restval="", lineterminator="\n").writerows(rows)
+    return text.getvalue()

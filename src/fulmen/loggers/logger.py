@@ -1,0 +1,185 @@
+"""What every logger offers, and the logger that keeps nothing."""
+
+from __future__ import annotations
+
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from fulmen.utilities.rank_zero import rank_zero_only
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from torch import Tensor
+    from torch.nn import Module
+
+    from fulmen.callbacks.checkpoint import Checkpoint
+
+
+class Logger(ABC):
+    """Derive from this to send metrics and hyperparameters to a place of your own.
+
+    Write ``name``, ``version``, ``log_metrics`` and ``log_hyperparams``; the rest has defaults. Every rank calls every
+    method, so decorate those that write with :func:`~fulmen.utilities.rank_zero.rank_zero_only`.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str | None:
+        """The experiment's name; None or ``""`` if it has none."""
+
+    @property
+    @abstractmethod
+    def version(self) -> int | str | None:
+        """The run within the experiment: a number, any text, or None."""
+
+    @abstractmethod
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Take the values of one moment.
+
+        Args:
+            metrics: numbers by name.
+            step: the place on the x axis; None if there is none.
+        """
+
+    @abstractmethod
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Take the hyperparameters of the run."""
+
+    @property
+    def experiment(self) -> Any:
+        """The object of the library behind, for what this interface does not offer.
+
+        Decorate it with :func:`rank_zero_experiment`, so that it exists on rank 0 alone.
+        """
+        return None
+
+    @property
+    def save_dir(self) -> str | None:
+        """The directory that holds the files of all experiments, or None if there are no files."""
+        return None
+
+    @property
+    def root_dir(self) -> str | None:
+        """The directory that holds all versions of the experiment, or None if there are no files."""
+        return None
+
+    @property
+    def log_dir(self) -> str | None:
+        """The directory of this run, or None if there are no files."""
+        return None
+
+    @property
+    def group_separator(self) -> str:
+        """What stands between the parts of a metric's name: ``loss/dataloader_idx_0``."""
+        return "/"
+
+    def log_graph(self, model: Module, input_array: Tensor | None = None) -> None:  # noqa: B027
+        """Take the graph of ``model``. Does nothing unless a logger writes it.
+
+        Args:
+            model: the model.
+            input_array: an input of its ``forward``; None takes ``model.example_input_array``.
+        """
+
+    def save(self) -> None:  # noqa: B027
+        """Bring to its place whatever is still in memory."""
+
+    def finalize(self, status: str) -> None:
+        """End the run: save what is left and close what is open.
+
+        Args:
+            status: ``"success"``, ``"failed"``, or ``"finished"`` when the job was asked to stop and will continue.
+        """
+        self.save()
+
+    def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:  # noqa: B027
+        """Called on rank 0 after ``checkpoint_callback`` has written a checkpoint."""
+
+
+def rank_zero_experiment(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate the body of ``experiment``: rank 0 gets what it returns, others something that swallows every call."""
+
+    @wraps(fn)
+    def experiment(self: Logger) -> Any:
+        return fn(self) if rank_zero_only.rank == 0 else _Nothing()  # type: ignore[attr-defined]
+
+    return experiment
+
+
+class _Nothing:
+    """Has every attribute, can be called and indexed, and does nothing."""
+
+    def nop(self, *args: Any, **kwargs: Any) -> None:
+        """Take everything, do nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # pickle and copy ask for these and must hear the truth
+            raise AttributeError(name)
+        return self.nop
+
+    def __getitem__(self, index: Any) -> _Nothing:
+        return self
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        pass
+
+
+class DummyLogger(Logger):
+    """Takes everything and keeps nothing; methods it does not have are taken, too. In use during ``fast_dev_run``."""
+
+    def __init__(self) -> None:
+        self._experiment = _Nothing()
+
+    @property
+    def name(self) -> str:
+        return ""
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def experiment(self) -> Any:
+        return self._experiment
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __getitem__(self, index: int) -> Any:
+        return self._experiment
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_experiment":
+            raise AttributeError(name)
+        return self._experiment.nop
+
+
+def merge_dicts(
+    dicts: Sequence[Mapping[str, Any]],
+    agg_key_funcs: Mapping[str, Any] | None = None,
+    default_func: Callable[[Sequence[float]], float] = statistics.mean,
+) -> dict[str, Any]:
+    """Return one dict with, per key, one number made from that key's values in all ``dicts``.
+
+    Args:
+        dicts: dicts that may nest; a key may be missing in some of them.
+        agg_key_funcs: per key the function from the list of values to one value, nested as ``dicts`` are.
+        default_func: the function for all other keys; the mean unless told.
+    """
+    functions = agg_key_funcs or {}
+    merged: dict[str, Any] = {}
+    for key in dict.fromkeys(key for each in dicts for key in each):
+        values = [each[key] for each in dicts if each.get(key) is not None]
+        function = functions.get(key)
+        if values and isinstance(values[0], Mapping):
+            merged[key] = merge_dicts(values, function, default_func)
+        elif values:
+            merged[key] = (function or default_func)(values)
+    return merged

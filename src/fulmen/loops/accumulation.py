@@ -1,0 +1,149 @@
+"""What a training step returned, and what the gradients of an accumulation window are divided by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.memory import recursive_detach
+
+
+class Window:
+    """The batches that share one optimizer step.
+
+    A step's loss is a mean, so the gradients of ``n`` batches are divided by ``n``: by the number of batches that are
+    really in the window, also at the end of an epoch. A step may instead return ``{"loss_sum": s, "weight": w}`` (say, the
+    summed loss over tokens and their number); the update is then that of ``sum(s) / sum(w)`` over the window.
+    """
+
+    __slots__ = ("contributed", "size", "weight")
+
+    def __init__(self) -> None:
+        self.size = 1  #: batches that the window will have
+        self.contributed = 0  #: batches that gave a loss
+        self.weight: Tensor | float | None = None  #: sum of weights, if losses come as sums
+
+    def open(self, size: int) -> None:
+        """Begin a window of ``size`` batches."""
+        self.size = size
+        self.contributed = 0
+        self.weight = None
+
+    def loss_of(self, output: Any) -> tuple[Tensor | None, dict[str, Any]]:
+        """Read what ``training_step`` returned.
+
+        Args:
+            output: a tensor with one element, a mapping with the key ``loss`` or the keys ``loss_sum`` and ``weight``,
+                or None to skip this batch.
+
+        Returns:
+            The loss to go backward from (None to skip) and, without its graph, the dict that ``on_train_batch_end`` gets.
+
+        Raises:
+            MisconfigurationException: it is none of those, or the loss has no graph.
+        """
+        if isinstance(output, Tensor):
+            loss, outputs = output, {}
+        elif output is None:
+            return None, {}
+        elif isinstance(output, Mapping):
+            if "loss_sum" in output:
+                return self._loss_sum_of(output)
+            if output.get("loss") is None:
+                raise MisconfigurationException(
+                    f"`training_step` returned a {type(output).__name__} with the keys {list(output)}, but not `loss`. "
+                    "Return the loss itself, {'loss': loss, ...}, or None to skip the batch."
+                )
+            loss, outputs = output["loss"], recursive_detach(dict(output))
+        else:
+            raise MisconfigurationException(
+                f"`training_step` returned {output!r} (a {type(output).__name__}), which is no loss. "
+                "Return a tensor with one element, {'loss': loss, ...}, or None to skip the batch."
+            )
+        if self.weight is not None:
+            raise _mixed()
+        self.contributed += 1
+        if not (isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1):
+            raise _no_gradient(loss)
+        if self.size != 1:
+            loss = loss / self.size
+        outputs["loss"] = loss.detach()
+        return loss, outputs
+
+    def _loss_sum_of(self, output: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        if "weight" not in output:
+            raise MisconfigurationException(
+                f"`training_step` returned `loss_sum` without `weight` (keys: {list(output)}). "
+                "Return {'loss_sum': summed_loss, 'weight': number_of_summed_elements}."
+            )
+        loss, weight = output["loss_sum"], output["weight"]
+        if not (isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1):
+            raise _no_gradient(loss)
+        if self.weight is None and self.contributed:
+            raise _mixed()
+        weight = weight.detach() if isinstance(weight, Tensor) else float(weight)
+        self.weight = weight if self.weight is None else self.weight + weight
+        self.contributed += 1
+        outputs = recursive_detach(dict(output))
+        outputs["loss"] = loss.detach() / weight
+        return loss, outputs
+
+    def rescale(self, optimizer: Any) -> None:
+        """Divide the gradients by what only the end of the window could tell: the weight, or batches that were skipped."""
+        if self.weight is not None:
+            weight = torch.as_tensor(self.weight, dtype=torch.float64 if isinstance(self.weight, float) else None)
+            factor = torch.where(weight > 0, 1 / weight, torch.zeros_like(weight))  # nothing but empty batches: no update
+        elif 0 < self.contributed < self.size:
+            factor = self.size / self.contributed
+        else:
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    if isinstance(factor, Tensor):
+                        parameter.grad.mul_(factor.to(device=parameter.grad.device, dtype=parameter.grad.dtype))
+                    else:
+                        parameter.grad.mul_(factor)
+
+
+def detached_outputs(output: Any) -> dict[str, Any]:
+    """The dict for ``on_train_batch_end`` of a step in manual optimization, which may return a tensor, a mapping or None."""
+    if output is None:
+        return {}
+    if isinstance(output, Tensor):
+        return {"loss": output.detach()}
+    if isinstance(output, Mapping):
+        return recursive_detach(dict(output))
+    raise MisconfigurationException(
+        f"`training_step` returned {output!r} (a {type(output).__name__}). "
+        "In manual optimization return a tensor, a dict, or nothing."
+    )
+
+
+def _mixed() -> MisconfigurationException:
+    return MisconfigurationException(
+        "`training_step` returned `loss` for one batch and `loss_sum` with `weight` for another of the same accumulation "
+        "window; a mean cannot be added to a sum. Return {'loss_sum': ..., 'weight': ...} for every batch."
+    )
+
+
+def _no_gradient(loss: Any) -> MisconfigurationException:
+    if not isinstance(loss, Tensor):
+        return MisconfigurationException(
+            f"`training_step` returned the loss {loss!r} (a {type(loss).__name__}), which is no tensor. "
+            "Return the tensor itself, without `.item()` or `float(...)`."
+        )
+    if loss.numel() != 1:
+        return MisconfigurationException(
+            f"`training_step` returned a loss of shape {tuple(loss.shape)}; only a single number can be minimised. "
+            "Return `loss.mean()`, or {'loss_sum': loss.sum(), 'weight': loss.numel()}."
+        )
+    return MisconfigurationException(
+        "`training_step` returned a loss that does not depend on any trainable parameter (requires_grad is False). "
+        "Compute it from the model's output without `.detach()`, `.item()` or `torch.no_grad()`, unfreeze a parameter, "
+        "or return None to skip the batch."
+    )

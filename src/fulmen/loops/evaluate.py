@@ -1,0 +1,72 @@
+"""Validation and testing, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from fulmen.trainer.trainer import Trainer
+
+
+def evaluate_loop(trainer: Trainer, stage: str) -> list[dict[str, float]]:
+    """Run ``stage`` (``"validate"``, ``"test"`` or ``"sanity_check"``) over its loaders, one after another.
+
+    Returns:
+        What was logged per epoch, as numbers: a dict for each loader.
+    """
+    data, metrics, precision = trainer.data, trainer.metrics, trainer.precision_plugin
+    loaders = data.evaluation_loaders(stage)
+    if not loaders.num_batches or not any(loaders.num_batches):
+        return []
+    call = trainer.plan.evaluation("test" if stage == "test" else "validation")
+    step_context = precision.test_step_context if stage == "test" else precision.val_step_context
+    several = loaders.several
+    outer = metrics.begin_evaluation(stage)
+    with trainer.without_gradients(), in_evaluation_mode(trainer.lightning_module, call.model_eval, call.model_train):
+        call.start()
+        call.epoch_start()
+        for batch_idx, batch, dataloader_idx in data.evaluation_batches(loaders):  # already on the device
+            position = (batch_idx, dataloader_idx) if several else (batch_idx,)
+            metrics.dataloader_idx = dataloader_idx if several else None
+            call.batch_start(batch, *position)
+            with step_context():
+                output = call.step(batch, *position)
+            call.batch_end(output, batch, *position)
+            metrics.finish_evaluation_batch(metrics.dataloader_idx)
+        metrics.dataloader_idx = None
+        metrics.end_of_epoch()
+        call.epoch_end()
+        results = metrics.write_evaluation(len(loaders.num_batches))
+        call.end()
+    metrics.finish_evaluation(outer)
+    return results
+
+
+@contextmanager
+def in_evaluation_mode(
+    module: nn.Module, model_eval: Callable[[], None], model_train: Callable[[], None] | None
+) -> Generator[None, None, None]:
+    """Switch to evaluation mode, and afterwards give each sub-module back the mode that it had: frozen ones stay frozen.
+
+    Args:
+        model_eval: switches to evaluation mode.
+        model_train: what the user wrote to switch back; None to restore.
+    """
+    modes = {child: child.training for child in module.modules()}
+    model_eval()
+    yield  # after an exception the run is over: nothing to restore
+    if model_train is not None:
+        model_train()
+        return
+    for child, training in modes.items():
+        child.training = training
+
+
+def no_gradients(inference_mode: bool) -> torch.inference_mode | torch.no_grad:
+    """The context of steps that make no gradients."""
+    return torch.inference_mode() if inference_mode else torch.no_grad()

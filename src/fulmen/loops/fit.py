@@ -1,0 +1,90 @@
+"""Training, in the order in which it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from fulmen.loops.accumulation import Window, detached_outputs
+
+if TYPE_CHECKING:
+    from fulmen.trainer.trainer import Trainer
+
+
+def fit_loop(trainer: Trainer) -> None:
+    """Train until ``progress.done``. Everything around it (setup, exceptions, teardown) is :mod:`trainer.session`'s."""
+    module, strategy, precision = trainer.lightning_module, trainer.strategy, trainer.precision_plugin
+    optimizer, schedulers = trainer.optimizer, trainer.schedulers  # the one optimizer, or None if manual
+    progress, metrics, call = trainer.progress, trainer.metrics, trainer.plan
+    window = Window()
+    batch = batch_idx = output = None
+
+    def forward_backward() -> Tensor | None:
+        """One forward and one backward on the current batch; returns the loss, or None if the user skips it."""
+        nonlocal output
+        if progress.starts_accumulation:
+            window.open(progress.window)
+        with precision.train_step_context():
+            output = call.training_step(batch, batch_idx) if batch is not None else None
+        loss, output = window.loss_of(output)
+        if progress.starts_accumulation:
+            call.on_before_zero_grad(optimizer)
+            call.optimizer_zero_grad(progress.epoch, batch_idx, optimizer)
+        if loss is not None:
+            call.on_before_backward(loss)
+            call.backward(loss)
+            call.on_after_backward()
+        return loss
+
+    def before_step() -> None:
+        window.rescale(optimizer)
+        call.on_before_optimizer_step(optimizer)
+        call.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
+
+    def closure() -> Tensor | None:
+        """Both of the above, for those who step themselves: LBFGS, or a user's ``optimizer_step``."""
+        loss = forward_backward()
+        before_step()
+        return loss
+
+    call.on_train_start()
+    while not progress.done:
+        trainer.data.start_epoch()
+        trainer.replan().on_train_epoch_start()  # callbacks may have come or gone since the last epoch ...
+        trainer.replan()  # ... and that hook may have patched others, even training_step
+        for batch_idx, batch in trainer.data.train_batches():  # already on the device
+            call = trainer.plan
+            if call.on_train_batch_start(batch, batch_idx) == -1:  # the user skips the rest of the epoch
+                progress.skip_rest_of_epoch()
+                schedulers.step(progress)
+                break
+            if not call.optimizes_itself:
+                output = detached_outputs(call.training_step(batch, batch_idx))
+            elif progress.accumulating:
+                with strategy.no_backward_sync():
+                    forward_backward()
+            elif call.steps_alone:
+                forward_backward()
+                before_step()
+                optimizer.step()
+            else:
+                call.optimizer_step(progress.epoch, batch_idx, trainer.wrapped_optimizer, closure)
+            progress.finish_batch()
+            schedulers.step(progress)
+            call.on_train_batch_end(output, batch, batch_idx)
+            metrics.finish_batch()
+            if progress.time_to_validate:
+                trainer.validate_within_fit()
+            schedulers.step_on_plateau(progress)
+            progress.count_logger_step()
+            if progress.done:
+                break
+        metrics.end_of_epoch()
+        trainer.plan.on_train_epoch_end()
+        metrics.finish_epoch()
+        schedulers.finish_epoch(progress)
+        progress.close_epoch()  # a checkpoint made from here on goes on with the next epoch
+        trainer.plan.watch_train_epoch_end()  # checkpoints and early stopping, which watch what the others logged
+        progress.finish_epoch()
+    trainer.plan.on_train_end()

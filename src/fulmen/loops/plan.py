@@ -1,0 +1,302 @@
+"""Who is called at each event, in which order: decided once, then only done.
+
+An *event* (``on_*``) has many listeners and usually none: it becomes one call of :func:`nobody`. An *operation*
+(``training_step``, ``backward``, ...) has one owner, and one question is asked of it: did the user write it?
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch.optim import LBFGS
+
+from fulmen.callbacks.callback import Callback
+from fulmen.callbacks.checkpoint import Checkpoint
+from fulmen.callbacks.early_stopping import EarlyStopping
+from fulmen.core.datamodule import LightningDataModule
+from fulmen.core.hooks import HOOK, HOOKS
+from fulmen.core.module import LightningModule
+from fulmen.strategies.strategy import Strategy
+from fulmen.utilities.exceptions import MisconfigurationException
+
+if TYPE_CHECKING:
+    from fulmen.trainer.trainer import Trainer
+
+
+def nobody(*args: Any, **kwargs: Any) -> None:
+    """What an event is when nobody listens."""
+
+
+def written(owner: Any, name: str, empty: type) -> Callable[..., Any] | None:
+    """The method ``name`` of ``owner`` if somebody wrote it, else None.
+
+    It is judged on the instance, against the empty body in ``empty``: a method patched onto the instance counts, one set
+    to None is switched off, and ``functools.partial`` is looked through.
+    """
+    method = getattr(owner, name, None)
+    if method is None:
+        return None
+    function = method
+    while isinstance(function, functools.partial):
+        function = function.func
+    if getattr(function, "__func__", function) is getattr(empty, name, None):
+        return None
+    return method
+
+
+def takes(function: Callable[..., Any], name: str, position: int) -> bool:
+    """Whether ``function`` can be given an argument ``name`` as its positional argument number ``position``."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin without a signature
+        return True
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional) > position or any(p.name == name or p.kind == p.VAR_POSITIONAL for p in parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What is called in one validation or test run."""
+
+    model_eval: Callable[[], None]
+    start: Callable[[], None]
+    epoch_start: Callable[[], None]
+    batch_start: Callable[..., None]
+    step: Callable[..., Any]
+    batch_end: Callable[..., None]
+    epoch_end: Callable[[], None]
+    end: Callable[[], None]
+    model_train: Callable[[], None] | None  #: None: each sub-module gets back the mode it had
+
+
+class Plan:
+    """The calls of a run. ``plan.on_train_start()`` calls all who wrote that hook; each is resolved at its first use.
+
+    Attributes:
+        steps_alone: nobody needs to be asked how to step, so the loop does it as everyone writes it by hand.
+        optimizes_itself: automatic optimization: the loop calls backward and the optimizer.
+    """
+
+    def __init__(self, trainer: Trainer, callbacks: Sequence[Any]) -> None:
+        module = trainer.lightning_module
+        self.callbacks = tuple(callbacks)
+        self.module = module
+        self.datamodule = trainer.datamodule
+        self._trainer = trainer
+        self._profiler = trainer.profiler if trainer.profiles else None
+        self.optimizes_itself = module.automatic_optimization
+        self.steps_alone = self.optimizes_itself and self._steps_alone(trainer)
+
+    def _steps_alone(self, trainer: Trainer) -> bool:
+        optimizer = trainer.optimizer
+        return (
+            written(self.module, "optimizer_step", LightningModule) is None
+            and trainer.precision_plugin.steps_alone
+            and type(optimizer).__module__.startswith("torch.optim")
+            and not isinstance(optimizer, LBFGS)
+        )
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Resolve a call at its first use; from then on it is a plain attribute."""
+        if name not in HOOK or name.startswith("__"):
+            raise AttributeError(f"the plan has no {name!r}: it is no hook (see fulmen.core.hooks.HOOKS)")
+        call = getattr(self, f"_plan_{name}")() if name in _PLANNED else self._event(name)
+        setattr(self, name, call)
+        return call
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def listeners(self, name: str) -> list[tuple[Any, Callable[..., Any]]]:
+        """Who wrote the hook ``name``, in calling order, each with the bound call."""
+        trainer, module = self._trainer, self.module
+        found: dict[str, list[tuple[Any, Callable[..., Any]]]] = {"callback": [], "module": [], "strategy": []}
+        found["datamodule"] = []
+        for callback in self.callbacks:
+            method = written(callback, name, Callback)
+            if method is not None:
+                found["callback"].append((callback, functools.partial(method, trainer, module)))
+        for owner, instance, empty in (
+            ("module", module, LightningModule),
+            ("datamodule", self.datamodule, LightningDataModule),
+            ("strategy", trainer.strategy, Strategy),
+        ):
+            if owner in HOOK[name].owners and instance is not None:
+                method = written(instance, name, empty)
+                if method is not None:
+                    found[owner].append((instance, method))
+        calls = [call for owner in HOOK[name].owners for call in found[owner]]
+        return calls
+
+    def _event(self, name: str) -> Callable[..., Any]:
+        return self._announcement(name, self.listeners(name))
+
+    def _plan_on_train_epoch_end(self) -> Callable[..., Any]:
+        calls = self.listeners("on_train_epoch_end")
+        return self._announcement("on_train_epoch_end", [call for call in calls if not _watches(call[0])])
+
+    @functools.cached_property
+    def watch_train_epoch_end(self) -> Callable[..., Any]:
+        """``on_train_epoch_end`` of those that watch metrics: they come last, when everything is logged and stepped."""
+        calls = self.listeners("on_train_epoch_end")
+        return self._announcement("on_train_epoch_end", [call for call in calls if _watches(call[0])])
+
+    def _announcement(self, name: str, listeners: list[tuple[Any, Callable[..., Any]]]) -> Callable[..., Any]:
+        if not listeners:
+            return nobody
+        metrics = self._trainer.metrics
+        calls = tuple(self._profiled(owner, name, call) for owner, call in listeners)
+        answering = [i for i, (owner, _) in enumerate(listeners) if owner is self.module]
+        answer = answering[0] if answering else -1
+
+        def event(*args: Any) -> Any:
+            outer, metrics.hook = metrics.hook, name
+            answers = [call(*args) for call in calls]
+            metrics.hook = outer
+            return answers[answer] if answer >= 0 else None
+
+        return event
+
+    def _profiled(self, owner: Any, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        profiler = self._profiler
+        if profiler is None:
+            return call
+        kind = "LightningModule" if owner is self.module else "LightningDataModule"
+        if owner is self._trainer.strategy:
+            kind = "Strategy"
+        elif owner in self.callbacks:
+            kind = "Callback"
+        action = f"[{kind}]{getattr(owner, 'state_key', type(owner).__name__)}.{name}"
+
+        def profiled(*args: Any, **kwargs: Any) -> Any:
+            with profiler.profile(action):
+                return call(*args, **kwargs)
+
+        return profiled
+
+    # -- operations ---------------------------------------------------------------------------------------------------
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        return self._profiled(self.module, name, getattr(self.module, name))
+
+    def _quiet(self, name: str) -> Callable[..., Any]:
+        """An operation in which nothing can be logged."""
+        return self._trainer.metrics.quiet(name, self._method(name))
+
+    def _step(self, name: str) -> Callable[..., Any]:
+        """A step method, which may be written without ``batch_idx``, and may have been compiled."""
+        method = self._method(name)
+        drain = self._trainer.compiled_logs_drain(name)
+        if drain is not None:
+            compiled = method
+
+            def method(*args: Any) -> Any:
+                result = compiled(*args)
+                drain()
+                return result
+
+        if takes(getattr(self.module, name), "batch_idx", 1):
+            return method
+        return lambda batch, *positions: method(batch)
+
+    def _plan_training_step(self) -> Callable[..., Any]:
+        return self._step("training_step")
+
+    def _plan_optimizer_step(self) -> Callable[..., Any]:
+        """The user's ``optimizer_step``, which must call the closure it is given."""
+        method = self._method("optimizer_step")
+        if written(self.module, "optimizer_step", LightningModule) is None:
+            return method
+
+        def optimizer_step(epoch: int, batch_idx: int, optimizer: Any, closure: Callable[[], Any]) -> Any:
+            called = False
+
+            def watched_closure() -> Any:
+                nonlocal called
+                called = True
+                return closure()
+
+            result = method(epoch, batch_idx, optimizer, watched_closure)
+            if not called:
+                raise _closure_not_called(self.module)
+            return result
+
+        return optimizer_step
+
+    def _plan_optimizer_zero_grad(self) -> Callable[..., Any]:
+        return self._method("optimizer_zero_grad")
+
+    def _plan_backward(self) -> Callable[..., Any]:
+        backward = self._trainer.precision_plugin.backward_for(self.module)
+        return self._profiled(self.module, "backward", backward)
+
+    def _plan_configure_gradient_clipping(self) -> Callable[..., Any]:
+        nobody_wrote = written(self.module, "configure_gradient_clipping", LightningModule) is None
+        if nobody_wrote and not self._trainer.gradient_clip_val:
+            return nobody
+        return self._method("configure_gradient_clipping")
+
+    def _plan_lr_scheduler_step(self) -> Callable[..., Any]:
+        return self._quiet("lr_scheduler_step")
+
+    def _plan_on_validation_model_zero_grad(self) -> Callable[..., Any]:
+        return self._quiet("on_validation_model_zero_grad")
+
+    def _plan_predict_step(self) -> Callable[..., Any]:
+        method = self._step("predict_step")
+        if takes(self.module.predict_step, "dataloader_idx", 2):
+            return method
+        return lambda batch, batch_idx, dataloader_idx=0: method(batch, batch_idx)
+
+    def evaluation(self, name: str) -> Evaluation:
+        """The calls of one run of ``name`` (``"validation"`` or ``"test"``)."""
+        restore = f"on_{name}_model_train"
+        return Evaluation(
+            model_eval=self._quiet(f"on_{name}_model_eval"),
+            start=getattr(self, f"on_{name}_start"),
+            epoch_start=getattr(self, f"on_{name}_epoch_start"),
+            batch_start=getattr(self, f"on_{name}_batch_start"),
+            step=self._step(f"{name}_step"),
+            batch_end=getattr(self, f"on_{name}_batch_end"),
+            epoch_end=getattr(self, f"on_{name}_epoch_end"),
+            end=getattr(self, f"on_{name}_end"),
+            model_train=self._quiet(restore) if written(self.module, restore, LightningModule) else None,
+        )
+
+    # -- for people ---------------------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        """What will happen in this very run, hook by hook; those that nobody wrote are left out."""
+        lines = []
+        for hook in HOOKS:
+            if hook.name in _OPERATIONS:
+                if written(self.module, hook.name, LightningModule) is not None:
+                    lines.append(f"{hook.name:<32} {type(self.module).__name__}")
+            elif hook.name.startswith("on_") and "_model_" not in hook.name and "transfer" not in hook.name:
+                names = [type(owner).__name__ for owner, _ in self.listeners(hook.name)]
+                if names:
+                    lines.append(f"{hook.name:<32} {', '.join(names)}")
+        if self.optimizes_itself and self._trainer.optimizers:
+            how = "forward, backward, clip, step" if self.steps_alone else "optimizer_step(closure)"
+            lines.append(f"{'each step':<32} {how}")
+        elif not self.optimizes_itself:
+            lines.append(f"{'each step':<32} manual optimization: training_step steps the optimizers")
+        return "\n".join(lines)
+
+
+_PLANNED = frozenset(name.removeprefix("_plan_") for name in vars(Plan) if name.startswith("_plan_"))
+_OPERATIONS = frozenset(name for name in _PLANNED if not name.startswith("on_"))
+
+
+def _watches(owner: Any) -> bool:
+    return isinstance(owner, (Checkpoint, EarlyStopping))
+
+
+def _closure_not_called(module: Any) -> Exception:
+    return MisconfigurationException(
+        f"`{type(module).__name__}.optimizer_step` did not call the closure it was given, so the batch was neither run "
+        "forward nor backward. Call `optimizer.step(closure=optimizer_closure)`, or `optimizer_closure()` first."
+    )

@@ -1,0 +1,136 @@
+"""How numbers are kept while training: the open class of all precisions, which is also plain 32-bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.overrides import TorchFunctionMode
+
+from fulmen.utilities.enums import GradClipAlgorithmType
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from fulmen.core.module import LightningModule
+
+_NOTHING = nullcontext()
+
+
+class Precision:
+    """32-bit throughout. Derive from it to keep numbers in another way."""
+
+    precision: str = "32-true"
+
+    @property
+    def steps_alone(self) -> bool:
+        """Whether ``optimizer.step()`` is all there is to a step; a gradient scaler, say, answers no."""
+        return type(self).optimizer_step is Precision.optimizer_step
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        """Change the module's numbers before training; called once per run."""
+        return module
+
+    def convert_input(self, data: Any) -> Any:
+        """Change a batch before it is used."""
+        return data
+
+    def convert_output(self, data: Any) -> Any:
+        """Change what a step returned."""
+        return data
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        """What each step runs in."""
+        return _NOTHING
+
+    def train_step_context(self) -> AbstractContextManager[Any]:
+        return self.forward_context()
+
+    def val_step_context(self) -> AbstractContextManager[Any]:
+        return self.forward_context()
+
+    def test_step_context(self) -> AbstractContextManager[Any]:
+        return self.forward_context()
+
+    def predict_step_context(self) -> AbstractContextManager[Any]:
+        return self.forward_context()
+
+    def tensor_init_context(self) -> AbstractContextManager[Any]:
+        """What tensors are made in."""
+        return _NOTHING
+
+    def module_init_context(self) -> AbstractContextManager[Any]:
+        """What layers are made in (``configure_model``, ``trainer.init_module``)."""
+        return self.tensor_init_context()
+
+    def backward_for(self, module: LightningModule) -> Callable[..., None]:
+        """The function that goes backward from a loss: the module's own, and around it what this precision needs."""
+        return module.backward
+
+    def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any] | None, **kwargs: Any) -> Any:
+        """Step ``optimizer``; ``closure`` does the forward and the backward, if it has not been done."""
+        if closure is None:
+            return optimizer.step(**kwargs)
+        return optimizer.step(closure=closure, **kwargs)
+
+    def clip_gradients(
+        self,
+        optimizer: Optimizer,
+        clip_val: int | float = 0.0,
+        gradient_clip_algorithm: GradClipAlgorithmType = GradClipAlgorithmType.NORM,
+    ) -> None:
+        """Clip the gradients of the optimizer's parameters; nothing is done if ``clip_val`` is not positive."""
+        if clip_val <= 0:
+            return
+        if gradient_clip_algorithm == GradClipAlgorithmType.VALUE:
+            self.clip_grad_by_value(optimizer, clip_val)
+        else:
+            self.clip_grad_by_norm(optimizer, clip_val)
+
+    def clip_grad_by_value(self, optimizer: Optimizer, clip_val: int | float) -> None:
+        """Limit each element to ``[-clip_val, clip_val]``."""
+        clip_grad_value_(self.main_params(optimizer), clip_value=clip_val)
+
+    def clip_grad_by_norm(self, optimizer: Optimizer, clip_val: int | float) -> None:
+        """Scale all gradients together so that their 2-norm is at most ``clip_val``."""
+        clip_grad_norm_(self.main_params(optimizer), clip_val)
+
+    def main_params(self, optimizer: Optimizer) -> list[Tensor]:
+        """The parameters that the optimizer steps."""
+        return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+    def teardown(self) -> None:
+        """Undo what outlives a run."""
+
+
+class DefaultDtype(AbstractContextManager[None]):
+    """Make ``dtype`` torch's default type for the length of a ``with``."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+
+    def __enter__(self) -> None:
+        self._before = torch.get_default_dtype()
+        torch.set_default_dtype(self._dtype)
+
+    def __exit__(self, *exception: object) -> None:
+        torch.set_default_dtype(self._before)
+
+
+class WithoutInitialisation(TorchFunctionMode):
+    """Make layers without filling their parameters, for the length of a ``with``."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return func(*args, **(kwargs or {}))

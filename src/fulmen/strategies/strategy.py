@@ -1,0 +1,174 @@
+"""Where a run happens and how its processes work together: the open class of all strategies."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from fulmen.plugins.io.torch_io import TorchCheckpointIO
+from fulmen.plugins.precision.precision import Precision
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fulmen.accelerators.accelerator import Accelerator
+    from fulmen.core.module import LightningModule
+    from fulmen.plugins.io.checkpoint_io import CheckpointIO
+
+T = TypeVar("T")
+_NOTHING = nullcontext()
+
+
+class Strategy(ABC):
+    """Puts the module on its devices, and does everything that processes must do together.
+
+    Args:
+        accelerator: the kind of device. None: the Trainer's.
+        checkpoint_io: how checkpoint files are written. None: :class:`TorchCheckpointIO`.
+        precision_plugin: how numbers are kept. None: the Trainer's.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator | None = None,
+        checkpoint_io: CheckpointIO | None = None,
+        precision_plugin: Precision | None = None,
+    ) -> None:
+        self.accelerator = accelerator
+        self.checkpoint_io: CheckpointIO = checkpoint_io or TorchCheckpointIO()
+        self.precision_plugin: Precision = precision_plugin or Precision()
+        self.model: nn.Module | None = None
+
+    # -- who and where ------------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def root_device(self) -> torch.device:
+        """This process's device."""
+
+    @property
+    def world_size(self) -> int:
+        return 1
+
+    @property
+    def global_rank(self) -> int:
+        return 0
+
+    @property
+    def local_rank(self) -> int:
+        return 0
+
+    @property
+    def node_rank(self) -> int:
+        return 0
+
+    @property
+    def is_global_zero(self) -> bool:
+        return self.global_rank == 0
+
+    # -- the module ---------------------------------------------------------------------------------------------------
+
+    def setup_environment(self) -> None:
+        """Prepare the device (and, with several processes, their group)."""
+        if self.accelerator is not None:
+            self.accelerator.setup_device(self.root_device)
+
+    def setup_module(self, module: LightningModule) -> None:
+        """Put the module onto its device, and wrap it if this strategy does."""
+        module.to(self.root_device)
+        self.model = module
+
+    def teardown(self) -> None:
+        """Bring the module back to the CPU and let it go."""
+        if self.model is not None and self.root_device.type != "cpu":
+            self.model.cpu()
+        self.model = None
+        self.precision_plugin.teardown()
+        if self.accelerator is not None:
+            self.accelerator.teardown()
+
+    def module_init_context(self) -> AbstractContextManager[Any]:
+        """What layers are made in: on this process's device."""
+        return torch.device(self.root_device)
+
+    def no_backward_sync(self) -> AbstractContextManager[Any]:
+        """What the backward passes run in that make no step: without exchanging gradients."""
+        return _NOTHING
+
+    def lightning_module_state_dict(self, module: LightningModule) -> dict[str, Any]:
+        """The whole ``state_dict`` of the module, under its own names."""
+        return module.state_dict()
+
+    # -- working together ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def reduce(self, tensor: Any, group: Any = None, reduce_op: str | None = "mean") -> Any:
+        """Reduce a tensor over all processes; ``reduce_op`` is ``"mean"`` or ``"sum"``."""
+
+    @abstractmethod
+    def barrier(self, name: str | None = None) -> None:
+        """Wait until all processes are here."""
+
+    @abstractmethod
+    def broadcast(self, obj: T, src: int = 0) -> T:
+        """The object of process ``src``, on all of them."""
+
+    @abstractmethod
+    def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
+        """The tensors of all processes, stacked."""
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        """Whether ``decision`` is True on all processes (or, with ``all=False``, on any)."""
+        return decision
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint, once per job."""
+        if self.is_global_zero:
+            self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint, to the CPU."""
+        return self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
+
+    def remove_checkpoint(self, filepath: Any) -> None:
+        """Delete a checkpoint, once per job."""
+        if self.is_global_zero:
+            self.checkpoint_io.remove_checkpoint(filepath)
+
+    # -- what it may listen to ----------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """Called when training begins, after callbacks and module."""
+
+    def on_train_end(self) -> None:
+        """Called when training has ended."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Called before each training batch."""
+
+    def on_validation_start(self) -> None:
+        """Called when validation begins."""
+
+    def on_validation_end(self) -> None:
+        """Called when validation has ended."""
+
+    def on_test_start(self) -> None:
+        """Called when testing begins."""
+
+    def on_test_end(self) -> None:
+        """Called when testing has ended."""
+
+    def on_predict_start(self) -> None:
+        """Called when predicting begins."""
+
+    def on_predict_end(self) -> None:
+        """Called when predicting has ended."""
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Called when an exception ends the run."""

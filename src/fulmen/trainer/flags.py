@@ -1,0 +1,420 @@
+"""From the Trainer's arguments to the parts of a run: pure functions, each checking what it reads."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from fulmen.accelerators.accelerator import (
+    Accelerator,
+    CPUAccelerator,
+    CUDAAccelerator,
+    MPSAccelerator,
+    OtherAccelerator,
+)
+from fulmen.callbacks.callback import Callback
+from fulmen.callbacks.checkpoint import Checkpoint
+from fulmen.callbacks.model_checkpoint import ModelCheckpoint
+from fulmen.callbacks.model_summary import ModelSummary
+from fulmen.callbacks.progress.progress_bar import ProgressBar, default_progress_bar
+from fulmen.callbacks.rich_model_summary import RichModelSummary
+from fulmen.callbacks.timer import Timer
+from fulmen.loggers.csv_logs import CSVLogger
+from fulmen.loggers.logger import DummyLogger, Logger
+from fulmen.loggers.tensorboard import TensorBoardLogger
+from fulmen.loops.progress import Limits
+from fulmen.plugins.io.checkpoint_io import CheckpointIO
+from fulmen.plugins.precision.amp import MixedPrecision
+from fulmen.plugins.precision.precision import Precision
+from fulmen.plugins.precision.true import DoublePrecision, HalfPrecision
+from fulmen.profilers.advanced import AdvancedProfiler
+from fulmen.profilers.base import PassThroughProfiler
+from fulmen.profilers.profiler import Profiler
+from fulmen.profilers.simple import SimpleProfiler
+from fulmen.strategies.single_device import SingleDeviceStrategy
+from fulmen.strategies.strategy import Strategy
+from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.interval import Interval, parse_interval
+from fulmen.utilities.rank_zero import rank_zero_warn
+
+_STAGES = ("train", "validate", "test", "predict")
+
+
+@dataclass(slots=True)
+class DataFlags:
+    """How much of the data is used.
+
+    Attributes:
+        limits: the most batches of each stage: a number of them (int) or a fraction of all (float).
+        overfit_batches: the same for training and validation alike, without shuffling; 0 is off.
+        num_sanity_val_steps: validation batches before training, ``-1`` for all.
+        reload_dataloaders_every_n_epochs: ask for the training and validation loaders anew so often; 0 for never.
+    """
+
+    limits: dict[str, int | float] = field(default_factory=lambda: dict.fromkeys(_STAGES, 1.0))
+    overfit_batches: int | float = 0.0
+    num_sanity_val_steps: int = 2
+    reload_dataloaders_every_n_epochs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationInterval:
+    """``val_check_interval``: one of a fraction of the epoch, a number of training batches, or an :class:`Interval`."""
+
+    fraction: float | None = None
+    batches: int | None = None
+    interval: Interval | None = None
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Check that an argument is a whole number not below ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise MisconfigurationException(f"`{name}={value!r}`: must be a whole number from {least}.")
+    return value
+
+
+def truth(name: str, value: Any, default: bool) -> bool:
+    """Check that an argument is True, False or None (the default)."""
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise MisconfigurationException(f"`{name}={value!r}`: must be True or False.")
+    return value
+
+
+def batches(name: str, value: int | float | None, default: int | float = 1.0) -> int | float:
+    """Check a limit: a fraction from 0.0 to 1.0, or a whole number of batches."""
+    if value is None:
+        return default
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 and not math.isnan(value)
+    if good and isinstance(value, float) and value > 1.0:
+        good = value == int(value)
+        value = int(value) if good else value
+    if not good:
+        raise MisconfigurationException(
+            f"`{name}={value!r}`: must be a fraction from 0.0 to 1.0, or a whole number of batches from 0 (1 means one batch, "
+            "1.0 all)."
+        )
+    return value
+
+
+def validation_interval(value: Any, every_n_epochs: int | None) -> ValidationInterval:
+    """Read ``val_check_interval`` in any of its forms."""
+    default = value is None
+    if default:
+        value = 1.0
+    if isinstance(value, bool):
+        raise _bad_interval(value)
+    if isinstance(value, (str, timedelta, Mapping)):
+        interval = parse_interval(value)
+        return ValidationInterval(batches=int(interval.count)) if interval.unit == "batch" else ValidationInterval(interval=interval)
+    if isinstance(value, float) and not (0.0 <= value <= 1.0) and value == int(value):
+        value = int(value)
+    if isinstance(value, int):
+        if value < 1:
+            raise _bad_interval(value)
+        return ValidationInterval(batches=value)
+    if not isinstance(value, float) or not 0.0 < value <= 1.0:
+        raise _bad_interval(value)
+    if every_n_epochs is None and not default:
+        raise MisconfigurationException(
+            f"`val_check_interval={value}` is a fraction of an epoch, but with `check_val_every_n_epoch=None` epochs do not "
+            "matter. Give a number of batches, such as `val_check_interval=1000`, or a time, such as '30min'."
+        )
+    return ValidationInterval(fraction=value)
+
+
+def _bad_interval(value: Any) -> MisconfigurationException:
+    return MisconfigurationException(
+        f"`val_check_interval={value!r}`: must be a fraction of the epoch above 0.0 and up to 1.0, a whole number of batches "
+        "from 1, steps or epochs such as '500step' or '2epoch', or a time such as '30min', '00:00:30:00' or a timedelta."
+    )
+
+
+def limits(max_epochs: Any, min_epochs: Any, max_steps: Any, min_steps: Any, has_timer: bool) -> tuple[Limits, bool]:
+    """When to stop. The second value says that nobody set a limit, so that 1000 epochs were taken."""
+    if max_epochs is not None:
+        whole_number("max_epochs", max_epochs, -1)
+    if max_steps is None:
+        raise TypeError("`max_steps=None`: must be a whole number from -1; -1 means no limit.")
+    whole_number("max_steps", max_steps, -1)
+    if min_epochs is not None:
+        whole_number("min_epochs", min_epochs, 0)
+    if min_steps is not None:
+        whole_number("min_steps", min_steps, 0)
+    unlimited = max_epochs is None and max_steps == -1 and not has_timer
+    return Limits(
+        max_epochs=1000 if unlimited else -1 if max_epochs is None else max_epochs,
+        max_steps=max_steps,
+        min_epochs=(1 if min_steps is not None else 0) if min_epochs is None else min_epochs,
+        min_steps=0 if min_steps is None else min_steps,
+    ), unlimited
+
+
+def root_dir(value: Any) -> str:
+    """Where files go: the given folder or URL, ``~`` written out, or the working directory."""
+    if value is None:
+        return os.getcwd()
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"`default_root_dir={value!r}`: must be a path.")
+    path = os.fspath(value)
+    return path if "://" in path else os.path.normpath(os.path.expanduser(path))
+
+
+# -- devices ----------------------------------------------------------------------------------------------------------
+
+
+def accelerator(value: Any) -> Accelerator:
+    """The kind of device that ``accelerator=`` names."""
+    if isinstance(value, Accelerator):
+        return value
+    current = torch.accelerator.current_accelerator(check_available=True)
+    known: dict[str, Accelerator] = {"cpu": CPUAccelerator(), "cuda": CUDAAccelerator(), "mps": MPSAccelerator()}
+    if current is not None and current.type not in known:
+        known[current.type] = OtherAccelerator(current.type)
+    if value == "auto":
+        return known[current.type] if current is not None else known["cpu"]
+    if value == "gpu":
+        if current is None:
+            raise MisconfigurationException(_no_device("gpu", known))
+        return known[current.type]
+    if value in ("tpu", "xla"):
+        raise MisconfigurationException(f"`accelerator={value!r}` is not there yet. Write `accelerator='auto'`.")
+    if not isinstance(value, str) or value not in known:
+        names = ["auto", "gpu", *known]
+        raise ValueError(f"`accelerator={value!r}`: must be one of {names}, or an Accelerator.")
+    if not known[value].is_available():
+        raise MisconfigurationException(_no_device(value, known))
+    return known[value]
+
+
+def _no_device(value: str, known: dict[str, Accelerator]) -> str:
+    available = [name for name, kind in known.items() if kind.is_available()]
+    return f"`accelerator={value!r}`: this machine has none (available: {available}). Write `accelerator='auto'`."
+
+
+def device_index(devices: Any, kind: Accelerator) -> int:
+    """Which one device of its kind is used.
+
+    Raises:
+        MisconfigurationException: none, or more than one is asked for, or one that is not there.
+    """
+    count = kind.auto_device_count()
+    if devices == "auto":
+        return 0
+    if isinstance(devices, str):
+        try:
+            devices = [int(part) for part in devices.split(",") if part.strip()] if "," in devices else int(devices)
+        except ValueError:
+            raise MisconfigurationException(_bad_devices(devices)) from None
+    if isinstance(devices, bool) or not isinstance(devices, (int, list, tuple)):
+        raise TypeError(_bad_devices(devices))
+    if kind.name == "cpu" and (not isinstance(devices, int) or devices < 0):
+        raise TypeError(f"`devices={devices!r}`: on the CPU it is the number of processes, a whole number from 1.")
+    if devices in (0, [], ()):
+        raise MisconfigurationException(f"`devices={devices!r}` leaves nothing to run on. Write `devices=1` or 'auto'.")
+    if isinstance(devices, int):
+        number = count if devices == -1 else devices
+        if number < 1:
+            raise MisconfigurationException(_bad_devices(devices))
+        chosen = list(range(number))
+    else:
+        chosen = list(devices)
+    if len(set(chosen)) != len(chosen):
+        raise MisconfigurationException(f"`devices={devices!r}` names a device twice.")
+    if len(chosen) > 1:
+        raise MisconfigurationException(
+            f"`devices={devices!r}` asks for {len(chosen)} devices; more than one is not there yet. Write `devices=1`."
+        )
+    if kind.name != "cpu" and not 0 <= chosen[0] < count:
+        raise MisconfigurationException(
+            f"`devices={devices!r}`: this machine has {count} of {kind.name!r}, numbered from 0."
+        )
+    return chosen[0]
+
+
+def _bad_devices(devices: Any) -> str:
+    return f"`devices={devices!r}`: must be 'auto', a number of devices, or a list of their numbers such as [0]."
+
+
+_PRECISIONS = {
+    "32": "32-true",
+    "32-true": "32-true",
+    "64": "64-true",
+    "64-true": "64-true",
+    "16": "16-mixed",
+    "16-mixed": "16-mixed",
+    "16-true": "16-true",
+    "bf16": "bf16-mixed",
+    "bf16-mixed": "bf16-mixed",
+    "bf16-true": "bf16-true",
+}
+
+
+def precision(value: Any, plugins: list[Any], device_type: str) -> Precision:
+    """The precision plugin: the one that was passed, or the one that ``precision=`` names."""
+    passed = [plugin for plugin in plugins if isinstance(plugin, Precision)]
+    if passed:
+        if value is not None:
+            raise ValueError(
+                f"`precision={value!r}` and the plugin {type(passed[0]).__name__} both choose a precision. Give one of them."
+            )
+        return passed[0]
+    name = _PRECISIONS.get(str(value if value is not None else "32-true"))
+    if name is None:
+        if value in ("transformer-engine", "transformer-engine-float16"):
+            raise MisconfigurationException(f"`precision={value!r}` is not there yet. Write `precision='bf16-mixed'`.")
+        raise ValueError(f"`precision={value!r}`: must be one of {list(dict.fromkeys(_PRECISIONS.values()))}.")
+    if name == "16-mixed" and device_type == "cpu":
+        rank_zero_warn(f"`precision={value!r}` is not for the CPU: 'bf16-mixed' is used, which needs no loss scaling.")
+        name = "bf16-mixed"
+    if name in ("16-mixed", "bf16-mixed"):
+        return MixedPrecision(name, device_type)  # type: ignore[arg-type]  # it says why not for 16-mixed
+    if name in ("16-true", "bf16-true"):
+        return HalfPrecision(name)  # type: ignore[arg-type]
+    return DoublePrecision() if name == "64-true" else Precision()
+
+
+def plugin_list(value: Any) -> list[Any]:
+    """``plugins=`` as a list, checked: at most one of each kind."""
+    plugins = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+    kinds = (Precision, CheckpointIO)
+    for plugin in plugins:
+        if not isinstance(plugin, kinds):
+            raise MisconfigurationException(
+                f"`plugins={plugin!r}`: must be a Precision or a CheckpointIO, or a list of them, not a {type(plugin).__name__}."
+            )
+    for kind in kinds:
+        same = [type(plugin).__name__ for plugin in plugins if isinstance(plugin, kind)]
+        if len(same) > 1:
+            raise MisconfigurationException(f"`plugins` has {len(same)} of the kind {kind.__name__}: {same}. Pass one.")
+    return plugins
+
+
+_LATER_STRATEGIES = ("ddp", "fsdp", "deepspeed", "model_parallel", "xla", "single_xla", "single_tpu")
+
+
+def strategy(value: Any, kind: Accelerator, index: int, numbers: Precision, plugins: list[Any]) -> Strategy:
+    """The strategy: the one that was passed, or the one that ``strategy=`` names."""
+    files = next((plugin for plugin in plugins if isinstance(plugin, CheckpointIO)), None)
+    if isinstance(value, Strategy):
+        value.accelerator = value.accelerator or kind
+        if type(value.precision_plugin) is Precision:
+            value.precision_plugin = numbers
+        elif type(numbers) is not Precision:
+            raise MisconfigurationException(
+                f"{type(value).__name__} already has the precision {value.precision_plugin.precision!r}, and the Trainer was "
+                f"given {numbers.precision!r}. Give one of them."
+            )
+        if files is not None:
+            value.checkpoint_io = files
+        return value
+    name = value.lower() if isinstance(value, str) else value
+    if isinstance(name, str) and name.startswith(_LATER_STRATEGIES):
+        raise MisconfigurationException(f"`strategy={value!r}` is not there yet. Write `strategy='auto'` with `devices=1`.")
+    if name not in ("auto", "single_device"):
+        raise ValueError(f"`strategy={value!r}`: must be 'auto', 'single_device', or a Strategy.")
+    return SingleDeviceStrategy(kind.device(index), kind, files, numbers)
+
+
+# -- who listens ------------------------------------------------------------------------------------------------------
+
+
+def loggers(value: Any, directory: str) -> list[Logger]:
+    """``logger=`` as a list; by default TensorBoard where it is installed, else CSV files."""
+    if value is None or value is True:
+        installed = any(importlib.util.find_spec(name) is not None for name in ("tensorboard", "tensorboardX"))
+        return [TensorBoardLogger(directory)] if installed else [CSVLogger(directory)]
+    if value is False:
+        return []
+    found = list(value) if isinstance(value, Iterable) else [value]
+    for logger in found:
+        if not isinstance(logger, Logger) and not callable(getattr(logger, "log_metrics", None)):
+            raise TypeError(
+                f"`logger={logger!r}`: must be a Logger, a list of them, True or False, not a {type(logger).__name__}."
+            )
+    return found
+
+
+def dummy_loggers(found: list[Logger]) -> list[Logger]:
+    """What takes the loggers' place when nothing may be written."""
+    return [DummyLogger()] if found else []
+
+
+def profiler(value: Any) -> Profiler:
+    """The profiler that ``profiler=`` names."""
+    if value is None:
+        return PassThroughProfiler()
+    if isinstance(value, Profiler):
+        return value
+    if isinstance(value, str):
+        known = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
+        if value.lower() in known:
+            return known[value.lower()]()
+        if value.lower() in ("pytorch", "xla"):
+            raise MisconfigurationException(f"`profiler={value!r}` is not there yet. Write `profiler='simple'`.")
+    raise MisconfigurationException(f"`profiler={value!r}`: must be 'simple', 'advanced', or a Profiler.")
+
+
+def callbacks(
+    value: Any, *, checkpointing: bool, timer: Timer | None, progress_bar: bool, summary: bool, given: dict[str, Any]
+) -> list[Callback]:
+    """The callbacks in calling order: those given, and those that the ``enable_*`` arguments add.
+
+    Args:
+        given: the ``enable_*`` arguments as the user wrote them, to tell a contradiction from a default.
+    """
+    found: list[Callback] = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+    for callback in found:
+        if isinstance(callback, type):
+            raise MisconfigurationException(
+                f"`callbacks` has the class {callback.__name__} instead of an instance. Write `{callback.__name__}(...)`."
+            )
+        if isinstance(callback, (str, int, float, dict)):
+            raise MisconfigurationException(f"`callbacks` has {callback!r}, which is no callback.")
+    for flag, kind in (("enable_checkpointing", Checkpoint), ("enable_progress_bar", ProgressBar)):
+        same = [type(callback).__name__ for callback in found if isinstance(callback, kind)]
+        if same and given[flag] is False:
+            raise MisconfigurationException(
+                f"`{flag}=False` contradicts the callback {same[0]} that was passed. Leave out one of the two."
+            )
+    bars = [type(callback).__name__ for callback in found if isinstance(callback, ProgressBar)]
+    if len(bars) > 1:
+        raise MisconfigurationException(f"`callbacks` has {len(bars)} progress bars: {bars}. Pass one.")
+    if checkpointing and not any(isinstance(callback, Checkpoint) for callback in found):
+        found.append(ModelCheckpoint())
+    if timer is not None and not any(isinstance(callback, Timer) for callback in found):
+        found.append(timer)
+    if progress_bar and not bars:
+        found.append(default_progress_bar())
+    if summary and not any(isinstance(callback, ModelSummary) for callback in found):
+        found.append(RichModelSummary())
+    return ordered(found)
+
+
+def ordered(found: list[Callback]) -> list[Callback]:
+    """Callbacks that write checkpoints come last, so that they save what the others did."""
+    unique_states(found)
+    return sorted(found, key=lambda callback: isinstance(callback, Checkpoint))
+
+
+def unique_states(found: list[Callback]) -> None:
+    """Two callbacks with a state must differ in their key, or one would overwrite the other in a checkpoint."""
+    seen: dict[str, Callback] = {}
+    for callback in found:
+        if not isinstance(callback, Callback) or type(callback).state_dict is Callback.state_dict:
+            continue
+        key = callback.state_key
+        if key in seen and seen[key] is not callback:
+            raise RuntimeError(
+                f"two callbacks of the class {type(callback).__name__} have the same `state_key` {key!r}, so only one of their "
+                "states could be saved. Pass one, or define a property `state_key` that tells them apart."
+            )
+        seen[key] = callback

@@ -1,0 +1,537 @@
+"""From ``self.log`` to where values go: callbacks, the progress bar and the loggers.
+
+The first call from a hook with a name checks everything and makes an :class:`Accumulator`; each later call is one look-up,
+one detach and one addition. Values stay on the device until a logger, a monitor or a visible bar reads them. Whatever is
+averaged is carried as (sum, weight), in double precision where the device has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fulmen.core.hooks import HOOK
+from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.rank_zero import rank_zero_warn
+
+if TYPE_CHECKING:
+    from fulmen.core.module import LightningModule
+    from fulmen.loggers.logger import Logger
+    from fulmen.loops.progress import Progress
+
+_REDUCTIONS: dict[Any, str] = {
+    "mean": "mean",
+    "avg": "mean",
+    "sum": "sum",
+    "min": "min",
+    "max": "max",
+    torch.mean: "mean",
+    torch.sum: "sum",
+    torch.min: "min",
+    torch.max: "max",
+    torch.amin: "min",
+    torch.amax: "max",
+    sum: "sum",
+    min: "min",
+    max: "max",
+}
+
+
+def is_metric(value: Any) -> bool:
+    """Anything with ``update``, ``compute`` and ``reset`` is a metric (torchmetrics' are)."""
+    return not isinstance(value, Mapping) and all(
+        callable(getattr(value, name, None)) for name in ("update", "compute", "reset")
+    )
+
+
+class Accumulator:
+    """All values logged under one name from one hook, since the epoch began."""
+
+    __slots__ = (
+        "dataloader_idx",
+        "fresh",
+        "in_epoch",
+        "last",
+        "logger",
+        "metric",
+        "name",
+        "on_epoch",
+        "on_step",
+        "prog_bar",
+        "reduction",
+        "settings",
+        "total",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        settings: tuple[Any, ...],
+        prog_bar: bool,
+        logger: bool,
+        on_step: bool,
+        on_epoch: bool,
+        reduction: str,
+        dataloader_idx: int | None,
+        metric: Any,
+    ) -> None:
+        self.name, self.settings = name, settings
+        self.prog_bar, self.logger, self.on_step, self.on_epoch = prog_bar, logger, on_step, on_epoch
+        self.reduction, self.dataloader_idx, self.metric = reduction, dataloader_idx, metric
+        self.last: Tensor | float | None = None  #: the newest value
+        self.fresh = False  #: logged since it was last written to the loggers
+        self.in_epoch = False  #: logged since the epoch began
+        self.total: Tensor | float | None = None  #: weighted sum, sum, minimum or maximum; None before the first value
+        self.weight: float = 0.0  #: sum of the weights of a mean
+
+    def add(self, value: Any, weight: float) -> None:
+        """Take in one value: a number, or a tensor with one element."""
+        self.fresh = self.in_epoch = True
+        if self.metric is not None:
+            if self.on_step:
+                last = getattr(value, "_forward_cache", None)  # torchmetrics: the value of the last batch alone
+                self.last = last.detach().clone() if isinstance(last, Tensor) else last
+            return
+        if isinstance(value, Tensor):
+            value = value.detach()
+            if value.ndim:
+                value = value.squeeze()
+            # a later change in place, of a parameter or a counter, must not change what was logged
+            if self.on_step or self.total is None:
+                self.last = value.clone()
+            else:
+                self.last = value  # only its type is asked for
+        else:
+            self.last = value
+        if self.on_epoch:
+            self._accumulate(value, weight)
+
+    def _accumulate(self, value: Tensor | float, weight: float) -> None:
+        total, reduction = self.total, self.reduction
+        if reduction == "mean":
+            self.weight += weight
+            if total is None:
+                self.total = (_double(value) if isinstance(value, Tensor) else float(value)) * weight
+            elif isinstance(total, Tensor) and isinstance(value, Tensor):
+                total.add_(value, alpha=weight)
+            else:
+                self.total = total + value * weight
+        elif total is None:
+            self.total = _double(value).clone() if isinstance(value, Tensor) else float(value)
+        elif reduction == "sum":
+            self.total = total.add_(value) if isinstance(total, Tensor) else total + value
+        else:
+            extreme = torch.minimum if reduction == "min" else torch.maximum
+            self.total = extreme(torch.as_tensor(total), torch.as_tensor(value))
+
+    @property
+    def has_epoch_value(self) -> bool:
+        return self.total is not None or (self.metric is not None and self.in_epoch)
+
+    def epoch_value(self) -> Tensor:
+        """The value over the epoch so far, in the type that was logged."""
+        if self.metric is not None:
+            value = self.metric.compute()
+            if not isinstance(value, (Tensor, int, float)):
+                raise ValueError(
+                    f"the metric {type(self.metric).__name__} logged as {self.name!r} computed a {type(value).__name__}; "
+                    "only one number can be logged. Log its parts by `self.log_dict(...)` instead."
+                )
+            return _as_tensor(value)
+        total = self.total
+        assert total is not None
+        if self.reduction == "mean":
+            total = total / self.weight if self.weight else total * float("nan")
+        if isinstance(total, Tensor) and isinstance(self.last, Tensor):
+            return total.to(_visible_dtype(self.last.dtype))
+        return _as_tensor(total)
+
+    def reset(self) -> None:
+        """Begin a new epoch."""
+        self.total, self.weight, self.in_epoch = None, 0.0, False
+        if self.metric is not None:
+            self.metric.reset()
+
+
+def _double(value: Tensor) -> Tensor:
+    return value.float() if value.device.type == "mps" else value.double()  # MPS has no double precision
+
+
+def _visible_dtype(logged: torch.dtype) -> torch.dtype:
+    """The type in which a value is read: single or double precision; all others (half, whole numbers) become the default."""
+    return logged if logged in (torch.float32, torch.float64) else torch.get_default_dtype()
+
+
+def _as_tensor(value: Tensor | float) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().to(_visible_dtype(value.dtype))
+    return torch.tensor(value, dtype=torch.get_default_dtype())
+
+
+def to_number(value: Tensor | float) -> float:
+    """The Python number of a value; waits for the device."""
+    return float(value)
+
+
+class Metrics:
+    """All that was logged in one run. ``hook`` names the hook that runs now; the plan and the loops set it."""
+
+    def __init__(
+        self, module: LightningModule, progress: Progress, loggers: list[Logger], has_progress_bar: bool, ignore: bool
+    ) -> None:
+        self.module, self.progress, self.loggers = module, progress, loggers
+        self.has_progress_bar = has_progress_bar
+        self.ignore = ignore  #: barebones: nothing is logged
+        self.hook: str | None = None
+        self.stage = "train"  #: or "validate", "test", "sanity_check", "predict"
+        self.dataloader_idx: int | None = None  #: of several evaluation loaders
+        self.batch_size_of: Callable[[], int] = _no_batch
+        self.callback: dict[str, Tensor] = {}
+        self.logged: dict[str, Tensor] = {}
+        self.progress_bar: dict[str, Tensor | float] = {}
+        self._train: dict[Any, Accumulator] = {}
+        self._eval: dict[Any, Accumulator] = {}
+        self._entries = self._train
+        self._epoch_has_ended = False
+        self._warned: set[str] = set()
+        self._eval_batches: dict[tuple[str, int | None], int] = {}
+        self._step_last_written = -1
+
+    # -- self.log -----------------------------------------------------------------------------------------------------
+
+    def log(
+        self,
+        name: str,
+        value: Any,
+        prog_bar: bool = False,
+        logger: bool | None = None,
+        on_step: bool | None = None,
+        on_epoch: bool | None = None,
+        reduce_fx: Any = "mean",
+        sync_dist: bool = False,
+        add_dataloader_idx: bool = True,
+        batch_size: int | None = None,
+        metric_attribute: str | None = None,
+    ) -> None:
+        """Take in one value; see :meth:`fulmen.core.module.LightningModule.log`."""
+        entry = self._entries.get((self.hook, name, self.dataloader_idx))
+        settings = (prog_bar, logger, on_step, on_epoch, reduce_fx, sync_dist, add_dataloader_idx)
+        if entry is None:
+            entry = self._register(name, value, settings, metric_attribute)
+            if entry is None:
+                return
+        elif entry.settings != settings:
+            raise MisconfigurationException(
+                f"`self.log({name!r}, ...)` was called in `{self.hook}` with other arguments than before: {settings} after "
+                f"{entry.settings} (prog_bar, logger, on_step, on_epoch, reduce_fx, sync_dist, add_dataloader_idx). "
+                "Use one set of arguments per name, or another name."
+            )
+        elif entry.metric is None:
+            if isinstance(value, Tensor):
+                if value.numel() != 1:
+                    raise _not_one_number(name, value)
+            elif not isinstance(value, (int, float)):
+                raise _not_a_number(name, value)
+        elif value is not entry.metric:
+            raise MisconfigurationException(
+                f"`self.log({name!r}, ...)` got another object than the metric it was first given; log one metric per name."
+            )
+        weight = 1.0
+        if entry.on_epoch and entry.reduction == "mean" and entry.metric is None:
+            weight = self.batch_size_of() if batch_size is None and self._in_batch() else batch_size or 1
+        entry.add(value, weight)
+
+    def quiet(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """``method`` as the hook ``name``, in which nothing can be logged."""
+
+        def operation(*args: Any, **kwargs: Any) -> Any:
+            outer, self.hook = self.hook, name
+            result = method(*args, **kwargs)
+            self.hook = outer
+            return result
+
+        return operation
+
+    def _in_batch(self) -> bool:
+        return self.hook is not None and HOOK[self.hook].log != "epoch"
+
+    def _register(self, name: str, value: Any, settings: tuple[Any, ...], attribute: str | None) -> Accumulator | None:
+        """Check everything once, and make the accumulator."""
+        if self.ignore:
+            self._warn_once("barebones", "`self.log` does nothing in `Trainer(barebones=True)`.")
+            return None
+        prog_bar, logger, on_step, on_epoch, reduce_fx, _, add_dataloader_idx = settings
+        allowed = self._permission()
+        if not add_dataloader_idx and any(hook == self.hook and other == name for hook, other, _ in self._entries):
+            raise MisconfigurationException(
+                f"`self.log({name!r}, add_dataloader_idx=False)` was called for several loaders, and one value would hide the "
+                f"other. Make names of your own: `self.log(f'{name}_{{dataloader_idx}}', ..., add_dataloader_idx=False)`."
+            )
+        if not isinstance(name, str):
+            raise MisconfigurationException(f"`self.log` got the name {name!r}; a name must be a string.")
+        if add_dataloader_idx and "/dataloader_idx_" in name:
+            raise MisconfigurationException(
+                f"`self.log({name!r}, ...)`: `/dataloader_idx_` is added to the name by itself. "
+                "Leave it out, or say `add_dataloader_idx=False`."
+            )
+        metric = value if is_metric(value) else None
+        if metric is not None:
+            self._check_metric(name, metric, attribute)
+        elif isinstance(value, Tensor):
+            if value.numel() != 1:
+                raise _not_one_number(name, value)
+        elif not isinstance(value, (int, float)):
+            raise _not_a_number(name, value)
+        if logger and not self.loggers:
+            self._warn_once(
+                f"logger-{name}", f"`self.log({name!r}, ..., logger=True)` is asked for, but the Trainer has no logger."
+            )
+        if allowed == "epoch":
+            if on_step:
+                raise MisconfigurationException(
+                    f"`self.log({name!r}, on_step=True)` cannot be called in `{self.hook}`: there is no step. "
+                    "Leave `on_step` out."
+                )
+            if on_epoch is False:
+                raise MisconfigurationException(
+                    f"`self.log({name!r}, on_epoch=False)` cannot be called in `{self.hook}`: the value would go nowhere. "
+                    "Leave `on_epoch` out."
+                )
+            on_step, on_epoch = False, True
+        else:
+            on_step = allowed == "train" if on_step is None else on_step
+            on_epoch = allowed == "eval" if on_epoch is None else on_epoch
+            if not on_step and not on_epoch:
+                raise MisconfigurationException(
+                    f"`self.log({name!r}, on_step=False, on_epoch=False)` would go nowhere. Set one of them to True."
+                )
+        entry = Accumulator(
+            name=name,
+            settings=settings,
+            prog_bar=prog_bar,
+            logger=logger is not False,
+            on_step=on_step,
+            on_epoch=on_epoch,
+            reduction=_reduction(name, reduce_fx),
+            dataloader_idx=self.dataloader_idx if add_dataloader_idx else None,
+            metric=metric,
+        )
+        self._entries[(self.hook, name, self.dataloader_idx)] = entry
+        return entry
+
+    def _permission(self) -> str:
+        hook = self.hook
+        if hook is None:
+            raise MisconfigurationException(
+                "`self.log` was called outside of a hook of the Trainer, so nobody knows which step or epoch the value "
+                "belongs to. Call it from a hook such as `training_step`."
+            )
+        allowed = HOOK[hook].log
+        if allowed == "no":
+            places = "`training_step`, `validation_step`, `test_step` or a hook of an epoch or a batch"
+            raise MisconfigurationException(f"`self.log` cannot be called in `{hook}`. Call it in {places}.")
+        return allowed
+
+    def _check_metric(self, name: str, metric: Any, attribute: str | None) -> None:
+        if attribute is not None:
+            if not hasattr(self.module, attribute):
+                raise MisconfigurationException(
+                    f"`self.log({name!r}, ..., metric_attribute={attribute!r})`: {type(self.module).__name__} has no such "
+                    "attribute."
+                )
+        elif isinstance(metric, torch.nn.Module) and not any(metric is child for child in self.module.modules()):
+            raise MisconfigurationException(
+                f"the metric {type(metric).__name__} logged as {name!r} is no attribute of {type(self.module).__name__}, so "
+                "it would be neither moved to the device nor saved. Assign it in `__init__`: "
+                f"`self.{name.replace('/', '_')} = {type(metric).__name__}(...)`."
+            )
+
+    def _warn_once(self, key: str, message: str) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
+            rank_zero_warn(message, stacklevel=7)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def collect(self) -> None:
+        """Bring the dictionaries that callbacks, users and the bar read up to date with what was logged so far."""
+        for entry in self._entries.values():
+            if self._epoch_has_ended:
+                if entry.on_epoch and entry.has_epoch_value:
+                    self._put(entry, entry.epoch_value(), "_epoch")
+            elif entry.on_step and entry.in_epoch and entry.last is not None:
+                self._put(entry, entry.last, "_step")
+
+    def _put(self, entry: Accumulator, value: Tensor | float, fork: str) -> None:
+        tensor = _as_tensor(value)
+        suffix = _suffix(entry)
+        forked = entry.on_step and entry.on_epoch
+        key = entry.name + (fork if forked else "") + suffix
+        if fork == "_epoch" or self.stage == "train":  # the steps of an evaluation are for loggers and the bar only
+            if forked:
+                self.callback[entry.name + suffix] = tensor
+            self.callback[key] = tensor
+        if entry.logger:
+            self.logged[key] = tensor
+        if entry.prog_bar:
+            self.progress_bar[key] = tensor
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def begin_training(self) -> None:
+        """From here on, values belong to training."""
+        self.stage, self._entries, self.hook, self.dataloader_idx = "train", self._train, "training_step", None
+
+    def finish_batch(self) -> None:
+        """Send this step's values to the loggers when they are due."""
+        progress = self.progress
+        if (progress.time_to_log or (progress.should_stop and not progress.accumulating)) and self.loggers:
+            if progress.log_every_n_steps:
+                self._write_step_values()
+
+    def _write_step_values(self) -> None:
+        values: dict[str, Tensor | float] = {}
+        for entry in self._train.values():
+            if entry.on_step and entry.logger and entry.fresh and entry.last is not None:
+                forked = "_step" if entry.on_epoch else ""
+                values[entry.name + forked] = entry.last
+                entry.fresh = False
+        self._write(values, self.progress.batches_that_stepped)
+        self._step_last_written = self.progress.batches_that_stepped
+
+    def end_of_epoch(self) -> None:
+        """All batches are done: from now on the values of the epoch are read."""
+        self.collect()
+        self._epoch_has_ended = True
+
+    def finish_epoch(self) -> None:
+        """Send the epoch's values to the loggers and begin anew."""
+        self.collect()
+        values = {
+            entry.name + ("_epoch" if entry.on_step else ""): entry.epoch_value()
+            for entry in self._train.values()
+            if entry.on_epoch and entry.logger and entry.has_epoch_value
+        }
+        self._write(values, max(0, self.progress.batches_that_stepped - 1))
+        for entry in self._train.values():
+            entry.reset()
+        self._epoch_has_ended = False
+
+    # -- evaluation ---------------------------------------------------------------------------------------------------
+
+    def begin_evaluation(self, stage: str) -> tuple[Any, ...]:
+        """From here on, values belong to ``stage``; returns what :meth:`finish_evaluation` needs to go back."""
+        outer = (self.stage, self.hook, self._entries, self.dataloader_idx, self._epoch_has_ended)
+        self._eval = {}
+        self.stage, self._entries, self._epoch_has_ended = stage, self._eval, False
+        self.hook = {"test": "test_step", "predict": "predict_step"}.get(stage, "validation_step")
+        return outer
+
+    def finish_evaluation_batch(self, dataloader_idx: int | None) -> None:
+        """Send what was logged with ``on_step=True`` in this batch to the loggers."""
+        if not self.loggers or self.stage == "sanity_check":
+            return
+        values: dict[str, Tensor | float] = {}
+        for entry in self._eval.values():
+            if entry.on_step and entry.logger and entry.fresh and entry.last is not None:
+                values[entry.name + ("_step" if entry.on_epoch else "") + _suffix(entry)] = entry.last
+                entry.fresh = False
+        if values:
+            prefix = "val" if self.stage == "validate" else self.stage
+            key = (prefix, dataloader_idx)
+            count = self._eval_batches.get(key, 0)
+            self._eval_batches[key] = count + 1
+            self._write({**values, f"{prefix}_batch": count}, self.progress.batches_that_stepped, epoch=False)
+
+    def write_evaluation(self, num_dataloaders: int) -> list[dict[str, float]]:
+        """Send the values of this evaluation to the loggers; returns them, a dict for each loader."""
+        self.collect()
+        results: list[dict[str, float]] = [{} for _ in range(num_dataloaders)]
+        values: dict[str, Tensor | float] = {}
+        for (_, _, dataloader_idx), entry in self._eval.items():
+            if not (entry.on_epoch and entry.logger and entry.has_epoch_value):
+                continue
+            key = entry.name + ("_epoch" if entry.on_step else "") + _suffix(entry)
+            values[key] = entry.epoch_value()
+            number = to_number(values[key])
+            for index in range(num_dataloaders) if dataloader_idx is None else (dataloader_idx,):
+                results[index][key] = number
+        if self.stage != "sanity_check":
+            self._write(values, self.progress.batches_that_stepped)
+        return results
+
+    def finish_evaluation(self, outer: tuple[Any, ...]) -> None:
+        """The evaluation is over: values belong to what was before it."""
+        for entry in self._eval.values():
+            entry.reset()
+        if self.stage == "sanity_check":  # it leaves no trace
+            for values in (self.callback, self.logged, self.progress_bar):
+                values.clear()
+        self._eval = {}
+        self.stage, self.hook, self._entries, self.dataloader_idx, self._epoch_has_ended = outer
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def _write(self, values: dict[str, Tensor | float], step: int, epoch: bool = True) -> None:
+        if not values or not self.loggers:
+            return
+        numbers: dict[str, float] = {name: to_number(value) for name, value in values.items()}
+        if "step" in numbers:  # the user's own x axis
+            step = int(numbers.pop("step"))
+        elif epoch:
+            numbers.setdefault("epoch", self.progress.epoch)
+        if numbers:
+            self.send(numbers, step)
+
+    def send(self, numbers: dict[str, Any], step: int) -> None:
+        """Give plain numbers to every logger."""
+        for logger in self.loggers:
+            logger.log_metrics(metrics=numbers, step=step)
+            logger.save()
+
+    def to_host(self) -> None:
+        """Move what was logged to the CPU, at the end of a run."""
+        for values in (self.callback, self.logged):
+            for name, value in values.items():
+                values[name] = value.cpu()
+        self._train, self._eval, self._entries = {}, {}, {}
+        self.hook = None
+
+
+def _suffix(entry: Accumulator) -> str:
+    return "" if entry.dataloader_idx is None else f"/dataloader_idx_{entry.dataloader_idx}"
+
+
+def _no_batch() -> int:
+    return 1
+
+
+def _reduction(name: str, reduce_fx: Any) -> str:
+    key = reduce_fx.lower() if isinstance(reduce_fx, str) else reduce_fx
+    try:
+        return _REDUCTIONS[key]
+    except (KeyError, TypeError):
+        raise MisconfigurationException(
+            f"`self.log({name!r}, reduce_fx={reduce_fx!r})`: allowed are 'mean', 'sum', 'min' and 'max' "
+            "(or torch's functions of these names). For anything else log a torchmetrics object."
+        ) from None
+
+
+def _not_one_number(name: str, value: Tensor) -> ValueError:
+    return ValueError(
+        f"`self.log({name!r}, ...)` got a tensor of shape {tuple(value.shape)}; only one number can be logged. "
+        f"Log `value.mean()`, say."
+    )
+
+
+def _not_a_number(name: str, value: Any) -> ValueError:
+    advice = (
+        "Use `self.log_dict(...)` for a dict."
+        if isinstance(value, Mapping)
+        else "Log a number, a tensor with one element, or a metric."
+    )
+    return ValueError(f"`self.log({name!r}, {value!r})` got a {type(value).__name__}, which is no number. {advice}")

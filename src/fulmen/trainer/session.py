@@ -1,0 +1,360 @@
+"""One run from setup to teardown: the order of things, exceptions and signals."""
+
+from __future__ import annotations
+
+import difflib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fulmen.callbacks.callback import Callback
+from fulmen.core.hooks import HOOK
+from fulmen.core.module import LightningModule
+from fulmen.core.optimizer import LightningOptimizer, Schedulers, configured_optimizers
+from fulmen.loops.evaluate import evaluate_loop
+from fulmen.loops.plan import written
+from fulmen.trainer import checkpoint as checkpoints
+from fulmen.trainer.flags import ordered
+from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
+from fulmen.trainer.validation import check_run
+from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from fulmen.utilities.seed import isolate_rng
+
+if TYPE_CHECKING:
+    from fulmen.trainer.trainer import Trainer
+
+_STAGES = {
+    "fit": RunningStage.TRAINING,
+    "validate": RunningStage.VALIDATING,
+    "test": RunningStage.TESTING,
+    "predict": RunningStage.PREDICTING,
+}
+
+
+@contextmanager
+def session(
+    trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | None, signals: Signals
+) -> Generator[bool, None, None]:
+    """Everything around a loop.
+
+    Yields:
+        Whether there is anything to run.
+    """
+    trainer.state.fn, trainer.state.status = TrainerFn(verb), TrainerStatus.RUNNING
+    trainer.state.stage = _STAGES[verb]
+    with signals:
+        try:
+            _set_up(trainer, verb, ckpt_path, weights_only)
+            with _anomaly_detection(trainer, verb):
+                yield verb != "fit" or _ready_to_train(trainer)
+            _tear_down(trainer)
+            _finish(trainer, verb)
+        except KeyboardInterrupt as interrupt:
+            rank_zero_info("interrupted by Ctrl-C: ending")
+            _fail(trainer, interrupt)
+            sys.exit(1)
+        except BaseException as exception:
+            _fail(trainer, exception)
+            trainer.state.stage = None
+            raise
+    trainer.state.status, trainer.state.stage = TrainerStatus.FINISHED, None
+
+
+# -- before -----------------------------------------------------------------------------------------------------------
+
+
+def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | None) -> None:
+    module, datamodule, strategy = trainer.lightning_module, trainer.datamodule, trainer.strategy
+    module.trainer = trainer
+    if datamodule is not None:
+        datamodule.trainer = trainer
+    _merge_callbacks(trainer)
+    for callback in trainer.callbacks:
+        if isinstance(callback, Callback):
+            callback.__dict__["log"], callback.__dict__["log_dict"] = module.log, module.log_dict
+    check_run(trainer, verb)
+    _warn_of_near_misses(trainer)
+    trainer.begin_run()
+    strategy.setup_environment()
+    if trainer.profiles:
+        trainer.profiler.setup(stage=verb, local_rank=None, log_dir=trainer.log_dir)
+    call = trainer.replan()
+    call.prepare_data()
+    for logger in trainer.loggers:
+        _ = logger.experiment  # folders appear now
+    call.setup(TrainerFn(verb))
+    if written(module, "configure_model", LightningModule) is not None:
+        with strategy.module_init_context(), trainer.precision_plugin.module_init_context():
+            trainer.quietly("configure_model")
+    path = checkpoints.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given)
+    checkpoint = checkpoints.load(trainer, path, weights_only) if path is not None else None
+    trainer.loaded_ckpt_path = path
+    if checkpoint is not None:
+        checkpoints.restore_model(trainer, checkpoint)
+    trainer.precision_plugin.convert_module(module)
+    strategy.setup_module(module)
+    if verb == "fit":
+        _set_up_optimizers(trainer)
+        trainer.replan().on_fit_start()
+    _log_hyperparameters(trainer)
+    if checkpoint is not None and verb == "fit":
+        checkpoints.restore_training(trainer, checkpoint)
+    torch.nn.Module.zero_grad(module)
+
+
+def _merge_callbacks(trainer: Trainer) -> None:
+    """Add the module's own callbacks, in place of those of the same class (or of a class that they derive from)."""
+    own = trainer.lightning_module.configure_callbacks()
+    own = list(own) if isinstance(own, (list, tuple)) else [own]
+    if not own:
+        return
+    classes = [type(callback) for callback in own]
+    kept = [
+        callback
+        for callback in trainer.callbacks
+        if type(callback) is Callback or not any(issubclass(kind, type(callback)) for kind in classes)
+    ]
+    replaced = [type(callback).__name__ for callback in trainer.callbacks if callback not in kept]
+    if replaced:
+        rank_zero_info("the module's own callbacks take the place of the Trainer's: %s", ", ".join(replaced))
+    trainer.callbacks[:] = ordered(kept + own)
+
+
+def _set_up_optimizers(trainer: Trainer) -> None:
+    module = trainer.lightning_module
+    returned = trainer.quietly("configure_optimizers")
+    trainer.optimizers, trainer.lr_scheduler_configs = configured_optimizers(module, returned)
+    trainer.wrapped_optimizers = [LightningOptimizer(optimizer) for optimizer in trainer.optimizers]
+    for wrapped in trainer.wrapped_optimizers:
+        wrapped.attach(module, trainer.precision_plugin, trainer.strategy)
+    automatic = module.automatic_optimization
+    trainer.progress.counts_own_steps = automatic
+    trainer.schedulers = Schedulers(
+        trainer.lr_scheduler_configs if automatic else [],
+        lambda scheduler, metric: trainer.plan.lr_scheduler_step(scheduler, metric),
+        lambda: trainer.callback_metrics,
+    )
+    if not automatic:
+        for optimizer in trainer.optimizers:
+            _count_steps(trainer, optimizer)
+
+
+def _count_steps(trainer: Trainer, optimizer: Any) -> None:
+    """Let an optimizer in manual optimization report its steps, also when the user steps it directly."""
+    if not hasattr(optimizer, "register_step_pre_hook"):
+        return
+    progress = trainer.progress
+
+    def before(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            trainer.plan.on_before_optimizer_step(optimizer)
+            return None
+
+        def closure_and_hook() -> Any:  # gradients are there only after the closure
+            result = closure()
+            trainer.plan.on_before_optimizer_step(optimizer)
+            return result
+
+        if len(args) > 1:
+            return (args[0], closure_and_hook, *args[2:]), kwargs
+        return args, {**kwargs, "closure": closure_and_hook}
+
+    def after(optimizer: Any, args: Any, kwargs: Any) -> None:
+        progress.step += 1
+
+    trainer.when_torn_down(optimizer.register_step_pre_hook(before).remove)
+    trainer.when_torn_down(optimizer.register_step_post_hook(after).remove)
+
+
+def _log_hyperparameters(trainer: Trainer) -> None:
+    if not trainer.enable_autolog_hparams or not trainer.loggers:
+        return
+    merged: dict[str, Any] = {}
+    for owner in (trainer.datamodule, trainer.lightning_module):
+        if owner is None or not getattr(owner, "_log_hyperparams", False):
+            continue
+        for name, value in owner.hparams_initial.items():
+            if name in merged and (type(merged[name]) is not type(value) or not _same(merged[name], value)):
+                raise RuntimeError(
+                    f"the hyperparameter {name!r} is {merged[name]!r} in the datamodule and {value!r} in the module, so it "
+                    "cannot be logged under one name. Rename one, or write `self.save_hyperparameters(logger=False)`."
+                )
+            merged[name] = value
+    merged.pop("_class_path", None)
+    for logger in trainer.loggers:
+        if merged:
+            logger.log_hyperparams(merged)
+        logger.log_graph(trainer.lightning_module)
+        logger.save()
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except (RuntimeError, ValueError, TypeError):  # arrays, which compare element by element
+        return one is other
+
+
+def _ready_to_train(trainer: Trainer) -> bool:
+    """The sanity check and the first look at the data; False if there is nothing to train."""
+    progress, data = trainer.progress, trainer.data
+    if trainer.enable_validation and data.flags.num_sanity_val_steps and not progress.in_epoch:
+        _sanity_check(trainer)
+    trainer.state.stage = RunningStage.TRAINING
+    if data.flags.limits["train"] == 0:
+        return False
+    data.request("train")
+    if progress.done:
+        _explain_nothing_to_do(trainer)
+        return False
+    if data.num_training_batches == 0:
+        rank_zero_info("nothing to train: the training loader has no batches")
+        return False
+    trainer.set_validation_rhythm()
+    if trainer.enable_validation and progress.validation.every_n_epochs in (1, None):
+        data.request("validate")
+    asleep = [name for name, child in trainer.lightning_module.named_modules() if name and not child.training]
+    if asleep:
+        rank_zero_info("%d sub-modules are in evaluation mode when training starts, %s first", len(asleep), asleep[0])
+    trainer.metrics.begin_training()
+    return True
+
+
+def _explain_nothing_to_do(trainer: Trainer) -> None:
+    progress = trainer.progress
+    if progress.limits.max_epochs == 0 or progress.limits.max_steps == 0:
+        return
+    rank_zero_warn(
+        f"nothing to train: {progress.epoch} epochs and {progress.step} steps are done, and the limits are "
+        f"max_epochs={progress.limits.max_epochs}, max_steps={progress.limits.max_steps}. Set `trainer.max_epochs` to more, "
+        "or make a new Trainer."
+    )
+
+
+def _sanity_check(trainer: Trainer) -> None:
+    trainer.state.stage = RunningStage.SANITY_CHECKING
+    call = trainer.plan
+    with isolate_rng():
+        call.on_sanity_check_start()
+        evaluate_loop(trainer, "sanity_check")
+        call.on_sanity_check_end()
+
+
+@contextmanager
+def _anomaly_detection(trainer: Trainer, verb: str) -> Generator[None, None, None]:
+    if verb == "fit" and trainer.detect_anomaly:
+        with torch.autograd.set_detect_anomaly(True):
+            yield
+    else:
+        yield
+
+
+def _warn_of_near_misses(trainer: Trainer) -> None:
+    """A method that is named almost like a hook was probably meant to be one, and would never be called."""
+    names = [*HOOK, "predict_step", "optimizer_step"]
+    for owner, stop in ((trainer.lightning_module, LightningModule), *((c, Callback) for c in trainer.callbacks)):
+        for kind in type(owner).__mro__:
+            if kind is stop or kind.__module__.startswith(("torch.", "fulmen.")) or kind is object:
+                continue
+            for name, value in vars(kind).items():
+                if name.startswith("_") or name in HOOK or hasattr(stop, name) or not callable(value):
+                    continue
+                near = difflib.get_close_matches(name, names, n=1, cutoff=0.9)
+                if near and name not in ("train_step", "configure_optimizer"):
+                    rank_zero_warn(
+                        f"`{type(owner).__name__}.{name}` is never called: it is no hook. Did you mean `{near[0]}`?"
+                    )
+
+
+# -- after ------------------------------------------------------------------------------------------------------------
+
+
+def _tear_down(trainer: Trainer) -> None:
+    """Let go of the devices; after this the module is on the CPU."""
+    trainer.strategy.teardown()
+    for optimizer in trainer.optimizers:
+        _optimizer_to_cpu(optimizer)
+    trainer.metrics.to_host()
+    trainer.data.close()
+
+
+def _optimizer_to_cpu(optimizer: Any) -> None:
+    for state in optimizer.state.values():
+        if isinstance(state, dict):
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor) and value.device.type != "cpu":
+                    state[name] = value.cpu()
+
+
+def _finish(trainer: Trainer, verb: str) -> None:
+    call = trainer.replan()
+    if verb == "fit":
+        call.on_fit_end()
+    call.teardown(TrainerFn(verb))
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    if trainer.profiles:
+        trainer.profiler.describe()
+    _let_go(trainer)
+
+
+def _fail(trainer: Trainer, exception: BaseException) -> None:
+    """Tell everybody, and lose nothing: an error in one of them does not keep the others from hearing."""
+    trainer.state.status = TrainerStatus.INTERRUPTED
+
+    def attempt(action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except Exception as error:  # the first exception is the one that matters
+            rank_zero_warn(f"while ending after {type(exception).__name__}: {type(error).__name__}: {error}")
+
+    if trainer.has_begun:
+        attempt(lambda: setattr(trainer.metrics, "hook", "on_exception"))
+        for _, listener in trainer.plan.listeners("on_exception"):
+            attempt(lambda listener=listener: listener(exception))
+        for logger in trainer.loggers:
+            attempt(lambda logger=logger: logger.finalize("failed"))
+        attempt(lambda: _tear_down(trainer))
+    _let_go(trainer)
+
+
+def _let_go(trainer: Trainer) -> None:
+    """From here on only the module, the datamodule and the caller know the trainer."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, Callback):
+            callback.__dict__.pop("log", None)
+            callback.__dict__.pop("log_dict", None)
+    trainer.end_run()
+
+
+class Signals:
+    """Turns the request to end (SIGTERM) into a flag, which the data reads before each batch."""
+
+    def __init__(self) -> None:
+        self.terminate = False
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        self.terminate = False
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGTERM"):
+            self._before = signal.signal(signal.SIGTERM, self._on_terminate)
+
+    def _on_terminate(self, number: int, frame: Any) -> None:
+        self.terminate = True
+        if callable(self._before):
+            self._before(number, frame)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+            self._before = None
+
+
+__all__ = ["MisconfigurationException", "Signals", "session"]

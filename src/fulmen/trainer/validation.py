@@ -1,0 +1,186 @@
+"""What cannot work is said before anything runs."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from fulmen.core.module import LightningModule
+from fulmen.loops.plan import takes, written
+from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.warnings import PossibleUserWarning
+
+if TYPE_CHECKING:
+    from fulmen.trainer.trainer import Trainer
+
+_STEP = {"fit": "training_step", "validate": "validation_step", "test": "test_step", "predict": "predict_step"}
+_LOADERS = {"fit": "train", "validate": "validate", "test": "test", "predict": "predict"}
+_REMOVED = {
+    "training_epoch_end": "on_train_epoch_end",
+    "validation_epoch_end": "on_validation_epoch_end",
+    "test_epoch_end": "on_test_epoch_end",
+}
+
+
+def check_run(trainer: Trainer, verb: str) -> None:
+    """Check the module, its data and the Trainer's arguments against each other.
+
+    Raises:
+        MisconfigurationException: something that ``verb`` needs is missing, or two settings contradict each other.
+        NotImplementedError: a hook of version 1 is there.
+        RuntimeError: a step has arguments that cannot be given.
+    """
+    module = trainer.lightning_module
+    _check_removed_hooks(module)
+    _check_steps(module, verb)
+    if verb == "fit":
+        _check_fit(trainer, module)
+    _check_signatures(module, verb)
+
+
+def check_model(model: Any, verb: str) -> LightningModule:
+    """The model, if it is one.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if isinstance(model, LightningModule):
+        return model
+    if model is None:
+        raise TypeError(
+            f"`trainer.{verb}()` was given no model, and this Trainer has not run one yet. Write `trainer.{verb}(model)`."
+        )
+    if isinstance(model, type):
+        raise TypeError(f"`trainer.{verb}` got the class {model.__name__} instead of an instance. Write `{model.__name__}(...)`.")
+    kind = type(model)
+    origin = next((base.__module__ for base in kind.__mro__ if base.__name__ == "LightningModule"), None)
+    if origin is not None:
+        raise TypeError(
+            f"`trainer.{verb}` got a {kind.__name__} that derives from `{origin}.LightningModule`, another package's class. "
+            "Derive it from `fulmen.LightningModule`: `from fulmen import LightningModule`."
+        )
+    raise TypeError(
+        f"`trainer.{verb}` got a {kind.__name__}, which is no LightningModule. Derive it from `fulmen.LightningModule`"
+        + (", which is a torch.nn.Module too." if "torch" in str(kind.__mro__) else ".")
+    )
+
+
+def _check_removed_hooks(module: LightningModule) -> None:
+    for old, new in _REMOVED.items():
+        if callable(getattr(module, old, None)):
+            raise NotImplementedError(
+                f"`{type(module).__name__}.{old}` is a hook of version 1 and is not called any more. "
+                f"Collect what the steps return in a list of your own and use it in `{new}(self)`."
+            )
+
+
+def _check_steps(module: LightningModule, verb: str) -> None:
+    name = _STEP[verb]
+    kind = type(module).__name__
+    if verb == "predict":
+        if module.predict_step is None:
+            raise MisconfigurationException(f"`{kind}.predict_step` is None. Define `def predict_step(self, batch, batch_idx):`.")
+        if written(module, "predict_step", LightningModule) is None and written(module, "forward", LightningModule) is None:
+            raise MisconfigurationException(
+                f"`trainer.predict` needs `predict_step` or `forward`, and {kind} has neither. "
+                "Define `def predict_step(self, batch, batch_idx):`."
+            )
+        return
+    if written(module, name, LightningModule) is None:
+        raise MisconfigurationException(
+            f"`trainer.{verb}` needs `{name}`, and {kind} has none. Define `def {name}(self, batch, batch_idx):`."
+        )
+
+
+def _check_fit(trainer: Trainer, module: LightningModule) -> None:
+    kind = type(module).__name__
+    if written(module, "configure_optimizers", LightningModule) is None:
+        raise MisconfigurationException(
+            f"`trainer.fit` needs `configure_optimizers`, and {kind} has none. "
+            "Define `def configure_optimizers(self): return torch.optim.Adam(self.parameters(), lr=1e-3)`."
+        )
+    if _parameter(module.training_step, "optimizer_idx") is not None:
+        raise RuntimeError(
+            f"`{kind}.training_step` takes `optimizer_idx`, which belongs to version 1. For several optimizers set "
+            "`self.automatic_optimization = False` and use `opt_a, opt_b = self.optimizers()` in `training_step(self, batch, "
+            "batch_idx)`."
+        )
+    has_step = written(module, "validation_step", LightningModule) is not None
+    has_data = trainer.defines_loader("validate")
+    if has_data and not has_step:
+        rank_zero_warn(f"{kind} has validation data but no `validation_step`: nothing is validated.")
+    if has_step and not has_data:
+        rank_zero_warn(
+            f"{kind} has a `validation_step` but no validation data: nothing is validated. Pass `val_dataloaders`.",
+            category=PossibleUserWarning,
+        )
+    if not module.automatic_optimization:
+        if trainer.gradient_clip_val:
+            raise MisconfigurationException(
+                f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` does nothing in manual optimization. Leave it out and "
+                "call `self.clip_gradients(optimizer, gradient_clip_val=...)` before `optimizer.step()`."
+            )
+        if trainer.accumulate_grad_batches != 1:
+            raise MisconfigurationException(
+                f"`Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches})` does nothing in manual optimization. "
+                "Leave it out and step every so many batches: `if (batch_idx + 1) % n == 0: optimizer.step()`."
+            )
+
+
+def _check_signatures(module: LightningModule, verb: str) -> None:
+    """A step must take a batch; how many loaders there are is only known later."""
+    names = [_STEP[verb]]
+    if verb == "fit" and written(module, "validation_step", LightningModule) is not None:
+        names.append("validation_step")
+    for name in names:
+        step = getattr(module, name)
+        if not takes(step, "batch", 0):
+            raise MisconfigurationException(
+                f"`{type(module).__name__}.{name}` takes no batch. Define `def {name}(self, batch, batch_idx):`."
+            )
+        required = [
+            p.name
+            for p in _parameters(step)[2:]
+            if p.default is p.empty
+            and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+            and not (p.name == "dataloader_idx" and name != "training_step")
+        ]
+        if required:
+            raise MisconfigurationException(
+                f"`{type(module).__name__}.{name}` needs {required}, which nobody can give. "
+                f"Define `def {name}(self, batch, batch_idx):`."
+            )
+
+
+def check_dataloader_idx(module: LightningModule, stage: str, several: bool) -> None:
+    """With several loaders the steps must take ``dataloader_idx``; with one they must not need it."""
+    name = {"test": "test", "predict": "predict"}.get(stage, "validation")
+    for method in (f"{name}_step", f"on_{name}_batch_start", f"on_{name}_batch_end"):
+        if written(module, method, LightningModule) is None:
+            continue
+        function = getattr(module, method)
+        place = 3 if method.endswith("_batch_end") else 2
+        if several and method != "predict_step" and not takes(function, "dataloader_idx", place):
+            raise RuntimeError(
+                f"there are several {name} loaders, but `{type(module).__name__}.{method}` does not take the number of the "
+                "loader. Add the argument `dataloader_idx=0`."
+            )
+        if not several:
+            parameter = _parameter(function, "dataloader_idx")
+            if parameter is not None and parameter.default is parameter.empty:
+                raise RuntimeError(
+                    f"`{type(module).__name__}.{method}` needs `dataloader_idx`, but there is one {name} loader. "
+                    "Write `dataloader_idx=0`."
+                )
+
+
+def _parameters(function: Any) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
+
+def _parameter(function: Any, name: str) -> inspect.Parameter | None:
+    return next((parameter for parameter in _parameters(function) if parameter.name == name), None)
