@@ -29,9 +29,10 @@ TRAIN_MODULES = """
 argparse ast bdb calendar cmd codecs collections/__init__ concurrent/futures/thread configparser contextlib copy csv
 dataclasses doctest email/message enum fileinput fractions ftplib functools gettext gzip http/client http/server inspect
 ipaddress json/decoder json/encoder locale logging/__init__ logging/config mailbox mimetypes multiprocessing/pool
-nturl2path optparse os pdb pickle pickletools platform plistlib posixpath pprint profile random sched shelve shlex shutil
-smtplib socket socketserver sqlite3/dump ssl string subprocess tarfile tempfile textwrap threading timeit tokenize trace
-traceback turtle typing unittest/case unittest/mock urllib/parse urllib/request uuid warnings weakref webbrowser xml/dom/minidom
+optparse os pdb pickle pickletools platform plistlib posixpath pprint profile random sched shelve shlex shutil
+smtplib socket socketserver sqlite3/dump ssl string subprocess tarfile tempfile textwrap threading timeit tokenize
+trace traceback turtle typing unittest/case unittest/mock urllib/parse urllib/request uuid warnings weakref webbrowser
+xml/dom/minidom
 """.split()
 VALIDATION_MODULES = "difflib heapq queue statistics".split()
 
@@ -141,7 +142,7 @@ class CharacterModel(LightningModule):
         nn.init.normal_(self.positions.weight, std=0.02)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """The scores of the next character after each of ``codes`` (integers of shape ``(batch, length <= context)``)."""
+        """The scores of the next character after each of ``codes``: integers, shape ``(batch, length <= context)``."""
         positions = torch.arange(codes.shape[1], device=codes.device)
         return self.scores(self.norm(self.blocks(self.characters(codes) + self.positions(positions))))
 
