@@ -96,9 +96,9 @@ class LightningOptimizer:
         module = self._module()
         if module is None:
             raise RuntimeError("`toggle_model` needs an optimizer that a Trainer set up: use `self.optimizers()`.")
-        with nullcontext() if sync_grad or self._strategy is None else self._strategy.no_backward_sync():
-            with module.toggled_optimizer(self):
-                yield
+        syncs = sync_grad or self._strategy is None
+        with nullcontext() if syncs else self._strategy.no_backward_sync(), module.toggled_optimizer(self):
+            yield
 
     def __getattribute__(self, name: str) -> Any:
         if name in _OWN:
@@ -351,7 +351,9 @@ def _scheduler_config(module: LightningModule, entry: Any, monitor: str | None) 
 
 def _interval(interval: Any, frequency: Any) -> tuple[str, int]:
     if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
-        raise MisconfigurationException(f"a scheduler's 'frequency' is {frequency!r}; it must be a whole number from 1.")
+        raise MisconfigurationException(
+            f"a scheduler's 'frequency' is {frequency!r}; it must be a whole number from 1."
+        )
     if interval in ("epoch", "step"):
         return interval, frequency
     parsed = parse_interval(interval) if isinstance(interval, str) else None

@@ -96,7 +96,9 @@ class Window:
         """Divide the gradients by what only the end of the window could tell: the weight, or batches that were skipped."""
         if self.weight is not None:
             weight = torch.as_tensor(self.weight, dtype=torch.float64 if isinstance(self.weight, float) else None)
-            factor = torch.where(weight > 0, 1 / weight, torch.zeros_like(weight))  # nothing but empty batches: no update
+            factor = torch.where(
+                weight > 0, 1 / weight, torch.zeros_like(weight)
+            )  # nothing but empty batches: no update
         elif 0 < self.contributed < self.size:
             factor = self.size / self.contributed
         else:

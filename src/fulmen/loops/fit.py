@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def fit_loop(trainer: Trainer) -> None:
     """Train until ``progress.done``. Everything around it (setup, exceptions, teardown) is :mod:`trainer.session`'s."""
-    module, strategy, precision = trainer.lightning_module, trainer.strategy, trainer.precision_plugin
+    strategy, precision = trainer.strategy, trainer.precision_plugin
     optimizer, schedulers = trainer.optimizer, trainer.schedulers  # the one optimizer, or None if manual
     progress, metrics, call = trainer.progress, trainer.metrics, trainer.plan
     window = Window()

@@ -37,7 +37,9 @@ def compiled_steps(trainer: Trainer, model: Any, compile: bool | dict[str, Any] 
         return
     compile_one = context if context is not None else _compiler(compile)
     attributes = module.__dict__
-    compiled = [name for name in _STEPS if written(module, name, LightningModule) is not None and name not in attributes]
+    compiled = [
+        name for name in _STEPS if written(module, name, LightningModule) is not None and name not in attributes
+    ]
     for name in compiled:
         attributes[name] = compile_one(getattr(module, name))
     attributes["_compiled_logs"] = []

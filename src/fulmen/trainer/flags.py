@@ -114,7 +114,11 @@ def validation_interval(value: Any, every_n_epochs: int | None) -> ValidationInt
         raise _bad_interval(value)
     if isinstance(value, (str, timedelta, Mapping)):
         interval = parse_interval(value)
-        return ValidationInterval(batches=int(interval.count)) if interval.unit == "batch" else ValidationInterval(interval=interval)
+        return (
+            ValidationInterval(batches=int(interval.count))
+            if interval.unit == "batch"
+            else ValidationInterval(interval=interval)
+        )
     if isinstance(value, float) and not (0.0 <= value <= 1.0) and value == int(value):
         value = int(value)
     if isinstance(value, int):
@@ -318,7 +322,9 @@ def strategy(value: Any, kind: Accelerator, index: int, numbers: Precision, plug
         return value
     name = value.lower() if isinstance(value, str) else value
     if isinstance(name, str) and name.startswith(_LATER_STRATEGIES):
-        raise MisconfigurationException(f"`strategy={value!r}` is not there yet. Write `strategy='auto'` with `devices=1`.")
+        raise MisconfigurationException(
+            f"`strategy={value!r}` is not there yet. Write `strategy='auto'` with `devices=1`."
+        )
     if name not in ("auto", "single_device"):
         raise ValueError(f"`strategy={value!r}`: must be 'auto', 'single_device', or a Strategy.")
     return SingleDeviceStrategy(kind.device(index), kind, files, numbers)

@@ -88,7 +88,7 @@ class ProgressBar(Callback):
         batches = trainer.num_training_batches
         if trainer.max_epochs == -1 and trainer.max_steps > 0:
             remaining_steps = max(trainer.max_steps - trainer.global_step, 0)
-            return min(batches, remaining_steps * trainer.accumulate_grad_batches)
+            return min(batches, trainer.progress.batches_done + remaining_steps * trainer.accumulate_grad_batches)
         return batches
 
     @property

@@ -1,1 +1,2 @@
-class CheckpointIO: pass
+class CheckpointIO:
+    pass
