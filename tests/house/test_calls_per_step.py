@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -28,11 +29,14 @@ def python_calls_of(run: Callable[[], object]) -> int:
         calls += event == "call"
 
     before = sys.getprofile()
+    gc.collect()
+    gc.disable()  # what is cleared away in the middle of a run may call Python, too
     sys.setprofile(count)
     try:
         run()
     finally:
         sys.setprofile(before)
+        gc.enable()
     return calls
 
 

@@ -41,7 +41,15 @@ class Evaluated(Toy):
 
 
 NEEDED_ARGUMENTS = {"monitor": "val_loss", "scheduling": {0: 1}, "swa_lrs": 0.01, "write_interval": "batch"}
-OF_NO_USE_HERE = {"BackboneFinetuning", "BatchSizeFinder", "LearningRateFinder", "ModelPruning", "DeviceStatsMonitor"}
+OF_NO_USE_HERE = {
+    "BasePredictionWriter",  # to be derived from
+    "OnExceptionCheckpoint",
+    "BackboneFinetuning",
+    "BatchSizeFinder",
+    "LearningRateFinder",
+    "ModelPruning",
+    "DeviceStatsMonitor",
+}
 
 
 def every_callback() -> list[Callback]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
 from fulmen import LightningDataModule, LightningModule
+from fulmen.utilities.types import OptimizerLRScheduler
 
 
 def load_digits() -> tuple[Tensor, Tensor]:
@@ -106,7 +107,7 @@ class DigitsClassifier(LightningModule):
         images, _ = batch
         return self(images).argmax(dim=1)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.hparams.learning_rate)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.trainer.max_epochs)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
