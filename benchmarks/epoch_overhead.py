@@ -24,7 +24,7 @@ TITLES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer epochs and rounds")
+    parser.add_argument("--quick", action="store_true", help="fewer epochs")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--only", nargs="+", choices=list(TITLES), default=list(TITLES))
     parser.add_argument("--contenders", nargs="+", default=["fulmen", "lightning", "ignite"])
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--output", choices=["null", "pty"], default="null", help="where bars draw")
     arguments = parser.parse_args()
     quiet()
-    task = one_layer(batches=10, val_batches=5, epochs=20 if arguments.quick else 100)
+    task = one_layer(batches=10, val_batches=5, epochs=30 if arguments.quick else 300)
     now = time.process_time if arguments.clock == "cpu" else time.perf_counter
     results: dict[str, list[Result]] = {}
     for name in arguments.only:
@@ -42,7 +42,7 @@ def main() -> None:
             if contender in ("plain loop", *arguments.contenders)
         }
         with output_to(arguments.output):
-            results[name] = interleave(runs, 3 if arguments.quick else 7, lambda: Clock(10, now))
+            results[name] = interleave(runs, 10, now)
         if not arguments.json:
             print(table(TITLES[name], results[name], unit="ms"), flush=True)
     if arguments.json:

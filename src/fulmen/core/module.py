@@ -446,7 +446,9 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
             raise TypeError(f"`gradient_clip_val` must be a number, not {value!r}.")
         kind = GradClipAlgorithmType.from_str(str(algorithm))
         if kind is None:
-            raise MisconfigurationException(f"`gradient_clip_algorithm` is {algorithm!r}; allowed are 'norm' and 'value'.")
+            raise MisconfigurationException(
+                f"`gradient_clip_algorithm` is {algorithm!r}; allowed are 'norm' and 'value'."
+            )
         self.trainer.precision_plugin.clip_gradients(optimizer, value, kind)
 
     def configure_gradient_clipping(

@@ -58,9 +58,8 @@ class LightningOptimizer:
         self._strategy: Strategy | None = None
         self._module: Callable[[], LightningModule | None] = lambda: None
         # a class of its own makes isinstance true and says what is inside
-        self.__class__ = type(
-            "Lightning" + type(optimizer).__name__, (LightningOptimizer, type(optimizer)), {"__module__": __name__}
-        )
+        kind = type(optimizer)
+        self.__class__ = type("Lightning" + kind.__name__, (LightningOptimizer, kind), {"__module__": __name__})  # type: ignore[assignment]
 
     @property
     def optimizer(self) -> Optimizer:
@@ -96,9 +95,9 @@ class LightningOptimizer:
         module = self._module()
         if module is None:
             raise RuntimeError("`toggle_model` needs an optimizer that a Trainer set up: use `self.optimizers()`.")
-        with nullcontext() if sync_grad or self._strategy is None else self._strategy.no_backward_sync():
-            with module.toggled_optimizer(self):
-                yield
+        strategy = None if sync_grad else self._strategy
+        with nullcontext() if strategy is None else strategy.no_backward_sync(), module.toggled_optimizer(self):
+            yield
 
     def __getattribute__(self, name: str) -> Any:
         if name in _OWN:
@@ -196,7 +195,7 @@ class Schedulers:
 
     def _step_with_metric(self, config: LRSchedulerConfig) -> None:
         metrics = self._callback_metrics()
-        if config.monitor in metrics:
+        if config.monitor is not None and config.monitor in metrics:
             self._step(config.scheduler, metrics[config.monitor])
             return
         message = (
@@ -351,7 +350,9 @@ def _scheduler_config(module: LightningModule, entry: Any, monitor: str | None) 
 
 def _interval(interval: Any, frequency: Any) -> tuple[str, int]:
     if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
-        raise MisconfigurationException(f"a scheduler's 'frequency' is {frequency!r}; it must be a whole number from 1.")
+        raise MisconfigurationException(
+            f"a scheduler's 'frequency' is {frequency!r}; it must be a whole number from 1."
+        )
     if interval in ("epoch", "step"):
         return interval, frequency
     parsed = parse_interval(interval) if isinstance(interval, str) else None

@@ -13,6 +13,7 @@ from typing import Any
 from fulmen.loggers import files
 from fulmen.loggers.logger import Logger, rank_zero_experiment
 from fulmen.loggers.params import as_dict, yaml_text
+from fulmen.utilities.cloud_io import exists, join_path, make_dirs
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
 
@@ -65,7 +66,7 @@ class CSVLogger(Logger):
     @property
     def root_dir(self) -> str:
         """``<save_dir>/<name>``."""
-        return os.path.join(files.expand(self._save_dir), self._name) if self._name else files.expand(self._save_dir)
+        return files.experiment_dir(self._save_dir, self._name)
 
     @property
     def log_dir(self) -> str:
@@ -128,11 +129,11 @@ class ExperimentWriter:
         self.log_dir = log_dir
         self.hparams: dict[str, Any] = {}
         self.metrics: list[dict[str, Any]] = []
-        self.metrics_file_path = os.path.join(log_dir, self.NAME_METRICS_FILE)
-        self.hparams_file_path = os.path.join(log_dir, self.NAME_HPARAMS_FILE)
-        files.make_directory(log_dir)
+        self.metrics_file_path = join_path(log_dir, self.NAME_METRICS_FILE)
+        self.hparams_file_path = join_path(log_dir, self.NAME_HPARAMS_FILE)
+        make_dirs(log_dir)
         self._columns, self._rows_in_file = self._read_earlier_run()
-        self._hparams_are_new = not files.exists(self.hparams_file_path)
+        self._hparams_are_new = not exists(self.hparams_file_path)
 
     def log_hparams(self, params: Mapping[str, Any]) -> None:
         """Add to the hyperparameters."""
@@ -174,7 +175,7 @@ class ExperimentWriter:
 
     def _read_earlier_run(self) -> tuple[list[str], int]:
         """The header and the number of rows that are already there."""
-        if not files.exists(self.metrics_file_path):
+        if not exists(self.metrics_file_path):
             return [], 0
         text = files.read_text(self.metrics_file_path)
         rows = list(csv.reader(io.StringIO(text, newline="")))

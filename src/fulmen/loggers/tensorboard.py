@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fulmen.loggers import files
 from fulmen.loggers.logger import Logger, rank_zero_experiment
 from fulmen.loggers.params import as_dict, flat, yaml_text
+from fulmen.utilities.cloud_io import exists, join_path, local_path
 from fulmen.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 if TYPE_CHECKING:
@@ -88,13 +89,13 @@ class TensorBoardLogger(Logger):
     @property
     def root_dir(self) -> str:
         """``<save_dir>/<name>``."""
-        return os.path.join(files.expand(self._save_dir), self._name) if self._name else files.expand(self._save_dir)
+        return files.experiment_dir(self._save_dir, self._name)
 
     @property
     def log_dir(self) -> str:
         """``<save_dir>/<name>/version_<n>[/<sub_dir>]``."""
         run = files.run_dir(self.root_dir, self.version)
-        return run if self._sub_dir is None else os.path.join(run, files.expand(self._sub_dir))
+        return run if self._sub_dir is None else join_path(run, local_path(self._sub_dir))
 
     @property
     def sub_dir(self) -> str | None:
@@ -191,8 +192,8 @@ class TensorBoardLogger(Logger):
         """Bring all events to their file, and the hyperparameters to ``hparams.yaml``."""
         self.experiment.flush()
         if self._hparams_are_new:
-            path = os.path.join(self.log_dir, self.NAME_HPARAMS_FILE)
-            if self.hparams or not files.exists(path):
+            path = join_path(self.log_dir, self.NAME_HPARAMS_FILE)
+            if self.hparams or not exists(path):
                 with files.replacing(path) as file:
                     file.write(yaml_text(self.hparams))
             self._hparams_are_new = False

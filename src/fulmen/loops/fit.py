@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def fit_loop(trainer: Trainer) -> None:
     """Train until ``progress.done``. Everything around it (setup, exceptions, teardown) is :mod:`trainer.session`'s."""
-    module, strategy, precision = trainer.lightning_module, trainer.strategy, trainer.precision_plugin
+    strategy, precision = trainer.strategy, trainer.precision_plugin
     optimizer, schedulers = trainer.optimizer, trainer.schedulers  # the one optimizer, or None if manual
     progress, metrics, call = trainer.progress, trainer.metrics, trainer.plan
     window = Window()
@@ -84,5 +84,7 @@ def fit_loop(trainer: Trainer) -> None:
         trainer.plan.on_train_epoch_end()
         metrics.finish_epoch()
         schedulers.finish_epoch(progress)
+        progress.close_epoch()  # a checkpoint made from here on goes on with the next epoch
+        trainer.plan.watch_train_epoch_end()  # checkpoints and early stopping, which watch what the others logged
         progress.finish_epoch()
     trainer.plan.on_train_end()

@@ -104,8 +104,7 @@ class Plan:
         """Resolve a call at its first use; from then on it is a plain attribute."""
         if name not in HOOK or name.startswith("__"):
             raise AttributeError(f"the plan has no {name!r}: it is no hook (see fulmen.core.hooks.HOOKS)")
-        operation = getattr(self, f"_plan_{name}", None) if name in _OPERATIONS else None
-        call = operation() if operation is not None else self._event(name)
+        call = getattr(self, f"_plan_{name}")() if name in _PLANNED else self._event(name)
         setattr(self, name, call)
         return call
 
@@ -130,24 +129,38 @@ class Plan:
                 if method is not None:
                     found[owner].append((instance, method))
         calls = [call for owner in HOOK[name].owners for call in found[owner]]
-        if name == "on_train_epoch_end":  # those that watch metrics come last, when the module has logged them
-            calls.sort(key=lambda call: isinstance(call[0], (Checkpoint, EarlyStopping)))
         return calls
 
     def _event(self, name: str) -> Callable[..., Any]:
-        listeners = self.listeners(name)
+        return self._announcement(name, self.listeners(name))
+
+    def _plan_on_train_epoch_end(self) -> Callable[..., Any]:
+        calls = self.listeners("on_train_epoch_end")
+        return self._announcement("on_train_epoch_end", [call for call in calls if not _watches(call[0])])
+
+    @functools.cached_property
+    def watch_train_epoch_end(self) -> Callable[..., Any]:
+        """``on_train_epoch_end`` of those that watch metrics: they come last, when everything is logged and stepped."""
+        calls = self.listeners("on_train_epoch_end")
+        return self._announcement("on_train_epoch_end", [call for call in calls if _watches(call[0])])
+
+    def _announcement(self, name: str, listeners: list[tuple[Any, Callable[..., Any]]]) -> Callable[..., Any]:
         if not listeners:
             return nobody
         metrics = self._trainer.metrics
         calls = tuple(self._profiled(owner, name, call) for owner, call in listeners)
-        answering = [i for i, (owner, _) in enumerate(listeners) if owner is self.module]
-        answer = answering[0] if answering else -1
+        last_of_module = max((i for i, (owner, _) in enumerate(listeners) if owner is self.module), default=-1)
 
         def event(*args: Any) -> Any:
+            """Call all listeners; what the module answers is the answer."""
             outer, metrics.hook = metrics.hook, name
-            answers = [call(*args) for call in calls]
+            answer = None
+            for index, call in enumerate(calls):
+                result = call(*args)
+                if index == last_of_module:
+                    answer = result
             metrics.hook = outer
-            return answers[answer] if answer >= 0 else None
+            return answer
 
         return event
 
@@ -236,6 +249,9 @@ class Plan:
     def _plan_on_validation_model_zero_grad(self) -> Callable[..., Any]:
         return self._quiet("on_validation_model_zero_grad")
 
+    def _plan_on_predict_model_eval(self) -> Callable[..., Any]:
+        return self._quiet("on_predict_model_eval")
+
     def _plan_predict_step(self) -> Callable[..., Any]:
         method = self._step("predict_step")
         if takes(self.module.predict_step, "dataloader_idx", 2):
@@ -278,7 +294,12 @@ class Plan:
         return "\n".join(lines)
 
 
-_OPERATIONS = frozenset(name.removeprefix("_plan_") for name in vars(Plan) if name.startswith("_plan_"))
+_PLANNED = frozenset(name.removeprefix("_plan_") for name in vars(Plan) if name.startswith("_plan_"))
+_OPERATIONS = frozenset(name for name in _PLANNED if not name.startswith("on_"))
+
+
+def _watches(owner: Any) -> bool:
+    return isinstance(owner, (Checkpoint, EarlyStopping))
 
 
 def _closure_not_called(module: Any) -> Exception:

@@ -59,6 +59,7 @@ class Progress:
     num_batches: int | float = 0  #: in this epoch; ``inf`` when unknown
     batches_done: int = 0  #: finished in this epoch
     in_epoch: bool = False  #: between the first batch of an epoch and its end
+    epoch_is_closed: bool = False  #: only those that watch its metrics are still to be called
 
     # the current batch
     batch_idx: int = -1  #: position in the epoch, from 0
@@ -67,6 +68,7 @@ class Progress:
     starts_accumulation: bool = True  #: the batch opens a window
     accumulating: bool = False  #: the batch does not close the window: no step
     time_to_log: bool = False  #: the values of this step are due at the loggers
+    batch_is_open: bool = False  #: it is counted, but a validation may still follow
     interval_is_over: bool = False  #: a validation is due after this batch
 
     def start_epoch(self, num_batches: int | float) -> None:
@@ -104,6 +106,7 @@ class Progress:
 
     def finish_batch(self) -> None:
         """Count the batch, and the step if it made one."""
+        self.batch_is_open = True
         self.batches_done += 1
         self.total_batches += 1
         if not self.accumulating and self.counts_own_steps:
@@ -114,20 +117,25 @@ class Progress:
         """Move the loggers' x axis on, after everything that belongs to this batch (also validation) was logged."""
         if not self.accumulating:
             self.batches_that_stepped += 1
+        self.batch_is_open = False
 
     def skip_rest_of_epoch(self) -> None:
         """The user ended the epoch before this batch was trained."""
         self.is_last_batch = True
         self.accumulating = True  # no step: schedulers per step stand still
 
+    def close_epoch(self) -> None:
+        """Everything that belongs to the epoch is done, though it still counts as the current one."""
+        self.in_epoch, self.epoch_is_closed = False, True
+
     def finish_epoch(self) -> None:
         """Count the epoch."""
         self.epoch += 1
-        self.in_epoch = False
+        self.epoch_is_closed = False
 
     def forget_unfinished_epoch(self) -> None:
         """A new ``fit`` begins: an epoch that an exception ended is trained from its beginning."""
-        self.in_epoch = False
+        self.in_epoch = self.epoch_is_closed = False
         self.batches_done = 0
 
     @property
@@ -172,8 +180,13 @@ class Progress:
         return batches % rhythm.every_n_batches == 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The counters as plain numbers."""
-        return {name: getattr(self, name) for name in _COUNTERS}
+        """The counters as plain numbers: those of the moment at which a run goes on from here."""
+        counters = {name: getattr(self, name) for name in _COUNTERS}
+        if self.epoch_is_closed:
+            counters["epoch"] += 1
+        if self.batch_is_open and not self.accumulating:
+            counters["batches_that_stepped"] += 1
+        return counters
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the counters back; those that ``state`` does not name stay."""

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from fulmen.profilers.profiler import Profiler
+from fulmen.utilities.cloud_io import get_filesystem, is_remote, make_dirs, parent_path
 
 
 class AdvancedProfiler(Profiler):
@@ -92,14 +93,12 @@ class AdvancedProfiler(Profiler):
 
     def _dump(self, action_name: str, profile: cProfile.Profile) -> None:
         path = self._path(".prof", action_name)
-        if "://" not in path:
-            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        make_dirs(parent_path(path))
+        if not is_remote(path):
             profile.dump_stats(path)
             return
-        import fsspec
-
         with tempfile.TemporaryDirectory() as directory:
             beside = os.path.join(directory, "action.prof")
             profile.dump_stats(beside)
-            with fsspec.open(path, "wb") as file:
-                file.write(Path(beside).read_bytes())  # type: ignore[attr-defined]
+            with get_filesystem(path).open(path, "wb") as file:
+                file.write(Path(beside).read_bytes())  # type: ignore[arg-type]

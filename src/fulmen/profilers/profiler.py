@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fulmen.utilities.cloud_io import get_filesystem, is_remote, join_path, make_dirs, parent_path
 from fulmen.utilities.rank_zero import rank_zero_only
 
 
@@ -70,7 +71,7 @@ class Profiler(ABC):
         self._local_rank = local_rank
         self._log_dir = log_dir
 
-    def teardown(self, stage: str | None) -> None:  # noqa: B027
+    def teardown(self, stage: str | None) -> None:
         """The run has ended and the report is written: close what is open."""
 
     @property
@@ -82,7 +83,8 @@ class Profiler(ABC):
         """``<dirpath>/<stage>-<filename>[-<action>][-<rank>]<ending>``, fit for any file system."""
         parts = (self._stage, self.filename, action_name, self._local_rank)
         name = "-".join(str(part) for part in parts if part not in (None, ""))
-        return os.path.join(self.dirpath or self._log_dir or "", re.sub(r'[<>:"/\\|?*\n\r\t\[\]]', "_", name) + ending)
+        directory = self.dirpath or self._log_dir or os.curdir
+        return join_path(directory, re.sub(r'[<>:"/\\|?*\n\r\t\[\]]', "_", name) + ending)
 
 
 @rank_zero_only
@@ -91,12 +93,10 @@ def _print(report: str) -> None:
 
 
 def _append(path: str, text: str) -> None:
-    if "://" in path:
-        import fsspec
-
-        with fsspec.open(path, "a", encoding="utf-8") as file:
-            file.write(text)  # type: ignore[attr-defined]
-        return
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(text)
+    make_dirs(parent_path(path))
+    if is_remote(path):
+        with get_filesystem(path).open(path, "a", encoding="utf-8") as file:
+            file.write(text)  # type: ignore[arg-type]
+    else:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)

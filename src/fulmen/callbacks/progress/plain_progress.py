@@ -19,8 +19,8 @@ BYTES_PER_MINUTE = 8192
 class PlainLines:
     """Prints one plain line per call, within a budget of bytes.
 
-    The budget starts half full and gains the other half per minute, so that no minute exceeds the whole of it. A line for
-    which nothing is left is not printed; the last line of a run always is.
+    The budget starts half full and gains the other half in a minute, so that no minute exceeds the whole of it. Ask
+    :meth:`have_room` first; a line that must be printed (the last one of a run) need not ask.
     """
 
     __slots__ = ("_bytes", "_filled_at", "_per_minute")
@@ -46,8 +46,9 @@ class PlainLines:
 class PlainProgress(TimedProgress):
     """One plain line per interval, per finished epoch and per finished validation, test or prediction.
 
-    For example ``epoch 2/9  step 420  loss 0.231  val_acc 0.971  12.3 s  (210 it/s)``. It is the default where the output
-    is no terminal. A validation at the end of an epoch has no line of its own: its values stand in the line of the epoch.
+    For example ``epoch 2/9  step 420  loss 0.231  val_acc 0.971  12.3 s  (210 it/s)``. This is the default where the
+    output is no terminal. Epochs are counted as in the logs and in the names of checkpoints, so ``9/9`` is the last of
+    ten. A validation at the end of an epoch has no line of its own: its values stand in the line of the epoch.
 
     Args:
         interval: seconds between two lines while an epoch or an evaluation runs.

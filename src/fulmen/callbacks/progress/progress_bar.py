@@ -43,8 +43,8 @@ class ProgressBar(Callback):
         """
         if self._trainer is None:
             raise TypeError(
-                f"`{type(self).__name__}.trainer` was read outside a run: a progress bar knows its trainer from `setup` "
-                "to `teardown` only. In a hook use its argument `trainer`."
+                f"`{type(self).__name__}.trainer` was read outside a run: a progress bar knows its trainer from "
+                "`setup` to `teardown` only. In a hook use its argument `trainer`."
             )
         return self._trainer
 
@@ -82,13 +82,14 @@ class ProgressBar(Callback):
     def total_train_batches(self) -> int | float:
         """The number of training batches of the epoch that begins; ``inf`` when the data has no length.
 
-        With ``max_epochs=-1`` and ``max_steps`` the epoch may be the one in which the steps run out; then it is shorter.
+        With ``max_epochs=-1`` and ``max_steps`` the epoch in which the steps run out is shorter.
         """
         trainer = self.trainer
         batches = trainer.num_training_batches
         if trainer.max_epochs == -1 and trainer.max_steps > 0:
+            accumulate, done = trainer.accumulate_grad_batches, trainer.progress.batches_done
             remaining_steps = max(trainer.max_steps - trainer.global_step, 0)
-            return min(batches, remaining_steps * trainer.accumulate_grad_batches)
+            return min(batches, done - done % accumulate + remaining_steps * accumulate)
         return batches
 
     @property
@@ -144,15 +145,15 @@ class ProgressBar(Callback):
     ) -> dict[str, int | str | float | dict[str, float]]:
         """What is shown beside the bar: ``v_num`` (the logger's version) and what was logged with ``prog_bar=True``.
 
-        Override this to add, change or remove entries. Reading the logged values waits for the device, so bars call this
-        only when they are about to show something.
+        Override this to add, change or remove entries. Reading the logged values waits for the device, so bars call
+        this only when they are about to show something.
         """
         standard = get_standard_metrics(trainer)
         logged = trainer.progress_bar_metrics
         if clash := standard.keys() & logged.keys():
             rank_zero_warn(
-                f"The progress bar shows {', '.join(sorted(clash))} by itself; the metric of the same name that you log "
-                "with `prog_bar=True` takes its place."
+                f"The progress bar shows {', '.join(sorted(clash))} by itself; the metric of the same name that is "
+                "logged with `prog_bar=True` takes its place. Log it under another name to see both."
             )
         return {**standard, **logged}
 
@@ -169,7 +170,7 @@ class ProgressBar(Callback):
 
 
 def get_standard_metrics(trainer: Trainer) -> dict[str, int | str]:
-    """``{"v_num": version}`` of the loggers (the last four characters of a text; several are joined by ``_``), or ``{}``."""
+    """``{"v_num": version}`` of the loggers, or ``{}``: the last four characters of a text, several joined by ``_``."""
     versions = list(dict.fromkeys(logger.version for logger in trainer.loggers))
     version = versions[0] if len(versions) == 1 else "_".join(str(version) for version in versions)
     if version is None or version == "":

@@ -77,8 +77,8 @@ class RichProgressBar(TimedProgress):
     """A calm line for training, and a second one while validation runs. The default in terminals and notebooks.
 
     It is redrawn from the training loop when the clock says so: there is no thread, and between two refreshes a batch
-    costs one look at the clock. What is printed, or logged, meanwhile appears above the bar. Where nothing can be redrawn
-    (a file, a pipe) it prints the lines of :class:`~fulmen.callbacks.progress.plain_progress.PlainProgress`.
+    costs one look at the clock. What is printed, or logged, meanwhile appears above the bar. Where nothing can be drawn
+    over (a file, a pipe) it prints the lines of :class:`~fulmen.callbacks.progress.plain_progress.PlainProgress`.
 
     Args:
         refresh_rate: refreshes per second, at most; 0 disables the bar.

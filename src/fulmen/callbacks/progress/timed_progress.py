@@ -98,9 +98,9 @@ class Line:
 class TimedProgress(ProgressBar):
     """A bar that decides when to show; its subclasses decide how.
 
-    They write ``_show`` (the lines ``_train`` and ``_evaluation`` have changed: show them), ``_keep`` (a line is complete:
-    leave it behind), ``_keeps`` (whether they want to, where that is free to choose) and ``_close`` (nothing more comes:
-    leave the screen tidy). Metrics are only read when something is about to be shown.
+    They write ``_show`` (the lines ``_train`` and ``_evaluation`` have changed: show them), ``_keep`` (a line is
+    complete: leave it behind), ``_keeps`` (whether to do so, where that is free to choose) and ``_close`` (nothing more
+    comes: leave the screen tidy). Metrics are only read when something is about to be shown.
     """
 
     #: seconds between two refreshes
@@ -173,9 +173,13 @@ class TimedProgress(ProgressBar):
 
     def _begin_epoch(self, trainer: Trainer) -> Line:
         total = self.total_train_batches
-        self._train_batches = 0
+        self._train_batches = trainer.progress.batches_done  # not 0 in an epoch that is resumed
         self._train = Line(
-            "train", self.epoch_description(trainer), int(total) if isfinite(total) else None, monotonic()
+            "train",
+            self.epoch_description(trainer),
+            int(total) if isfinite(total) else None,
+            started=monotonic(),
+            completed=self._train_batches,
         )
         return self._train
 
@@ -313,7 +317,7 @@ class TimedProgress(ProgressBar):
 
 
 def count_text(completed: int, total: int | None) -> str:
-    """``12/100``; ``12/--`` when the total is not known. The first number is padded, so that the text keeps its width."""
+    """``12/100``, padded so that the text keeps its width; ``12/--`` when the total is not known."""
     return f"{completed}/--" if total is None else f"{completed:>{len(str(total))}}/{total}"
 
 
@@ -330,7 +334,7 @@ def clock_text(seconds: float | None) -> str:
 
 
 def speed_text(batches_per_second: float | None) -> str:
-    """Three significant digits: ``4210 it/s``, ``21.3 it/s``, ``0.45 it/s``; below a tenth ``12.5 s/it``; ``-- it/s`` at first."""
+    """``4210 it/s``, ``21.3 it/s``, ``0.45 it/s``; below a tenth ``12.5 s/it``; ``-- it/s`` at first."""
     speed = batches_per_second
     if not speed:
         return "-- it/s"

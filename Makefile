@@ -1,0 +1,74 @@
+# make demo       a first run: train a small network on handwritten digits
+# make test       the default test suite
+# make test-slow  the tests that run for long
+# make check      style, types, the house rules and the fast tests (what to run before every commit)
+# make format     bring the code into shape
+# make clean      remove what make made
+#
+# Everything happens in .venv, made from PYTHON (3.11 or newer). It is installed again only when pyproject.toml or
+# constraints.txt has changed. PYTEST_ARGS goes to pytest: make test PYTEST_ARGS="-k checkpoint".
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= auto
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+# one thread per process: the parallel tests share the cores
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+.PHONY: demo test test-slow check lint types house fast format surface clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/plain.stamp
+	$(BIN)/fulmen demo $(DEMO_ARGS)
+
+test: $(VENV)/dev.stamp
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-slow: $(VENV)/dev.stamp
+	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+check: lint types house fast
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+house: $(VENV)/dev.stamp
+	$(PYTEST) tests/house
+
+fast: $(VENV)/dev.stamp
+	$(PYTEST) --ignore tests/house --ignore tests/examples $(PYTEST_ARGS)
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# write the checked-in list of public names and signatures anew, after a deliberate change of the public surface
+surface: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.house.public_surface
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Fulmen needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name another one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# what a user gets from `pip install .`, which is all that the demo needs
+$(VENV)/plain.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Fulmen and its requirements into $(VENV) (PyTorch is large: a few minutes the first time)"
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Fulmen with its development tools into $(VENV) (PyTorch is large: a few minutes the first time)"
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/plain.stamp

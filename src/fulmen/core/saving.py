@@ -1,0 +1,2 @@
+def load_module_from_checkpoint(*a, **k):
+    raise NotImplementedError
