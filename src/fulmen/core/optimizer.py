@@ -58,9 +58,8 @@ class LightningOptimizer:
         self._strategy: Strategy | None = None
         self._module: Callable[[], LightningModule | None] = lambda: None
         # a class of its own makes isinstance true and says what is inside
-        self.__class__ = type(
-            "Lightning" + type(optimizer).__name__, (LightningOptimizer, type(optimizer)), {"__module__": __name__}
-        )
+        kind = type(optimizer)
+        self.__class__ = type("Lightning" + kind.__name__, (LightningOptimizer, kind), {"__module__": __name__})  # type: ignore[assignment]
 
     @property
     def optimizer(self) -> Optimizer:
@@ -96,8 +95,8 @@ class LightningOptimizer:
         module = self._module()
         if module is None:
             raise RuntimeError("`toggle_model` needs an optimizer that a Trainer set up: use `self.optimizers()`.")
-        syncs = sync_grad or self._strategy is None
-        with nullcontext() if syncs else self._strategy.no_backward_sync(), module.toggled_optimizer(self):
+        strategy = None if sync_grad else self._strategy
+        with nullcontext() if strategy is None else strategy.no_backward_sync(), module.toggled_optimizer(self):
             yield
 
     def __getattribute__(self, name: str) -> Any:
@@ -196,7 +195,7 @@ class Schedulers:
 
     def _step_with_metric(self, config: LRSchedulerConfig) -> None:
         metrics = self._callback_metrics()
-        if config.monitor in metrics:
+        if config.monitor is not None and config.monitor in metrics:
             self._step(config.scheduler, metrics[config.monitor])
             return
         message = (

@@ -149,14 +149,18 @@ class Plan:
             return nobody
         metrics = self._trainer.metrics
         calls = tuple(self._profiled(owner, name, call) for owner, call in listeners)
-        answering = [i for i, (owner, _) in enumerate(listeners) if owner is self.module]
-        answer = answering[0] if answering else -1
+        last_of_module = max((i for i, (owner, _) in enumerate(listeners) if owner is self.module), default=-1)
 
         def event(*args: Any) -> Any:
+            """Call all listeners; what the module answers is the answer."""
             outer, metrics.hook = metrics.hook, name
-            answers = [call(*args) for call in calls]
+            answer = None
+            for index, call in enumerate(calls):
+                result = call(*args)
+                if index == last_of_module:
+                    answer = result
             metrics.hook = outer
-            return answers[answer] if answer >= 0 else None
+            return answer
 
         return event
 
@@ -244,6 +248,9 @@ class Plan:
 
     def _plan_on_validation_model_zero_grad(self) -> Callable[..., Any]:
         return self._quiet("on_validation_model_zero_grad")
+
+    def _plan_on_predict_model_eval(self) -> Callable[..., Any]:
+        return self._quiet("on_predict_model_eval")
 
     def _plan_predict_step(self) -> Callable[..., Any]:
         method = self._step("predict_step")

@@ -180,11 +180,8 @@ def to_number(value: Tensor | float) -> float:
 class Metrics:
     """All that was logged in one run. ``hook`` names the hook that runs now; the plan and the loops set it."""
 
-    def __init__(
-        self, module: LightningModule, progress: Progress, loggers: list[Logger], has_progress_bar: bool, ignore: bool
-    ) -> None:
+    def __init__(self, module: LightningModule, progress: Progress, loggers: list[Logger], ignore: bool) -> None:
         self.module, self.progress, self.loggers = module, progress, loggers
-        self.has_progress_bar = has_progress_bar
         self.ignore = ignore  #: barebones: nothing is logged
         self.hook: str | None = None
         self.stage = "train"  #: or "validate", "test", "sanity_check", "predict"
@@ -476,7 +473,7 @@ class Metrics:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def _write(self, values: dict[str, Tensor | float], step: int, epoch: bool = True) -> None:
+    def _write(self, values: Mapping[str, Tensor | float], step: int, epoch: bool = True) -> None:
         if not values or not self.loggers:
             return
         numbers: dict[str, float] = {name: to_number(value) for name, value in values.items()}
