@@ -1,6 +1,6 @@
 """What Fulmen promises to its users, as text: every public name with its signature.
 
-    python -m tests.house.public_surface       write tests/house/public_surface.txt anew (also: make surface)
+    python -m tests.house.public_surface       write tests/house/public_surface.txt anew (also: make lists)
 
 Public is what a package's ``__all__`` lists. A class is described once, where it is met first, with what it adds to the
 public class that it is derived from.
