@@ -87,6 +87,8 @@ def describe_member(cls: type, name: str) -> Iterator[str]:
             yield f"{name}{signature_of(getattr(cls, name))} ({type(member).__name__})"
         case _ if inspect.isfunction(member):
             yield f"{name}{signature_of(member)}"
+        case _ if hasattr(type(member), "__get__") and callable(getattr(cls, name)):  # a descriptor that gives a method
+            yield f"{name}{signature_of(getattr(cls, name))}"
         case _:
             yield f"{name} (attribute)"
 
