@@ -51,7 +51,7 @@ format: $(VENV)/dev.stamp
 
 # write the checked-in list of public names and signatures anew, after a deliberate change of the public surface
 surface: $(VENV)/dev.stamp
-	$(BIN)/python tests/house/public_surface.py
+	$(BIN)/python -m tests.house.public_surface
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis src/*.egg-info

@@ -85,18 +85,19 @@ class Window:
             raise _no_gradient(loss)
         if self.weight is None and self.contributed:
             raise _mixed()
-        weight = weight.detach() if isinstance(weight, Tensor) else float(weight)
+        outputs = recursive_detach(dict(output))
+        outputs["loss"] = loss.detach() / outputs["weight"]
+        weight = _precise(weight.detach()) if isinstance(weight, Tensor) else float(weight)
         self.weight = weight if self.weight is None else self.weight + weight
         self.contributed += 1
-        outputs = recursive_detach(dict(output))
-        outputs["loss"] = loss.detach() / weight
         return loss, outputs
 
     def rescale(self, optimizer: Any) -> None:
         """Divide the gradients by what only the end of the window could tell: the weight, or batches that were skipped."""
         if self.weight is not None:
             weight = torch.as_tensor(self.weight, dtype=torch.float64 if isinstance(self.weight, float) else None)
-            factor = torch.where(weight > 0, 1 / weight, torch.zeros_like(weight))  # nothing but empty batches: no update
+            nothing = torch.zeros_like(weight)  # nothing but empty batches: no update
+            factor = torch.where(weight > 0, 1 / weight, nothing)
         elif 0 < self.contributed < self.size:
             factor = self.size / self.contributed
         else:
@@ -122,6 +123,12 @@ def detached_outputs(output: Any) -> dict[str, Any]:
         f"`training_step` returned {output!r} (a {type(output).__name__}). "
         "In manual optimization return a tensor, a dict, or nothing."
     )
+
+
+def _precise(weight: Tensor) -> Tensor:
+    """A weight in a type in which sums of it, and its inverse, are right: a number of tokens may be a whole number, or
+    come in half precision."""
+    return weight.float() if weight.device.type == "mps" else weight.double()  # MPS has no double precision
 
 
 def _mixed() -> MisconfigurationException:

@@ -37,7 +37,9 @@ def predict_loop(trainer: Trainer) -> list[Any] | None:
             with precision.predict_step_context():
                 prediction = call.predict_step(batch, *position)
             if prediction is None and trainer.keeps_predictions:
-                rank_zero_warn("`predict_step` returned None. Return the predictions, or set `return_predictions=False`.")
+                rank_zero_warn(
+                    "`predict_step` returned None. Return the predictions, or set `return_predictions=False`."
+                )
             call.on_predict_batch_end(prediction, batch, *position)
             if trainer.keeps_predictions:
                 predictions[dataloader_idx].append(apply_to_collection(prediction, Tensor, Tensor.cpu))

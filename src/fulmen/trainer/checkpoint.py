@@ -6,13 +6,14 @@ The keys are those of Lightning's checkpoint files, and every value can be read 
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fulmen import __version__
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.checkpoint import Checkpoint
-from fulmen.core.optimizer import NoOptimizer
 from fulmen.core.hparams import hparams_for_checkpoint
+from fulmen.core.optimizer import NoOptimizer
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -128,7 +129,9 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     known = {callback.state_key for callback in trainer.callbacks if isinstance(callback, Callback)}
     lost = sorted(str(key) for key in states if key not in known)
     if lost:
-        rank_zero_warn(f"the checkpoint holds the state of callbacks that this run does not have: {lost}. It is left out.")
+        rank_zero_warn(
+            f"the checkpoint holds the state of callbacks that this run does not have: {lost}. It is left out."
+        )
     for callback in trainer.callbacks:
         if hasattr(callback, "on_load_checkpoint"):
             callback.on_load_checkpoint(trainer, module, checkpoint)
@@ -146,13 +149,15 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
             f"the checkpoint has no {' and '.join(missing)}: it holds weights only (`save_weights_only=True`), so training "
             "cannot go on from it. Load the weights by `Model.load_from_checkpoint(path)` and fit anew."
         )
-    _restore_loops(trainer.progress, checkpoint)
-    limit = trainer.progress.limits.max_epochs
-    if 0 <= limit < trainer.progress.epoch:
+    restored = replace(trainer.progress)
+    _restore_loops(restored, checkpoint)
+    limit = restored.limits.max_epochs
+    if 0 <= limit < restored.epoch:
         raise MisconfigurationException(
-            f"the checkpoint has {trainer.progress.epoch} epochs behind it, but `Trainer(max_epochs={limit})` wants only "
-            f"{limit}. Set `max_epochs` to more than {trainer.progress.epoch}."
+            f"the checkpoint has {restored.epoch} epochs behind it, but `Trainer(max_epochs={limit})` wants only "
+            f"{limit}. Set `max_epochs` to more than {restored.epoch}."
         )
+    _restore_loops(trainer.progress, checkpoint)
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:
         precision.load_state_dict(checkpoint[type(precision).__name__])

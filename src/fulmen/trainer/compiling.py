@@ -11,11 +11,21 @@ from torch import nn
 
 from fulmen.core.module import LightningModule
 from fulmen.loops.plan import written
+from fulmen.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 _STEPS = ("training_step", "validation_step", "test_step", "predict_step", "forward")
+
+
+def checked_options(compile: Any) -> bool | dict[str, Any] | None:
+    """The Trainer's argument ``compile``, checked."""
+    if compile is not None and not isinstance(compile, (bool, dict)):
+        raise MisconfigurationException(
+            f"`compile={compile!r}`: must be True, False or a dict of torch.compile's arguments."
+        )
+    return compile
 
 
 def uncompiled(model: Any) -> Any:
@@ -37,7 +47,9 @@ def compiled_steps(trainer: Trainer, model: Any, compile: bool | dict[str, Any] 
         return
     compile_one = context if context is not None else _compiler(compile)
     attributes = module.__dict__
-    compiled = [name for name in _STEPS if written(module, name, LightningModule) is not None and name not in attributes]
+    compiled = [
+        name for name in _STEPS if written(module, name, LightningModule) is not None and name not in attributes
+    ]
     for name in compiled:
         attributes[name] = compile_one(getattr(module, name))
     attributes["_compiled_logs"] = []

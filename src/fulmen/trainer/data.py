@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from fulmen.core.hooks import DataHooks
+from fulmen.trainer.flags import LIMIT_NAMES, DataFlags
+from fulmen.trainer.validation import check_dataloader_idx
 from fulmen.utilities.apply_func import move_data_to_device
 from fulmen.utilities.combined_loader import CombinedLoader
 from fulmen.utilities.data import extract_batch_size
@@ -24,20 +27,14 @@ from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.warnings import PossibleUserWarning
 
 if TYPE_CHECKING:
+    from fulmen.core.module import LightningModule
     from fulmen.loops.progress import Progress
-    from fulmen.trainer.flags import DataFlags
 
 _LOADER_HOOKS = {
     "train": "train_dataloader",
     "validate": "val_dataloader",
     "test": "test_dataloader",
     "predict": "predict_dataloader",
-}
-_LIMIT_NAMES = {
-    "train": "limit_train_batches",
-    "validate": "limit_val_batches",
-    "test": "limit_test_batches",
-    "predict": "limit_predict_batches",
 }
 
 
@@ -151,6 +148,29 @@ class Source:
 _END: Any = object()
 
 
+class Batches:
+    """A list of batches, as one loader: a list by itself would be a list of loaders."""
+
+    def __init__(self, batches: Sequence[Any]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _is_batches(given: Any) -> bool:
+    """Whether a list holds batches instead of loaders: no tensor is a loader."""
+    if not isinstance(given, (list, tuple)) or not given:
+        return False
+    first = given[0]
+    return isinstance(first, Tensor) or (
+        isinstance(first, (list, tuple)) and bool(first) and isinstance(first[0], Tensor)
+    )
+
+
 @dataclass(slots=True)
 class Loaders:
     """The loaders of one stage.
@@ -202,7 +222,7 @@ class Data:
 
     def __init__(
         self,
-        module: DataHooks,
+        module: LightningModule,
         datamodule: DataHooks | None,
         given: dict[str, Any],
         flags: DataFlags,
@@ -259,10 +279,12 @@ class Data:
         combined = given if isinstance(given, CombinedLoader) else None
         if combined is None:
             if given is None:
-                raise TypeError(f"{source} returned None. Return a DataLoader, any iterable, or a list or dict of them.")
+                raise TypeError(
+                    f"{source} returned None. Return a DataLoader, any iterable, or a list or dict of them."
+                )
             mode = "max_size_cycle" if stage == "train" else "sequential"
             try:
-                combined = CombinedLoader(given, mode)  # type: ignore[arg-type]
+                combined = CombinedLoader(Batches(given) if _is_batches(given) else given, mode)  # type: ignore[arg-type]
             except (TypeError, ValueError, MisconfigurationException) as error:
                 raise TypeError(
                     f"{source} gave {given!r} (a {type(given).__name__}), which cannot be iterated over. "
@@ -283,7 +305,7 @@ class Data:
             self._advise(stage, leaf, in_order)
         limits = [self._limit(stage, leaf.num_batches) for leaf in sources]
         copy: CombinedLoader | None = None
-        if len(sources) > 1 or sources and combined.iterables is not combined.flattened[0]:
+        if len(sources) > 1 or (sources and combined.iterables is not combined.flattened[0]):
             copy = CombinedLoader(combined.iterables, combined.mode)
             copy.flattened = sources
             copy.limits = limits
@@ -318,7 +340,7 @@ class Data:
             return limit
         if limit == 1.0:
             return math.inf
-        name = _LIMIT_NAMES[stage] if not self.flags.overfit_batches else "overfit_batches"
+        name = LIMIT_NAMES[stage] if not self.flags.overfit_batches else "overfit_batches"
         if limit == 0.0:
             return 0
         if math.isinf(num_batches):
@@ -403,6 +425,7 @@ class Data:
         if self._limit_of("validate" if of_validation else stage) == 0:
             return Loaders(None, [], [], "sequential", None, [])
         loaders = self.request("validate" if of_validation else stage)
+        check_dataloader_idx(self.module, stage, loaders.several)
         for source in loaders.sources:
             source.set_epoch(self.progress.epoch)
         if stage != "sanity_check":
@@ -466,6 +489,8 @@ class Data:
             for owner in (self._owner(name),)
         )
         if before is move is after is convert is None:
+            if device.type == "cpu" and torch.accelerator.current_accelerator() is None:
+                return lambda batch, dataloader_idx: batch  # there is no other device that a batch could come from
             return lambda batch, dataloader_idx: move_data_to_device(batch, device)
 
         def transfer(batch: Any, dataloader_idx: int) -> Any:
@@ -484,8 +509,3 @@ class Data:
     def close(self) -> None:
         """Let go of the batch; loaders stay to be looked at."""
         self._batch = self._indices = None
-
-
-def is_sized(loader: Iterable[Any]) -> bool:
-    """Whether ``len(loader)`` works."""
-    return not math.isinf(Source(loader).num_batches)

@@ -33,6 +33,12 @@ def explanation(trainer: Trainer) -> str:
     return "\n".join(lines)
 
 
+def headline(trainer: Trainer) -> str:
+    """One line that says what begins."""
+    files = "writes nothing" if trainer.fast_dev_run else f"files in {trainer.log_dir}"
+    return f"fit on {trainer.strategy.root_device} in {trainer.precision}; stops {_stops(trainer)}; {files}"
+
+
 def _stops(trainer: Trainer) -> str:
     limits = []
     if trainer.max_epochs != -1:
@@ -89,7 +95,9 @@ def _checkpoints(trainer: Trainer) -> str:
 def _data(flags: DataFlags) -> str:
     if flags.overfit_batches:
         return f"the same {flags.overfit_batches} of training and validation batches every time"
-    limited = [f"{stage} {limit}" for stage, limit in flags.limits.items() if not (limit == 1.0 and isinstance(limit, float))]
+    limited = [
+        f"{stage} {limit}" for stage, limit in flags.limits.items() if not (limit == 1.0 and isinstance(limit, float))
+    ]
     return "all batches" if not limited else "limited to " + ", ".join(limited)
 
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from fulmen.callbacks.callback import Callback
-from fulmen.callbacks.checkpoint import Checkpoint
-from fulmen.callbacks.early_stopping import EarlyStopping
-from fulmen.callbacks.progress.progress_bar import ProgressBar
 from fulmen.callbacks.timer import Timer
 from fulmen.core.datamodule import LightningDataModule
-from fulmen.core.hooks import DataHooks
 from fulmen.core.module import LightningModule
 from fulmen.loops.evaluate import evaluate_loop, no_gradients
 from fulmen.loops.fit import fit_loop
@@ -26,35 +21,31 @@ from fulmen.loops.plan import Plan, written
 from fulmen.loops.predict import predict_loop
 from fulmen.loops.progress import Progress
 from fulmen.plugins.precision.precision import Precision, WithoutInitialisation
-from fulmen.profilers.base import PassThroughProfiler
 from fulmen.trainer import checkpoint as checkpoints
 from fulmen.trainer import flags
 from fulmen.trainer.barebones import refuse_with_barebones
-from fulmen.trainer.compiling import compiled_steps, uncompiled
+from fulmen.trainer.compiling import checked_options, compiled_steps, uncompiled
 from fulmen.trainer.data import Data
 from fulmen.trainer.environment import arguments_from_environment
 from fulmen.trainer.explain import evaluation_table, explanation
-from fulmen.trainer.metrics import Metrics, to_number
+from fulmen.trainer.metrics import Metrics
 from fulmen.trainer.session import Signals, session
 from fulmen.trainer.states import RunningStage, TrainerState
 from fulmen.trainer.validation import check_model
-from fulmen.utilities.combined_loader import CombinedLoader
-from fulmen.utilities.enums import GradClipAlgorithmType
+from fulmen.trainer.windows import Windows
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.interval import parse_duration
 from fulmen.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fulmen.accelerators.accelerator import Accelerator
-    from fulmen.core.optimizer import LightningOptimizer, LRSchedulerConfig, Schedulers
+    from fulmen.core.optimizer import Schedulers
     from fulmen.loggers.logger import Logger
     from fulmen.profilers.profiler import Profiler
     from fulmen.strategies.strategy import Strategy
 
 
-class Trainer:
+class Trainer(Windows):
     """Runs a :class:`~fulmen.core.module.LightningModule`: ``fit``, ``validate``, ``test`` and ``predict``.
 
     ``trainer.explain()`` says what a run with these arguments will do. Every argument may also come from the environment,
@@ -106,6 +97,10 @@ class Trainer:
         model_registry: accepted for compatibility; ignored with a warning.
         compile: True, or a dict of arguments of ``torch.compile``: compile the steps of the module. None: not.
     """
+
+    # what the last run left
+    has_begun: bool = False  #: a run is under way
+    _trained: weakref.ref[LightningModule] | None = None
 
     @arguments_from_environment
     def __init__(
@@ -163,47 +158,36 @@ class Trainer:
         self.state = TrainerState()
 
         # where it runs
-        flags.whole_number("num_nodes", num_nodes, 1)
-        if num_nodes > 1:
-            raise MisconfigurationException(f"`num_nodes={num_nodes}`: more than one is not there yet. Write `num_nodes=1`.")
+        flags.one_node(num_nodes)
         self._plugins = flags.plugin_list(plugins)
         kind = flags.accelerator(accelerator)
         self._device_index = flags.device_index(devices, kind)
         numbers = flags.precision(precision, self._plugins, kind.name)
         self.strategy = flags.strategy(strategy, kind, self._device_index, numbers, self._plugins)
         self.use_distributed_sampler = flags.truth("use_distributed_sampler", use_distributed_sampler, True)
-        if flags.truth("sync_batchnorm", sync_batchnorm, False):
-            rank_zero_warn("`sync_batchnorm=True` does nothing with one process.")
+        flags.warn_of_ignored(sync_batchnorm, model_registry)
 
         # how much
-        self.fast_dev_run: bool | int = _fast_dev_run(fast_dev_run)
-        if self.fast_dev_run:
-            few = int(self.fast_dev_run)
-            max_epochs, max_steps, min_epochs, min_steps, num_sanity_val_steps = 1, few, None, None, 0
+        self.fast_dev_run: bool | int = flags.fast_dev_run(fast_dev_run)
+        few = int(self.fast_dev_run)
+        if few:
+            max_epochs, max_steps, min_epochs, min_steps = 1, few, None, None
             val_check_interval, check_val_every_n_epoch = 1.0, 1
-            if not overfit_batches:
-                limit_train_batches = limit_val_batches = few
-            limit_test_batches = limit_predict_batches = few
         given_callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
         timer = Timer(duration=parse_duration(max_time), interval="step") if max_time is not None else None
         has_timer = timer is not None or any(isinstance(callback, Timer) for callback in given_callbacks)
         self._limits, self._unlimited = flags.limits(max_epochs, min_epochs, max_steps, min_steps, has_timer)
-        if overfit_batches and limit_val_batches == 0:
-            rank_zero_warn(f"`overfit_batches={overfit_batches}` also sets validation; `limit_val_batches=0` is ignored.")
-        self._data_flags = flags.DataFlags(
-            limits={
-                "train": flags.batches("limit_train_batches", limit_train_batches),
-                "validate": flags.batches("limit_val_batches", limit_val_batches),
-                "test": flags.batches("limit_test_batches", limit_test_batches),
-                "predict": flags.batches("limit_predict_batches", limit_predict_batches),
-            },
-            overfit_batches=flags.batches("overfit_batches", overfit_batches),
-            num_sanity_val_steps=2
-            if num_sanity_val_steps is None
-            else flags.whole_number("num_sanity_val_steps", num_sanity_val_steps, -1),
-            reload_dataloaders_every_n_epochs=flags.whole_number(
-                "reload_dataloaders_every_n_epochs", reload_dataloaders_every_n_epochs, 0
+        self._data_flags = flags.data_flags(
+            dict(
+                train=limit_train_batches,
+                validate=limit_val_batches,
+                test=limit_test_batches,
+                predict=limit_predict_batches,
             ),
+            overfit_batches,
+            num_sanity_val_steps,
+            reload_dataloaders_every_n_epochs,
+            few,
         )
         if check_val_every_n_epoch is not None:
             flags.whole_number("check_val_every_n_epoch", check_val_every_n_epoch, 1)
@@ -211,20 +195,20 @@ class Trainer:
         self.val_check_interval = 1.0 if val_check_interval is None else val_check_interval
         self._validation_interval = flags.validation_interval(val_check_interval, check_val_every_n_epoch)
         self._accumulate = flags.whole_number("accumulate_grad_batches", accumulate_grad_batches, 1)
-        self._log_every = 50 if log_every_n_steps is None else flags.whole_number("log_every_n_steps", log_every_n_steps, 0)
-        self.gradient_clip_val, self.gradient_clip_algorithm = _clipping(gradient_clip_val, gradient_clip_algorithm)
+        self._log_every = (
+            50 if log_every_n_steps is None else flags.whole_number("log_every_n_steps", log_every_n_steps, 0)
+        )
+        self.gradient_clip_val, self.gradient_clip_algorithm = flags.clipping(
+            gradient_clip_val, gradient_clip_algorithm
+        )
 
         # how
         self.inference_mode = flags.truth("inference_mode", inference_mode, True)
         self.detect_anomaly = flags.truth("detect_anomaly", detect_anomaly, False)
         self.enable_autolog_hparams = flags.truth("enable_autolog_hparams", enable_autolog_hparams, True)
-        if compile is not None and not isinstance(compile, (bool, dict)):
-            raise MisconfigurationException(f"`compile={compile!r}`: must be True, False or a dict of torch.compile's arguments.")
-        self._compile = compile
-        _set_determinism(deterministic, benchmark)
+        self._compile = checked_options(compile)
+        flags.set_determinism(deterministic, benchmark)
         self.profiler = flags.profiler(profiler)
-        if model_registry is not None:
-            rank_zero_warn(f"`model_registry={model_registry!r}` is ignored: Fulmen has no model registry.")
 
         # who listens
         self._loggers = flags.loggers(logger, self.default_root_dir)
@@ -238,19 +222,9 @@ class Trainer:
             summary=flags.truth("enable_model_summary", enable_model_summary, True),
             given={"enable_checkpointing": enable_checkpointing, "enable_progress_bar": enable_progress_bar},
         )
-        self.has_begun = False
         self._forget_run()
-        self.optimizers: list[Any] = []
-        self.wrapped_optimizers: list[LightningOptimizer] = []
-        self.lr_scheduler_configs: list[LRSchedulerConfig] = []
-        self._module: LightningModule | None = None
-        self._trained: int | None = None
-        self._ckpt_path: Any = None
-        self.loaded_ckpt_path: Any = None
-        self.datamodule: LightningDataModule | None = None
         self.progress = self._new_progress()
-        self.data: Data = None  # type: ignore[assignment]  # made when a run begins
-        self.metrics = Metrics(LightningModule(), self.progress, [], False, True)
+        self.metrics = Metrics(LightningModule(), self.progress, [], ignore=True)
 
     # -- verbs --------------------------------------------------------------------------------------------------------
 
@@ -347,7 +321,9 @@ class Trainer:
         with compiled, session(self, verb, ckpt_path or self._ckpt_path, weights_only, self._signals) as ready:
             return loop(self) if ready else None
 
-    def _take_inputs(self, verb: str, model: Any, loaders: dict[str, Any], datamodule: LightningDataModule | None) -> None:
+    def _take_inputs(
+        self, verb: str, model: Any, loaders: dict[str, Any], datamodule: LightningDataModule | None
+    ) -> None:
         """Check what a verb was given and remember it for the run."""
         self.model_was_given = model is not None
         module = check_model(uncompiled(model) if model is not None else self._module, verb)
@@ -368,9 +344,9 @@ class Trainer:
         self.datamodule = datamodule if datamodule is not None else self.datamodule
         self._given_loaders = loaders
         if verb == "fit":
-            if self._trained != id(module):  # another model starts at zero; the same one goes on
+            if self._trained is None or self._trained() is not module:  # another model starts at zero; the same goes on
                 self.progress = self._new_progress()
-                self._trained = id(module)
+                self._trained = weakref.ref(module)
             self.progress.should_stop = False
             self.progress.forget_unfinished_epoch()
             if self._unlimited and self.progress.limits.max_epochs == 1000:
@@ -384,7 +360,9 @@ class Trainer:
     def _new_progress(self) -> Progress:
         limits = replace(self._limits)
         return Progress(
-            limits=limits, accumulate_grad_batches=self._accumulate, log_every_n_steps=1 if self.fast_dev_run else self._log_every
+            limits=limits,
+            accumulate_grad_batches=self._accumulate,
+            log_every_n_steps=1 if self.fast_dev_run else self._log_every,
         )
 
     def begin_run(self) -> None:
@@ -393,8 +371,7 @@ class Trainer:
         self.has_begun = True
         module = self.lightning_module
         convert = written(self.precision_plugin, "convert_input", Precision)
-        bar = self.progress_bar_callback is not None
-        self.metrics = Metrics(module, self.progress, self._loggers, bar, self.barebones)
+        self.metrics = Metrics(module, self.progress, self._loggers, ignore=self.barebones)
         self.data = Data(
             module,
             self.datamodule,
@@ -412,7 +389,7 @@ class Trainer:
         self._plan: Plan | None = None
         self._undo: list[Callable[[], None]] = []
         self._signals = Signals()
-        self.schedulers: Schedulers | None = None
+        self.schedulers: Schedulers = None  # type: ignore[assignment]  # while nothing is trained
         self.predictions: list[Any] | None = None
         self._compiled = False
 
@@ -426,7 +403,7 @@ class Trainer:
             action()
         self._undo = []
         self._plan = None
-        self.schedulers = None
+        self.schedulers = None  # type: ignore[assignment]
         self.has_begun = False
 
     @property
@@ -439,6 +416,10 @@ class Trainer:
 
     def replan(self) -> Plan:
         """Find out anew who listens."""
+        if self._module is None:
+            raise RuntimeError(
+                "there is no plan yet: it belongs to a module. Call `trainer.fit(model)` or another verb first."
+            )
         plan = Plan(self, self._callbacks)
         if self.has_begun:
             self._plan = plan
@@ -506,7 +487,7 @@ class Trainer:
 
         def drain() -> None:
             for name, value, options in logs:
-                self.metrics.log(name, value, *options)
+                self.metrics.log(name, value, **options)
             logs.clear()
 
         return drain
@@ -564,425 +545,6 @@ class Trainer:
         self.print(text)
         return text
 
-    # -- windows ------------------------------------------------------------------------------------------------------
-
-    @property
-    def lightning_module(self) -> LightningModule:
-        """The module of this run or the last one; None before the first."""
-        return self._module  # type: ignore[return-value]
-
-    @property
-    def model(self) -> Any:
-        """The module, wrapped if the strategy wraps it."""
-        return self.strategy.model if self.strategy.model is not None else self._module
-
-    @property
-    def accelerator(self) -> Accelerator:
-        return self.strategy.accelerator  # type: ignore[return-value]
-
-    @property
-    def precision_plugin(self) -> Precision:
-        return self.strategy.precision_plugin
-
-    @property
-    def precision(self) -> str:
-        return self.precision_plugin.precision
-
-    @property
-    def scaler(self) -> Any:
-        """The gradient scaler of the precision plugin, or None."""
-        return getattr(self.precision_plugin, "scaler", None)
-
-    @property
-    def optimizer(self) -> Any:
-        """The one optimizer of automatic optimization; None in manual optimization."""
-        return self.optimizers[0] if self.optimizers and self.lightning_module.automatic_optimization else None
-
-    @property
-    def wrapped_optimizer(self) -> Any:
-        """The same, as users see it."""
-        return self.wrapped_optimizers[0]
-
-    @property
-    def callbacks(self) -> list[Callback]:
-        """The callbacks, in calling order; may be changed at any time."""
-        return self._callbacks
-
-    @callbacks.setter
-    def callbacks(self, callbacks: list[Callback]) -> None:
-        self._callbacks = list(callbacks)
-
-    @property
-    def loggers(self) -> list[Logger]:
-        return self._loggers
-
-    @loggers.setter
-    def loggers(self, loggers: list[Logger] | None) -> None:
-        self._loggers[:] = loggers or []
-
-    @property
-    def logger(self) -> Logger | None:
-        """The first logger, or None."""
-        return self._loggers[0] if self._loggers else None
-
-    @logger.setter
-    def logger(self, logger: Logger | None) -> None:
-        self._loggers[:] = [logger] if logger is not None else []
-
-    @property
-    def log_dir(self) -> str | None:
-        """Where the first logger writes; without a logger ``default_root_dir``."""
-        if not self._loggers:
-            return self.default_root_dir
-        first = self._loggers[0]
-        return self.strategy.broadcast(first.log_dir if first.log_dir is not None else first.save_dir)
-
-    @property
-    def profiles(self) -> bool:
-        """Whether a profiler measures."""
-        return not isinstance(self.profiler, PassThroughProfiler)
-
-    def _listeners(self, kind: type) -> list[Any]:
-        return [callback for callback in self._callbacks if isinstance(callback, kind)]
-
-    @property
-    def checkpoint_callbacks(self) -> list[Checkpoint]:
-        return self._listeners(Checkpoint)
-
-    @property
-    def checkpoint_callback(self) -> Checkpoint | None:
-        return next(iter(self.checkpoint_callbacks), None)
-
-    @property
-    def early_stopping_callbacks(self) -> list[EarlyStopping]:
-        return self._listeners(EarlyStopping)
-
-    @property
-    def early_stopping_callback(self) -> EarlyStopping | None:
-        return next(iter(self.early_stopping_callbacks), None)
-
-    @property
-    def progress_bar_callback(self) -> ProgressBar | None:
-        return next(iter(self._listeners(ProgressBar)), None)
-
-    # the clock
-
-    @property
-    def current_epoch(self) -> int:
-        """Completed epochs: 0 in the first one."""
-        return self.progress.epoch
-
-    @property
-    def global_step(self) -> int:
-        """Optimizer steps made, of all optimizers."""
-        return self.progress.step
-
-    @property
-    def is_last_batch(self) -> bool:
-        return self.progress.is_last_batch
-
-    @property
-    def time_to_log(self) -> bool:
-        """Whether the values of this step are due at the loggers."""
-        return self.progress.time_to_log
-
-    @property
-    def should_stop(self) -> bool:
-        """Set it to True to end training after the current batch, once the minimum of epochs and steps is reached."""
-        return self.progress.should_stop
-
-    @should_stop.setter
-    def should_stop(self, should_stop: bool) -> None:
-        self.progress.should_stop = should_stop
-
-    @property
-    def max_epochs(self) -> int:
-        return self.progress.limits.max_epochs
-
-    @max_epochs.setter
-    def max_epochs(self, max_epochs: int) -> None:
-        self.progress.limits.max_epochs = self._limits.max_epochs = flags.whole_number("max_epochs", max_epochs, -1)
-
-    @property
-    def min_epochs(self) -> int:
-        return self.progress.limits.min_epochs
-
-    @property
-    def max_steps(self) -> int:
-        return self.progress.limits.max_steps
-
-    @max_steps.setter
-    def max_steps(self, max_steps: int) -> None:
-        self.progress.limits.max_steps = self._limits.max_steps = flags.whole_number("max_steps", max_steps, -1)
-
-    @property
-    def min_steps(self) -> int:
-        return self.progress.limits.min_steps
-
-    @property
-    def fit_loop(self) -> Trainer:
-        """Another way to ``max_epochs`` and ``max_steps``: the trainer itself, which has them."""
-        return self
-
-    @property
-    def accumulate_grad_batches(self) -> int:
-        return self.progress.accumulate_grad_batches
-
-    @accumulate_grad_batches.setter
-    def accumulate_grad_batches(self, number: int) -> None:
-        self.progress.accumulate_grad_batches = flags.whole_number("accumulate_grad_batches", number, 1)
-
-    @property
-    def log_every_n_steps(self) -> int:
-        return self.progress.log_every_n_steps
-
-    @log_every_n_steps.setter
-    def log_every_n_steps(self, number: int) -> None:
-        self.progress.log_every_n_steps = self._log_every = flags.whole_number("log_every_n_steps", number, 0)
-
-    @property
-    def estimated_stepping_batches(self) -> int | float:
-        """How many optimizer steps this run makes; ``inf`` when nothing limits it. Asks for the training loader."""
-        limits = self.progress.limits
-        if limits.max_epochs == -1:
-            return math.inf if limits.max_steps == -1 else limits.max_steps
-        self.data.request("train")
-        num_batches = self.data.num_training_batches
-        if math.isinf(num_batches):
-            return math.inf if limits.max_steps == -1 else limits.max_steps
-        steps = math.ceil(num_batches / self.accumulate_grad_batches) * max(limits.max_epochs, 1)
-        return steps if limits.max_steps == -1 else min(steps, limits.max_steps)
-
-    # what was logged
-
-    @property
-    def callback_metrics(self) -> dict[str, Tensor]:
-        """Everything that was logged, by name: the newest value of each."""
-        self.metrics.collect()
-        return self.metrics.callback
-
-    @property
-    def logged_metrics(self) -> dict[str, Tensor]:
-        """What goes to the loggers."""
-        self.metrics.collect()
-        return self.metrics.logged
-
-    @property
-    def progress_bar_metrics(self) -> dict[str, float]:
-        """What the progress bar shows, as numbers. Waits for the device."""
-        self.metrics.collect()
-        return {name: to_number(value) for name, value in self.metrics.progress_bar.items()}
-
-    # the data
-
-    def defines_loader(self, stage: str) -> bool:
-        """Whether there are loaders for ``stage`` (``"train"``, ``"validate"``, ``"test"``, ``"predict"``)."""
-        if self._given_loaders.get(stage) is not None:
-            return True
-        hook = {"train": "train", "validate": "val"}.get(stage, stage) + "_dataloader"
-        return any(
-            owner is not None and written(owner, hook, DataHooks) is not None
-            for owner in (self.datamodule, self.lightning_module)
-        )
-
-    @property
-    def enable_validation(self) -> bool:
-        """Whether ``fit`` validates: there is a step, there is data, and it is not limited to nothing."""
-        limit = self._data_flags.overfit_batches or self._data_flags.limits["validate"]
-        return (
-            limit > 0
-            and self.defines_loader("validate")
-            and written(self.lightning_module, "validation_step", LightningModule) is not None
-        )
-
-    def _loaders(self, stage: str) -> Any:
-        return self.data.loaders.get(stage) if self.data is not None else None
-
-    def _given(self, stage: str) -> Any:
-        loaders = self._loaders(stage)
-        return None if loaders is None else loaders.given.iterables if _is_combined(loaders.given) else loaders.given
-
-    @property
-    def train_dataloader(self) -> Any:
-        """What ``fit`` trains on, as the user gave it; None before it was asked for."""
-        return self._given("train")
-
-    @property
-    def val_dataloaders(self) -> Any:
-        return self._given("validate")
-
-    @property
-    def test_dataloaders(self) -> Any:
-        return self._given("test")
-
-    @property
-    def predict_dataloaders(self) -> Any:
-        return self._given("predict")
-
-    @property
-    def num_training_batches(self) -> int | float:
-        """Batches in an epoch, limits applied; ``inf`` when unknown."""
-        return self.data.num_training_batches if self.data is not None else math.inf
-
-    def _num_batches(self, stage: str) -> list[int | float]:
-        loaders = self._loaders(stage)
-        return [] if loaders is None else list(loaders.num_batches)
-
-    @property
-    def num_val_batches(self) -> list[int | float]:
-        return self._num_batches("validate")
-
-    @property
-    def num_sanity_val_batches(self) -> list[int | float]:
-        if self.state.fn != "fit":
-            return []
-        steps = self._data_flags.num_sanity_val_steps
-        return [min(number, math.inf if steps == -1 else steps) for number in self._num_batches("validate")]
-
-    @property
-    def num_sanity_val_steps(self) -> int | float:
-        return math.inf if self._data_flags.num_sanity_val_steps == -1 else self._data_flags.num_sanity_val_steps
-
-    @property
-    def num_test_batches(self) -> list[int | float]:
-        return self._num_batches("test")
-
-    @property
-    def num_predict_batches(self) -> list[int | float]:
-        return self._num_batches("predict")
-
-    @property
-    def limit_train_batches(self) -> int | float:
-        return self._data_flags.overfit_batches or self._data_flags.limits["train"]
-
-    @property
-    def limit_val_batches(self) -> int | float:
-        return self._data_flags.overfit_batches or self._data_flags.limits["validate"]
-
-    @property
-    def limit_test_batches(self) -> int | float:
-        return self._data_flags.limits["test"]
-
-    @property
-    def limit_predict_batches(self) -> int | float:
-        return self._data_flags.limits["predict"]
-
-    @property
-    def overfit_batches(self) -> int | float:
-        return self._data_flags.overfit_batches
-
-    @property
-    def reload_dataloaders_every_n_epochs(self) -> int:
-        return self._data_flags.reload_dataloaders_every_n_epochs
-
-    # files
-
-    @property
-    def ckpt_path(self) -> Any:
-        """The file that the last run began from. Set it to begin the next runs from a file."""
-        return self._ckpt_path if self._ckpt_path is not None else self.loaded_ckpt_path
-
-    @ckpt_path.setter
-    def ckpt_path(self, path: Any) -> None:
-        self._ckpt_path = path
-
-    # the stage
-
-    @property
-    def training(self) -> bool:
-        return self.state.stage == RunningStage.TRAINING
-
-    @training.setter
-    def training(self, value: bool) -> None:
-        self._set_stage(value, RunningStage.TRAINING)
-
-    @property
-    def validating(self) -> bool:
-        return self.state.stage == RunningStage.VALIDATING
-
-    @validating.setter
-    def validating(self, value: bool) -> None:
-        self._set_stage(value, RunningStage.VALIDATING)
-
-    @property
-    def testing(self) -> bool:
-        return self.state.stage == RunningStage.TESTING
-
-    @testing.setter
-    def testing(self, value: bool) -> None:
-        self._set_stage(value, RunningStage.TESTING)
-
-    @property
-    def predicting(self) -> bool:
-        return self.state.stage == RunningStage.PREDICTING
-
-    @predicting.setter
-    def predicting(self, value: bool) -> None:
-        self._set_stage(value, RunningStage.PREDICTING)
-
-    @property
-    def sanity_checking(self) -> bool:
-        return self.state.stage == RunningStage.SANITY_CHECKING
-
-    @sanity_checking.setter
-    def sanity_checking(self, value: bool) -> None:
-        self._set_stage(value, RunningStage.SANITY_CHECKING)
-
-    def _set_stage(self, value: bool, stage: RunningStage) -> None:
-        self.state.stage = stage if value else None
-
-    @property
-    def evaluating(self) -> bool:
-        return self.state.stage is not None and self.state.stage.evaluating
-
-    @property
-    def interrupted(self) -> bool:
-        return self.state.status == "interrupted"
-
-    @property
-    def received_sigterm(self) -> bool:
-        """Whether the process was asked to end."""
-        return self._signals.terminate
-
-    # the processes
-
-    @property
-    def global_rank(self) -> int:
-        return self.strategy.global_rank
-
-    @property
-    def local_rank(self) -> int:
-        return self.strategy.local_rank
-
-    @property
-    def node_rank(self) -> int:
-        return self.strategy.node_rank
-
-    @property
-    def world_size(self) -> int:
-        return self.strategy.world_size
-
-    @property
-    def num_nodes(self) -> int:
-        return 1
-
-    @property
-    def num_devices(self) -> int:
-        return 1
-
-    @property
-    def device_ids(self) -> list[int]:
-        return [self._device_index]
-
-    @property
-    def is_global_zero(self) -> bool:
-        return self.strategy.is_global_zero
-
-    @property
-    def distributed_sampler_kwargs(self) -> dict[str, Any] | None:
-        """What a DistributedSampler needs; None with one process."""
-        return None
-
 
 def _validate(trainer: Trainer) -> list[dict[str, float]]:
     return _evaluated(trainer, "validate")
@@ -997,42 +559,3 @@ def _evaluated(trainer: Trainer, stage: str) -> list[dict[str, float]]:
     if trainer._verbose and results and trainer.is_global_zero:
         trainer.print(evaluation_table(stage, results))
     return results
-
-
-def _is_combined(loaders: Any) -> bool:
-    return isinstance(loaders, CombinedLoader)
-
-
-def _fast_dev_run(value: Any) -> bool | int:
-    if isinstance(value, bool):
-        return value
-    number = flags.whole_number("fast_dev_run", value, 0)
-    return number if number > 1 else bool(number)
-
-
-def _clipping(value: Any, algorithm: Any) -> tuple[int | float | None, GradClipAlgorithmType | None]:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise TypeError(f"`gradient_clip_val={value!r}`: must be a number or None.")
-    if value is not None and not value >= 0:
-        raise MisconfigurationException(f"`gradient_clip_val={value!r}`: must not be negative; 0 or None switches it off.")
-    kind = GradClipAlgorithmType.from_str(algorithm) if isinstance(algorithm, str) else None
-    if algorithm is not None and kind is None:
-        raise MisconfigurationException(f"`gradient_clip_algorithm={algorithm!r}`: must be 'norm' or 'value'.")
-    return value, kind  # type: ignore[return-value]
-
-
-def _set_determinism(deterministic: Any, benchmark: Any) -> None:
-    if deterministic not in (None, True, False, "warn"):
-        raise MisconfigurationException(f"`deterministic={deterministic!r}`: must be True, False, 'warn' or None.")
-    if deterministic is not None:
-        torch.use_deterministic_algorithms(bool(deterministic), warn_only=deterministic == "warn")
-    if deterministic:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what torch's own error asks for
-        if benchmark is None:
-            benchmark = False
-        elif benchmark:
-            rank_zero_warn("`deterministic` and `benchmark=True` contradict each other: benchmarking may choose differently.")
-    if benchmark is not None:
-        if not isinstance(benchmark, bool):
-            raise MisconfigurationException(f"`benchmark={benchmark!r}`: must be True, False or None.")
-        torch.backends.cudnn.benchmark = benchmark

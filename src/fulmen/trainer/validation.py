@@ -52,9 +52,11 @@ def check_model(model: Any, verb: str) -> LightningModule:
             f"`trainer.{verb}()` was given no model, and this Trainer has not run one yet. Write `trainer.{verb}(model)`."
         )
     if isinstance(model, type):
-        raise TypeError(f"`trainer.{verb}` got the class {model.__name__} instead of an instance. Write `{model.__name__}(...)`.")
+        raise TypeError(
+            f"`trainer.{verb}` got the class {model.__name__} instead of an instance. Write `{model.__name__}(...)`."
+        )
     kind = type(model)
-    origin = next((base.__module__ for base in kind.__mro__ if base.__name__ == "LightningModule"), None)
+    origin = next((parent.__module__ for parent in kind.__mro__ if parent.__name__ == "LightningModule"), None)
     if origin is not None:
         raise TypeError(
             f"`trainer.{verb}` got a {kind.__name__} that derives from `{origin}.LightningModule`, another package's class. "
@@ -80,8 +82,13 @@ def _check_steps(module: LightningModule, verb: str) -> None:
     kind = type(module).__name__
     if verb == "predict":
         if module.predict_step is None:
-            raise MisconfigurationException(f"`{kind}.predict_step` is None. Define `def predict_step(self, batch, batch_idx):`.")
-        if written(module, "predict_step", LightningModule) is None and written(module, "forward", LightningModule) is None:
+            raise MisconfigurationException(
+                f"`{kind}.predict_step` is None. Define `def predict_step(self, batch, batch_idx):`."
+            )
+        if (
+            written(module, "predict_step", LightningModule) is None
+            and written(module, "forward", LightningModule) is None
+        ):
             raise MisconfigurationException(
                 f"`trainer.predict` needs `predict_step` or `forward`, and {kind} has neither. "
                 "Define `def predict_step(self, batch, batch_idx):`."

@@ -42,5 +42,5 @@ class CheckpointIO(ABC):
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Remove the checkpoint at ``path``, be it a file or a folder. Nothing happens if there is none."""
 
-    def teardown(self) -> None:  # noqa: B027 - writing it is a choice
+    def teardown(self) -> None:
         """Called when a run ends, for those who have something to finish."""
