@@ -79,7 +79,7 @@ class LightningDataModule(DataHooks, HyperparameterOwner):
         """Make a datamodule from datasets.
 
         Args:
-            train_dataset: what to train on: a dataset, or a list or dict of them, which makes a list or dict of loaders.
+            train_dataset: what to train on: a dataset, or a list or dict of them, for as many loaders.
                 It is shuffled unless it is an ``IterableDataset``. None: no such loader; so too for the others.
             val_dataset: what to validate on.
             test_dataset: what to test on.

@@ -504,6 +504,7 @@ class Metrics:
 
     def to_host(self) -> None:
         """Move what was logged to the CPU, at the end of a run."""
+        self.collect()
         for values in (self.callback, self.logged):
             for name, value in values.items():
                 values[name] = value.cpu()
