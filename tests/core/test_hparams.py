@@ -22,12 +22,13 @@ import torch
 from torch import nn
 
 from fulmen.core.hparams import HyperparameterOwner, given_hyperparameters, hparams_for_checkpoint
+from fulmen.core.module import LightningModule
 from fulmen.core.plain import from_plain, to_plain
 from fulmen.utilities.parsing import AttributeDict
 
 
-class Module(nn.Module, HyperparameterOwner):
-    """Becomes LightningModule."""
+class Module(LightningModule):
+    """Something that owns hyperparameters."""
 
 
 class Color(enum.Enum):

@@ -42,8 +42,9 @@ def python_calls_of(run: Callable[[], object]) -> int:
 
 def calls_per_step(run: Callable[[int], object]) -> float:
     """The calls of one step of ``run(number of steps)``."""
-    run(FEW)  # the first run imports and fills caches
-    return (python_calls_of(lambda: run(MANY)) - python_calls_of(lambda: run(FEW))) / (MANY - FEW)
+    for _ in range(2):  # the first round imports and fills caches
+        calls = python_calls_of(lambda: run(MANY)) - python_calls_of(lambda: run(FEW))
+    return calls / (MANY - FEW)
 
 
 def fit(module: type[Toy] = Toy, **arguments: Any) -> Callable[[int], None]:

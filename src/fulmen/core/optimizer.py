@@ -56,6 +56,7 @@ class LightningOptimizer:
         self._optimizer = optimizer
         self._precision: Precision | None = None
         self._strategy: Strategy | None = None
+        self._before_step: Callable[[], None] | None = None
         self._module: Callable[[], LightningModule | None] = lambda: None
         # a class of its own makes isinstance true and says what is inside
         kind = type(optimizer)
@@ -81,9 +82,29 @@ class LightningOptimizer:
                 f"`optimizer.step` got the closure {closure!r}, which cannot be called. "
                 "Give a function that computes the loss, goes backward and returns the loss."
             )
+        before_step, inner = self._before_step, closure
+        if before_step is not None:
+            if inner is None:
+                before_step()
+            else:
+
+                def closure() -> Any:  # gradients are there only after it; LBFGS calls it several times
+                    loss = inner()
+                    before_step()
+                    return loss
+
         if self._precision is None:
             return self._optimizer.step(closure, **kwargs)
         return self._precision.optimizer_step(self._optimizer, closure, **kwargs)
+
+    @contextmanager
+    def announcing(self, before_step: Callable[[], None]) -> Generator[None, None, None]:
+        """Call ``before_step`` before each update, once its gradients are there."""
+        self._before_step = before_step
+        try:
+            yield
+        finally:
+            self._before_step = None
 
     @contextmanager
     def toggle_model(self, sync_grad: bool = True) -> Generator[None, None, None]:
@@ -121,8 +142,8 @@ class LightningOptimizer:
 
 
 _OWN = frozenset(
-    ("__class__", "__getstate__", "__reduce__", "__reduce_ex__", "__repr__", "_module", "_optimizer", "_precision")
-) | {"_strategy", "attach", "optimizer", "step", "toggle_model"}
+    ("__class__", "__getstate__", "__reduce__", "__reduce_ex__", "__repr__", "_before_step", "_module", "_optimizer")
+) | {"_precision", "_strategy", "announcing", "attach", "optimizer", "step", "toggle_model"}
 
 
 @dataclass(slots=True)

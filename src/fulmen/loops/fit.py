@@ -42,12 +42,6 @@ def fit_loop(trainer: Trainer) -> None:
         call.on_before_optimizer_step(optimizer)
         call.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
 
-    def closure() -> Tensor | None:
-        """Both of the above, for those who step themselves: LBFGS, or a user's ``optimizer_step``."""
-        loss = forward_backward()
-        before_step()
-        return loss
-
     call.on_train_start()
     while not progress.done:
         trainer.data.start_epoch()
@@ -60,7 +54,9 @@ def fit_loop(trainer: Trainer) -> None:
                 schedulers.step(progress)
                 break
             if not call.optimizes_itself:
-                output = detached_outputs(call.training_step(batch, batch_idx))
+                with precision.train_step_context():
+                    output = call.training_step(batch, batch_idx) if batch is not None else None
+                output = detached_outputs(output)
             elif progress.accumulating:
                 with strategy.no_backward_sync():
                     forward_backward()
@@ -69,7 +65,7 @@ def fit_loop(trainer: Trainer) -> None:
                 before_step()
                 optimizer.step()
             else:
-                call.optimizer_step(progress.epoch, batch_idx, trainer.wrapped_optimizer, closure)
+                call.optimizer_step(progress.epoch, batch_idx, forward_backward, before_step)
             progress.finish_batch()
             schedulers.step(progress)
             call.on_train_batch_end(output, batch, batch_idx)
@@ -87,4 +83,5 @@ def fit_loop(trainer: Trainer) -> None:
         progress.close_epoch()  # a checkpoint made from here on goes on with the next epoch
         trainer.plan.watch_train_epoch_end()  # checkpoints and early stopping, which watch what the others logged
         progress.finish_epoch()
+    metrics.finish_training()
     trainer.plan.on_train_end()

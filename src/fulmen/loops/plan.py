@@ -210,23 +210,24 @@ class Plan:
         return self._step("training_step")
 
     def _plan_optimizer_step(self) -> Callable[..., Any]:
-        """The user's ``optimizer_step``, which must call the closure it is given."""
-        method = self._method("optimizer_step")
-        if written(self.module, "optimizer_step", LightningModule) is None:
-            return method
+        """For those who step themselves (LBFGS, or a user's ``optimizer_step``): they get forward and backward as a closure,
+        which they must call; what comes before a step is done when they step."""
+        method, optimizer = self._method("optimizer_step"), self._trainer.wrapped_optimizer
 
-        def optimizer_step(epoch: int, batch_idx: int, optimizer: Any, closure: Callable[[], Any]) -> Any:
+        def optimizer_step(
+            epoch: int, batch_idx: int, forward_backward: Callable[[], Any], before_step: Callable[[], None]
+        ) -> None:
             called = False
 
-            def watched_closure() -> Any:
+            def closure() -> Any:
                 nonlocal called
                 called = True
-                return closure()
+                return forward_backward()
 
-            result = method(epoch, batch_idx, optimizer, watched_closure)
+            with optimizer.announcing(before_step):
+                method(epoch, batch_idx, optimizer, closure)
             if not called:
                 raise _closure_not_called(self.module)
-            return result
 
         return optimizer_step
 

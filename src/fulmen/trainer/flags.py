@@ -227,10 +227,10 @@ def device_index(devices: Any, kind: Accelerator) -> int:
             raise MisconfigurationException(_bad_devices(devices)) from None
     if isinstance(devices, bool) or not isinstance(devices, (int, list, tuple)):
         raise TypeError(_bad_devices(devices))
-    if kind.name == "cpu" and (not isinstance(devices, int) or devices < 0):
-        raise TypeError(f"`devices={devices!r}`: on the CPU it is the number of processes, a whole number from 1.")
     if devices in (0, [], ()):
         raise MisconfigurationException(f"`devices={devices!r}` leaves nothing to run on. Write `devices=1` or 'auto'.")
+    if kind.name == "cpu" and (not isinstance(devices, int) or devices < 0):
+        raise TypeError(f"`devices={devices!r}`: on the CPU it is the number of processes, a whole number from 1.")
     if isinstance(devices, int):
         number = count if devices == -1 else devices
         if number < 1:
@@ -480,7 +480,9 @@ def set_determinism(deterministic: Any, benchmark: Any) -> None:
 
 def one_node(number: Any) -> None:
     """Check the number of machines."""
-    if whole_number("num_nodes", number, 1) > 1:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"`num_nodes={number!r}`: must be a whole number from 1.")
+    if number > 1:
         raise MisconfigurationException(f"`num_nodes={number}`: more than one is not there yet. Write `num_nodes=1`.")
 
 

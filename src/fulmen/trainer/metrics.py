@@ -64,6 +64,7 @@ class Accumulator:
         "reduction",
         "settings",
         "total",
+        "unseen",
         "weight",
     )
 
@@ -85,12 +86,13 @@ class Accumulator:
         self.last: Tensor | float | None = None  #: the newest value
         self.fresh = False  #: logged since it was last written to the loggers
         self.in_epoch = False  #: logged since the epoch began
+        self.unseen = False  #: logged since callbacks and users last read it
         self.total: Tensor | float | None = None  #: weighted sum, sum, minimum or maximum; None before the first value
         self.weight: float = 0.0  #: sum of the weights of a mean
 
     def add(self, value: Any, weight: float) -> None:
         """Take in one value: a number, or a tensor with one element."""
-        self.fresh = self.in_epoch = True
+        self.fresh = self.in_epoch = self.unseen = True
         if self.metric is not None:
             if self.on_step:
                 last = getattr(value, "_forward_cache", None)  # torchmetrics: the value of the last batch alone
@@ -356,12 +358,17 @@ class Metrics:
 
     def collect(self) -> None:
         """Bring the dictionaries that callbacks, users and the bar read up to date with what was logged so far."""
-        for entry in self._entries.values():
-            if self._epoch_has_ended:
+        for (_, _, dataloader_idx), entry in self._entries.items():
+            if not entry.unseen:
+                continue
+            loader_is_over = None not in (dataloader_idx, self.dataloader_idx) and dataloader_idx != self.dataloader_idx
+            if self._epoch_has_ended or loader_is_over:
                 if entry.on_epoch and entry.has_epoch_value:
                     self._put(entry, entry.epoch_value(), "_epoch")
-            elif entry.on_step and entry.in_epoch and entry.last is not None:
+                entry.unseen = False
+            elif entry.on_step and entry.last is not None:
                 self._put(entry, entry.last, "_step")
+                entry.unseen = entry.on_epoch and self.stage != "train"
 
     def _put(self, entry: Accumulator, value: Tensor | float, fork: str) -> None:
         tensor = _as_tensor(value)
@@ -388,22 +395,30 @@ class Metrics:
         progress = self.progress
         if (progress.time_to_log or (progress.should_stop and not progress.accumulating)) and self.loggers:
             if progress.log_every_n_steps:
-                self._write_step_values()
+                self._write_step_values(progress.batches_that_stepped, progress.epoch)
 
-    def _write_step_values(self) -> None:
+    def finish_training(self) -> None:
+        """Send the last step's values, if the run ended in a way that could not be foreseen at that step."""
+        progress = self.progress
+        if self.loggers and progress.log_every_n_steps and self._step_last_written < progress.batches_that_stepped - 1:
+            self._write_step_values(progress.batches_that_stepped - 1, max(0, progress.epoch - 1))
+
+    def _write_step_values(self, step: int, epoch: int) -> None:
         values: dict[str, Tensor | float] = {}
         for entry in self._train.values():
             if entry.on_step and entry.logger and entry.fresh and entry.last is not None:
                 forked = "_step" if entry.on_epoch else ""
                 values[entry.name + forked] = entry.last
                 entry.fresh = False
-        self._write(values, self.progress.batches_that_stepped)
-        self._step_last_written = self.progress.batches_that_stepped
+        self._write(values, step, epoch)
+        self._step_last_written = step
 
     def end_of_epoch(self) -> None:
         """All batches are done: from now on the values of the epoch are read."""
         self.collect()
         self._epoch_has_ended = True
+        for entry in self._entries.values():
+            entry.unseen = entry.in_epoch
 
     def finish_epoch(self) -> None:
         """Send the epoch's values to the loggers and begin anew."""
@@ -413,7 +428,7 @@ class Metrics:
             for entry in self._train.values()
             if entry.on_epoch and entry.logger and entry.has_epoch_value
         }
-        self._write(values, max(0, self.progress.batches_that_stepped - 1))
+        self._write(values, max(0, self.progress.batches_that_stepped - 1), self.progress.epoch)
         for entry in self._train.values():
             entry.reset()
         self._epoch_has_ended = False
@@ -422,6 +437,7 @@ class Metrics:
 
     def begin_evaluation(self, stage: str) -> tuple[Any, ...]:
         """From here on, values belong to ``stage``; returns what :meth:`finish_evaluation` needs to go back."""
+        self.collect()
         outer = (self.stage, self.hook, self._entries, self.dataloader_idx, self._epoch_has_ended)
         self._eval = {}
         self.stage, self._entries, self._epoch_has_ended = stage, self._eval, False
@@ -442,7 +458,7 @@ class Metrics:
             key = (prefix, dataloader_idx)
             count = self._eval_batches.get(key, 0)
             self._eval_batches[key] = count + 1
-            self._write({**values, f"{prefix}_batch": count}, self.progress.batches_that_stepped, epoch=False)
+            self._write({**values, f"{prefix}_batch": count}, self.progress.batches_that_stepped, None)
 
     def write_evaluation(self, num_dataloaders: int) -> list[dict[str, float]]:
         """Send the values of this evaluation to the loggers; returns them, a dict for each loader."""
@@ -458,29 +474,31 @@ class Metrics:
             for index in range(num_dataloaders) if dataloader_idx is None else (dataloader_idx,):
                 results[index][key] = number
         if self.stage != "sanity_check":
-            self._write(values, self.progress.batches_that_stepped)
+            self._write(values, self.progress.batches_that_stepped, self.progress.epoch)
         return results
 
     def finish_evaluation(self, outer: tuple[Any, ...]) -> None:
         """The evaluation is over: values belong to what was before it."""
         for entry in self._eval.values():
             entry.reset()
-        if self.stage == "sanity_check":  # it leaves no trace
-            for values in (self.callback, self.logged, self.progress_bar):
-                values.clear()
         self._eval = {}
         self.stage, self.hook, self._entries, self.dataloader_idx, self._epoch_has_ended = outer
 
+    def forget(self) -> None:
+        """The sanity check is over and leaves no trace."""
+        for values in (self.callback, self.logged, self.progress_bar):
+            values.clear()
+
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def _write(self, values: Mapping[str, Tensor | float], step: int, epoch: bool = True) -> None:
+    def _write(self, values: Mapping[str, Tensor | float], step: int, epoch: int | None) -> None:
         if not values or not self.loggers:
             return
         numbers: dict[str, float] = {name: to_number(value) for name, value in values.items()}
         if "step" in numbers:  # the user's own x axis
             step = int(numbers.pop("step"))
-        elif epoch:
-            numbers.setdefault("epoch", self.progress.epoch)
+        elif epoch is not None:
+            numbers.setdefault("epoch", epoch)
         if numbers:
             self.send(numbers, step)
 
@@ -492,6 +510,7 @@ class Metrics:
 
     def to_host(self) -> None:
         """Move what was logged to the CPU, at the end of a run."""
+        self.collect()
         for values in (self.callback, self.logged):
             for name, value in values.items():
                 values[name] = value.cpu()

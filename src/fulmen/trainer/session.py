@@ -248,6 +248,7 @@ def _sanity_check(trainer: Trainer) -> None:
         call.on_sanity_check_start()
         evaluate_loop(trainer, "sanity_check")
         call.on_sanity_check_end()
+        trainer.metrics.forget()
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]
         if not isinstance(cause, OSError):
             raise
         reason = cause.strerror or str(cause)
-        raise OSError(cause.errno, f"The checkpoint could not be written ({reason})", str(local)) from error
+        raise OSError(cause.errno, f"The file could not be written ({reason})", str(local)) from error
 
 
 def read_checkpoint(
@@ -122,7 +122,7 @@ def read_checkpoint(
         return _load(source, "The open file", map_location, weights_only)
     local = local_path(source)
     if local is None:
-        with _open_remote(source) as file:
+        with open_remote(source) as file:
             return _load(file, str(source), map_location, weights_only)
     if local.is_dir():
         raise IsADirectoryError(
@@ -227,8 +227,8 @@ def _load(file: IO[bytes], name: str, map_location: Any, weights_only: bool | No
         classes = ", ".join(foreign) or "TheClass"
         raise pickle.UnpicklingError(
             f"{name} holds more than tensors and simple values{what}. To read it, what it names would have to be"
-            " imported and called, which may run any code. If you trust who wrote it, pass `weights_only=False`, or allow"
-            f" these alone: `torch.serialization.add_safe_globals([{classes}])`."
+            " imported and called, which may run any code. If you trust who wrote it, pass `weights_only=False`, or"
+            f" allow these alone: `torch.serialization.add_safe_globals([{classes}])`."
         ) from error
 
 
@@ -257,7 +257,7 @@ def _foreign_names(file: IO[bytes]) -> list[str]:
         return []
 
 
-def _open_remote(path: str | os.PathLike[str]) -> IO[bytes]:
+def open_remote(path: str | os.PathLike[str]) -> IO[bytes]:
     url = os.fspath(path)
     try:
         if url.startswith(("http://", "https://")):
