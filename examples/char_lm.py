@@ -14,6 +14,7 @@ import argparse
 import math
 import string
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,14 +25,16 @@ from torch.utils.data import DataLoader, Dataset
 from fulmen import LightningDataModule, LightningModule, Trainer, seed_everything
 from fulmen.callbacks import LearningRateMonitor, ModelCheckpoint
 from fulmen.loggers import CSVLogger
+from fulmen.utilities.types import OptimizerLRScheduler
 
 TRAIN_MODULES = """
 argparse ast bdb calendar cmd codecs collections/__init__ concurrent/futures/thread configparser contextlib copy csv
 dataclasses doctest email/message enum fileinput fractions ftplib functools gettext gzip http/client http/server inspect
 ipaddress json/decoder json/encoder locale logging/__init__ logging/config mailbox mimetypes multiprocessing/pool
-nturl2path optparse os pdb pickle pickletools platform plistlib posixpath pprint profile random sched shelve shlex shutil
-smtplib socket socketserver sqlite3/dump ssl string subprocess tarfile tempfile textwrap threading timeit tokenize trace
-traceback turtle typing unittest/case unittest/mock urllib/parse urllib/request uuid warnings weakref webbrowser xml/dom/minidom
+optparse os pdb pickle pickletools platform plistlib posixpath pprint profile random sched shelve shlex shutil
+smtplib socket socketserver sqlite3/dump ssl string subprocess tarfile tempfile textwrap threading timeit tokenize
+trace traceback turtle typing unittest/case unittest/mock urllib/parse urllib/request uuid warnings weakref webbrowser
+xml/dom/minidom
 """.split()
 VALIDATION_MODULES = "difflib heapq queue statistics".split()
 
@@ -39,7 +42,7 @@ ALPHABET = string.printable  # 100 characters; whatever else a file holds is rea
 CODES = {character: code for code, character in enumerate(ALPHABET)}
 
 
-def read_modules(names: list[str]) -> Tensor:
+def read_modules(names: Sequence[str]) -> Tensor:
     """The sources of these modules of the standard library one after another, as a tensor of character codes.
 
     A module that this version of Python does not have as one file is left out.
@@ -141,7 +144,7 @@ class CharacterModel(LightningModule):
         nn.init.normal_(self.positions.weight, std=0.02)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """The scores of the next character after each of ``codes`` (integers of shape ``(batch, length <= context)``)."""
+        """The scores of the next character after each of ``codes``: integers, shape ``(batch, length <= context)``."""
         positions = torch.arange(codes.shape[1], device=codes.device)
         return self.scores(self.norm(self.blocks(self.characters(codes) + self.positions(positions))))
 
@@ -158,7 +161,7 @@ class CharacterModel(LightningModule):
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         self.log("val_bits", self.loss(batch) / math.log(2), prog_bar=True)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.hparams.learning_rate, weight_decay=0.05)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.hparams.learning_rate, steps, pct_start=0.1)

@@ -1,6 +1,6 @@
-"""From one layer of one's own to a network that is trained, tested, saved and rebuilt: the shortest road through Fulmen.
+"""From one layer of one's own to a network that is trained, tested, saved and rebuilt: a short road through Fulmen.
 
-    python examples/course_text.py
+python examples/course_text.py
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ def make_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="train a small network on handwritten digits, in well under a minute on a laptop",
-        description="Train a small convolutional network on 1797 handwritten digits, keep the best checkpoint, test it, "
-        "and draw the learning curves. Needs no download and no GPU.",
+        description="Train a small convolutional network on handwritten digits, keep the best checkpoint, test it, and "
+        "draw the learning curves. Needs no download and no GPU.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.add_argument("--epochs", type=positive_int, default=10, help="passes over the training images")

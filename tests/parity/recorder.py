@@ -10,10 +10,12 @@ import importlib
 import signal
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.optim import Optimizer
@@ -75,9 +77,18 @@ def shown(args: Iterable[Any]) -> str:
             words.append(str(getattr(value, "value", value)))
         elif isinstance(value, BaseException):
             words.append(type(value).__name__)
-        elif isinstance(value, (Optimizer, LRScheduler)):
-            words.append(type(value).__name__.removeprefix("Lightning"))
+        elif isinstance(value, Optimizer):
+            words.append(optimizer_name(value))
+        elif isinstance(value, LRScheduler):
+            words.append(type(value).__name__)
     return f"({','.join(words)})" if words else ""
+
+
+def optimizer_name(optimizer: Optimizer) -> str:
+    """The name of torch's class, also of an optimizer that the framework has wrapped."""
+    return next(
+        (kind.__name__ for kind in type(optimizer).__mro__ if kind.__module__.startswith("torch.optim")), "none"
+    )
 
 
 def write_hooks(owner: type, letters: str, names: Iterable[str], lines: list[str]) -> None:
@@ -212,14 +223,19 @@ class Run:
         if not light:
             optimizer.register_step_pre_hook(lambda *_: lines.append(f"torch.{name}.step begin"))
         optimizer.register_step_post_hook(lambda *_: lines.append(f"torch.{name}.step{'' if light else ' end'}"))
-        zero_grad = optimizer.zero_grad
-
-        def recorded_zero_grad(*args: Any, **kwargs: Any) -> None:
-            lines.append(f"torch.{name}.zero_grad")
-            zero_grad(*args, **kwargs)
-
-        optimizer.zero_grad = recorded_zero_grad
         return optimizer
+
+    @contextmanager
+    def recorded_zero_grad(self) -> Generator[None]:
+        """Record ``zero_grad`` of every optimizer, wrapped or not; torch has no hook for it."""
+        zero_grad, lines = Optimizer.zero_grad, self.lines
+
+        def recorded(optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+            lines.append(f"torch.{optimizer_name(optimizer)}.zero_grad")
+            zero_grad(optimizer, *args, **kwargs)
+
+        with mock.patch.object(Optimizer, "zero_grad", recorded):
+            yield
 
     def _recording_schedule(self, kind: Any) -> Any:
         lines = self.lines
@@ -337,7 +353,8 @@ def record(scenario: Callable[[Run], None], framework: Framework, light: bool = 
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             run = Run(framework, Path(folder), light)
-            scenario(run)
+            with run.recorded_zero_grad():
+                scenario(run)
     finally:
         signal.signal(signal.SIGINT, interrupt)
     return "\n".join(run.lines) + "\n"

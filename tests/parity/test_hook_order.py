@@ -8,15 +8,16 @@ import pytest
 
 from fulmen.core.hooks import HOOKS
 
-from .differences import DIFFERENCES, expected
+from .differences import DIFFERENCES, PENDING, RULES, expected, scenario_params
 from .log_scenarios import LOG_SCENARIOS
+from .misuses import MISUSES
 from .recorder import framework_of, hook_owners, record
 from .scenarios import SCENARIOS
 
 RECORDED = Path(__file__).with_name("recorded")
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", scenario_params(SCENARIOS))
 def test_hook_order_of_a_scenario_equals_the_recording(name: str) -> None:
     scenario, light = SCENARIOS[name]
 
@@ -35,4 +36,5 @@ def test_recordings_and_differences_belong_to_scenarios() -> None:
     names = {*SCENARIOS, *(f"log_{name}" for name in LOG_SCENARIOS), "errors"}
 
     assert {path.stem for path in RECORDED.glob("*.txt")} == names
-    assert set(DIFFERENCES) <= names
+    assert {*DIFFERENCES, *(name for rule in RULES for name in rule.scenarios)} <= names
+    assert set(PENDING) <= {*names, *MISUSES}

@@ -243,7 +243,7 @@ class ModelCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._may_save(trainer) and not (self._links() and self.last_model_path):
+        if self._may_save(trainer):
             self._save_last(trainer, self._metrics(trainer))
         self._saved_at = None
 
@@ -313,7 +313,7 @@ class ModelCheckpoint(Checkpoint):
         if not self.save_last:
             return
         here, previous = Position.of(trainer), self.last_model_path
-        if self._links() and (newest or previous):
+        if self._links() and (newest or self.best_model_path):
             if newest:  # otherwise the link already names the newest file
                 self._link_last(trainer, newest, self._path_of_last(trainer, metrics))
         elif here != self._last_saved_at:

@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
@@ -42,7 +42,7 @@ class HyperparameterOwner:
     _hparams_initial: MutableMapping[str, Any] | None = None
     _hparams_name: str | None = None  #: "kwargs", or the one constructor parameter that took them all
     _hparams_container: str | None = None  #: the kind of container that this parameter got
-    _hparams_reported: frozenset[str] = frozenset()  #: names that a warning need not be given for any more
+    _hparams_reported: frozenset[str] = frozenset()  #: names that a warning was given for
     _log_hyperparams: bool = False
 
     def save_hyperparameters(
@@ -100,10 +100,8 @@ class HyperparameterOwner:
         else:
             object.__setattr__(self, "_hparams", values)
         object.__setattr__(self, "_hparams_initial", _snapshot(self.hparams))
-        later = self._hparams_reported | reported_later
-        fresh = {key: value for key, value in values.items() if key not in later}
-        object.__setattr__(self, "_hparams_reported", self._hparams_reported | fresh.keys())
-        _warn_of_what_gets_lost(self, fresh, constructor=type(self) if name == "kwargs" else None)
+        own = {key: value for key, value in values.items() if key not in reported_later}
+        _warn_of_what_gets_lost(self, own, stacklevel=5)
 
     @property
     def hparams(self) -> Any:
@@ -134,6 +132,7 @@ def hparams_for_checkpoint(owner: HyperparameterOwner) -> dict[str, Any]:
     """
     if not owner.hparams:
         return {}
+    _warn_of_what_gets_lost(owner, dict(owner.hparams), stacklevel=4)  # of what was set since the constructor
     plain, kinds = to_plain(owner.hparams)
     if owner._hparams_name != "kwargs" and owner._hparams_container is not None:
         kinds[""] = owner._hparams_container
@@ -267,27 +266,29 @@ def _deepcopy(value: Any) -> Any:
         return value
 
 
-def _warn_of_what_gets_lost(
-    owner: HyperparameterOwner, hparams: dict[str, Any], constructor: Callable[..., Any] | None
-) -> None:
-    cls = type(owner).__name__
-    reasons = reasons_without_plain_form(hparams)
+def _warn_of_what_gets_lost(owner: HyperparameterOwner, hparams: Mapping[str, Any], stacklevel: int) -> None:
+    """Say once for each of ``hparams`` if a checkpoint will not give it back."""
+    cls = type(owner)
+    news = {name: value for name, value in hparams.items() if name not in owner._hparams_reported}
+    reasons = reasons_without_plain_form(news)
     if reasons:
         what = "; ".join(f"`{name}`: {reason}" for name, reason in reasons.items())
         ignore = ", ".join(f'"{name}"' for name in reasons)
         again = ", ".join(f"{name}=..." for name in reasons)
         rank_zero_warn(
-            f"{cls} has hyperparameters that are left out of checkpoints, since they have no plain form ({what})"
-            f". They stay in `self.hparams`. Write `save_hyperparameters(ignore=[{ignore}])` to be silent about"
-            f" them, and pass them when you load: `{cls}.load_from_checkpoint(path, {again})`.",
-            stacklevel=5,
+            f"{cls.__name__} has hyperparameters that are left out of checkpoints, since they have no plain form"
+            f" ({what}). They stay in `self.hparams`. Write `save_hyperparameters(ignore=[{ignore}])` to be silent"
+            f" about them, and pass them when you load: `{cls.__name__}.load_from_checkpoint(path, {again})`.",
+            stacklevel=stacklevel,
         )
-    lost = lost_classes(*to_plain(hparams), constructor)
+    lost = lost_classes(*to_plain(news), cls if owner._hparams_name == "kwargs" else None)
     if lost:
         names = ", ".join(f"`{path}`" for path in lost)
         rank_zero_warn(
-            f"{cls} has hyperparameters that a checkpoint gives back as simple values ({names}): nothing says which"
-            " enum or dataclass they are. Annotate the parameter:"
+            f"{cls.__name__} has hyperparameters that a checkpoint gives back as simple values ({names}): nothing says"
+            " which enum or dataclass they are. Annotate the parameter:"
             f" `def __init__(self, {lost[0].partition('.')[0]}: ItsClass)`.",
-            stacklevel=5,
+            stacklevel=stacklevel,
         )
+    reported = owner._hparams_reported.union(reasons, (path.partition(".")[0] for path in lost))
+    object.__setattr__(owner, "_hparams_reported", reported)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from fulmen.core import export
 from fulmen.core.hooks import CheckpointHooks, DataHooks, ModelHooks
 from fulmen.core.hparams import HyperparameterOwner
 from fulmen.core.optimizer import LightningOptimizer
-from fulmen.core.saving import load_module_from_checkpoint
+from fulmen.core.saving import class_only, load_module
 from fulmen.utilities.apply_func import apply_to_collection
 from fulmen.utilities.enums import GradClipAlgorithmType
 from fulmen.utilities.exceptions import MisconfigurationException
@@ -498,19 +499,18 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         self.requires_grad_(True)
         return self.train()
 
-    @classmethod
+    @class_only
     def load_from_checkpoint(
         cls,
-        checkpoint_path: Any,
+        checkpoint_path: str | os.PathLike[str] | IO[bytes],
         map_location: Any = None,
-        hparams_file: Any = None,
+        hparams_file: str | os.PathLike[str] | None = None,
         strict: bool | None = None,
         weights_only: bool | None = None,
         **kwargs: Any,
-    ) -> Any:
-        raise NotImplementedError  # replaced below: it must also know when it is called on an instance
-
-    load_from_checkpoint = load_module_from_checkpoint  # type: ignore[assignment]
+    ) -> Self:
+        """Make a module from a checkpoint; see :func:`fulmen.core.saving.load_module`."""
+        return load_module(cls, checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs)
 
     def to_onnx(self, file_path: Any = None, input_sample: Any = None, **kwargs: Any) -> Any:
         """Save as ONNX; see :func:`fulmen.core.export.to_onnx`."""

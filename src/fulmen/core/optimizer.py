@@ -56,11 +56,11 @@ class LightningOptimizer:
         self._optimizer = optimizer
         self._precision: Precision | None = None
         self._strategy: Strategy | None = None
+        self._before_step: Callable[[], None] | None = None
         self._module: Callable[[], LightningModule | None] = lambda: None
         # a class of its own makes isinstance true and says what is inside
-        self.__class__ = type(
-            "Lightning" + type(optimizer).__name__, (LightningOptimizer, type(optimizer)), {"__module__": __name__}
-        )
+        kind = type(optimizer)
+        self.__class__ = type("Lightning" + kind.__name__, (LightningOptimizer, kind), {"__module__": __name__})  # type: ignore[assignment]
 
     @property
     def optimizer(self) -> Optimizer:
@@ -82,9 +82,29 @@ class LightningOptimizer:
                 f"`optimizer.step` got the closure {closure!r}, which cannot be called. "
                 "Give a function that computes the loss, goes backward and returns the loss."
             )
+        before_step, inner = self._before_step, closure
+        if before_step is not None:
+            if inner is None:
+                before_step()
+            else:
+
+                def closure() -> Any:  # gradients are there only after it; LBFGS calls it several times
+                    loss = inner()
+                    before_step()
+                    return loss
+
         if self._precision is None:
             return self._optimizer.step(closure, **kwargs)
         return self._precision.optimizer_step(self._optimizer, closure, **kwargs)
+
+    @contextmanager
+    def announcing(self, before_step: Callable[[], None]) -> Generator[None, None, None]:
+        """Call ``before_step`` before each update, once its gradients are there."""
+        self._before_step = before_step
+        try:
+            yield
+        finally:
+            self._before_step = None
 
     @contextmanager
     def toggle_model(self, sync_grad: bool = True) -> Generator[None, None, None]:
@@ -96,9 +116,9 @@ class LightningOptimizer:
         module = self._module()
         if module is None:
             raise RuntimeError("`toggle_model` needs an optimizer that a Trainer set up: use `self.optimizers()`.")
-        with nullcontext() if sync_grad or self._strategy is None else self._strategy.no_backward_sync():
-            with module.toggled_optimizer(self):
-                yield
+        strategy = None if sync_grad else self._strategy
+        with nullcontext() if strategy is None else strategy.no_backward_sync(), module.toggled_optimizer(self):
+            yield
 
     def __getattribute__(self, name: str) -> Any:
         if name in _OWN:
@@ -122,8 +142,8 @@ class LightningOptimizer:
 
 
 _OWN = frozenset(
-    ("__class__", "__getstate__", "__reduce__", "__reduce_ex__", "__repr__", "_module", "_optimizer", "_precision")
-) | {"_strategy", "attach", "optimizer", "step", "toggle_model"}
+    ("__class__", "__getstate__", "__reduce__", "__reduce_ex__", "__repr__", "_before_step", "_module", "_optimizer")
+) | {"_precision", "_strategy", "announcing", "attach", "optimizer", "step", "toggle_model"}
 
 
 @dataclass(slots=True)
@@ -196,7 +216,7 @@ class Schedulers:
 
     def _step_with_metric(self, config: LRSchedulerConfig) -> None:
         metrics = self._callback_metrics()
-        if config.monitor in metrics:
+        if config.monitor is not None and config.monitor in metrics:
             self._step(config.scheduler, metrics[config.monitor])
             return
         message = (

@@ -396,9 +396,9 @@ def _from_plain(plain: Mapping[Any, Any], table: _Table, constructor: Callable[.
     if constructor is None or (table.kinds is not None and not table.with_kinds):
         hints = {}
     else:
-        hints = _parameter_hints(constructor)
+        hints = parameter_hints(constructor)
     return {
-        name: _restore(value, component(name), table, _options(hints.get(name)) if isinstance(name, str) else ())
+        name: _restore(value, component(name), table, options_of(hints.get(name)) if isinstance(name, str) else ())
         for name, value in plain.items()
     }
 
@@ -519,7 +519,7 @@ def _classes_named(label: str, classes: list[type]) -> tuple[type, ...]:
 # -- annotations ------------------------------------------------------------------------------------------------------
 
 
-def _parameter_hints(constructor: Callable[..., Any]) -> dict[str, Any]:
+def parameter_hints(constructor: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of a constructor's parameters, of base classes too; of those without one, the default's class."""
     functions: list[Any] = [constructor]
     if isinstance(constructor, type):
@@ -559,14 +559,14 @@ def _resolved_in(annotation: Any, known: dict[str, Any]) -> Any:
         return None
 
 
-def _options(hint: Any) -> tuple[Any, ...]:
+def options_of(hint: Any) -> tuple[Any, ...]:
     """What a hint allows besides None: the members of a union, or the one type."""
     if hint is None or hint is type(None):
         return ()
     if typing.get_origin(hint) is Annotated:
-        return _options(typing.get_args(hint)[0])
+        return options_of(typing.get_args(hint)[0])
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return tuple(option for member in typing.get_args(hint) for option in _options(member))
+        return tuple(option for member in typing.get_args(hint) for option in options_of(member))
     return (hint,)
 
 
@@ -579,24 +579,24 @@ def _element_options(options: tuple[Any, ...], container: Any, key: Any) -> tupl
             continue
         if isinstance(container, Mapping):
             if dataclasses.is_dataclass(origin) or typing.is_typeddict(origin):
-                found += _options(_attribute_hint(origin, key))
+                found += options_of(_attribute_hint(origin, key))
             elif issubclass(origin, Mapping) and len(arguments) == 2:
-                found += _options(arguments[1])
+                found += options_of(arguments[1])
         elif hasattr(origin, "_fields"):
-            found += _options(_attribute_hint(origin, origin._fields[key])) if key < len(origin._fields) else ()
+            found += options_of(_attribute_hint(origin, origin._fields[key])) if key < len(origin._fields) else ()
         elif issubclass(origin, tuple) and arguments and arguments[-1] is not Ellipsis:
-            found += _options(arguments[key]) if key < len(arguments) else ()
+            found += options_of(arguments[key]) if key < len(arguments) else ()
         elif issubclass(origin, (Sequence, Set)) and arguments:
-            found += _options(arguments[0])
+            found += options_of(arguments[0])
     return tuple(found)
 
 
 def _attribute_hint(cls: type, name: Any) -> Any:
-    for base in cls.__mro__:
+    for ancestor in cls.__mro__:
         try:
-            annotations = inspect.get_annotations(base)
+            annotations = inspect.get_annotations(ancestor)
         except NameError:
             continue
         if name in annotations:
-            return _resolved_in(annotations[name], dict(vars(sys.modules.get(base.__module__, types))))
+            return _resolved_in(annotations[name], dict(vars(sys.modules.get(ancestor.__module__, types))))
     return None

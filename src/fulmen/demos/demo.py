@@ -47,7 +47,7 @@ def run_demo(max_epochs: int = 10, directory: str | Path = "fulmen_demo", seed: 
     print("\nTesting the best model on 300 digits that it has never seen ...\n")
     model = DigitsClassifier.load_from_checkpoint(best.best_model_path)
     [results] = trainer.test(model, datamodule=datamodule)
-    predictions = torch.cat(trainer.predict(model, datamodule=datamodule))
+    predictions = torch.cat(trainer.predict(model, datamodule=datamodule) or [])
     show_predictions(datamodule, predictions)
 
     folder = Path(logger.log_dir)

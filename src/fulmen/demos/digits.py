@@ -2,8 +2,8 @@
 
 The 1797 images of 8x8 pixels are the *Optical Recognition of Handwritten Digits* set of the UCI Machine Learning
 Repository, by E. Alpaydin and C. Kaynak (1998), licensed CC BY 4.0, https://doi.org/10.24432/C50P49: its test part, in
-the form in which scikit-learn ships it. ``digits.csv.gz`` has one image per line: 64 pixels, row by row, from 0 (paper) to
-16 (ink), then the digit.
+the form in which scikit-learn ships it. ``digits.csv.gz`` has one image per line: 64 pixels, row by row, from 0 (paper)
+to 16 (ink), then the digit.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
 from fulmen import LightningDataModule, LightningModule
+from fulmen.utilities.types import OptimizerLRScheduler
 
 
 def load_digits() -> tuple[Tensor, Tensor]:
-    """The images, floats from 0 (paper) to 1 (ink) of shape ``(1797, 1, 8, 8)``, and their digits, of shape ``(1797,)``."""
+    """The images, of shape ``(1797, 1, 8, 8)`` from 0 (paper) to 1 (ink), and their digits, of shape ``(1797,)``."""
     with files("fulmen.demos").joinpath("digits.csv.gz").open("rb") as packed, gzip.open(packed, "rt") as lines:
         table = np.loadtxt(lines, delimiter=",", dtype=np.int64)
     images = torch.from_numpy(table[:, :64]).reshape(-1, 1, 8, 8).float() / 16
@@ -106,7 +107,7 @@ class DigitsClassifier(LightningModule):
         images, _ = batch
         return self(images).argmax(dim=1)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.hparams.learning_rate)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.trainer.max_epochs)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

@@ -77,7 +77,7 @@ class Logger(ABC):
         """What stands between the parts of a metric's name: ``loss/dataloader_idx_0``."""
         return "/"
 
-    def log_graph(self, model: Module, input_array: Tensor | None = None) -> None:  # noqa: B027
+    def log_graph(self, model: Module, input_array: Tensor | None = None) -> None:
         """Take the graph of ``model``. Does nothing unless a logger writes it.
 
         Args:
@@ -85,7 +85,7 @@ class Logger(ABC):
             input_array: an input of its ``forward``; None takes ``model.example_input_array``.
         """
 
-    def save(self) -> None:  # noqa: B027
+    def save(self) -> None:
         """Bring to its place whatever is still in memory."""
 
     def finalize(self, status: str) -> None:
@@ -96,7 +96,7 @@ class Logger(ABC):
         """
         self.save()
 
-    def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:  # noqa: B027
+    def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:
         """Called on rank 0 after ``checkpoint_callback`` has written a checkpoint."""
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def fit_loop(trainer: Trainer) -> None:
     """Train until ``progress.done``. Everything around it (setup, exceptions, teardown) is :mod:`trainer.session`'s."""
-    module, strategy, precision = trainer.lightning_module, trainer.strategy, trainer.precision_plugin
+    strategy, precision = trainer.strategy, trainer.precision_plugin
     optimizer, schedulers = trainer.optimizer, trainer.schedulers  # the one optimizer, or None if manual
     progress, metrics, call = trainer.progress, trainer.metrics, trainer.plan
     window = Window()
@@ -42,12 +42,6 @@ def fit_loop(trainer: Trainer) -> None:
         call.on_before_optimizer_step(optimizer)
         call.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
 
-    def closure() -> Tensor | None:
-        """Both of the above, for those who step themselves: LBFGS, or a user's ``optimizer_step``."""
-        loss = forward_backward()
-        before_step()
-        return loss
-
     call.on_train_start()
     while not progress.done:
         trainer.data.start_epoch()
@@ -71,7 +65,7 @@ def fit_loop(trainer: Trainer) -> None:
                 before_step()
                 optimizer.step()
             else:
-                call.optimizer_step(progress.epoch, batch_idx, trainer.wrapped_optimizer, closure)
+                call.optimizer_step(progress.epoch, batch_idx, forward_backward, before_step)
             progress.finish_batch()
             schedulers.step(progress)
             call.on_train_batch_end(output, batch, batch_idx)

@@ -149,14 +149,18 @@ class Plan:
             return nobody
         metrics = self._trainer.metrics
         calls = tuple(self._profiled(owner, name, call) for owner, call in listeners)
-        answering = [i for i, (owner, _) in enumerate(listeners) if owner is self.module]
-        answer = answering[0] if answering else -1
+        last_of_module = max((i for i, (owner, _) in enumerate(listeners) if owner is self.module), default=-1)
 
         def event(*args: Any) -> Any:
+            """Call all listeners; what the module answers is the answer."""
             outer, metrics.hook = metrics.hook, name
-            answers = [call(*args) for call in calls]
+            answer = None
+            for index, call in enumerate(calls):
+                result = call(*args)
+                if index == last_of_module:
+                    answer = result
             metrics.hook = outer
-            return answers[answer] if answer >= 0 else None
+            return answer
 
         return event
 
@@ -206,23 +210,24 @@ class Plan:
         return self._step("training_step")
 
     def _plan_optimizer_step(self) -> Callable[..., Any]:
-        """The user's ``optimizer_step``, which must call the closure it is given."""
-        method = self._method("optimizer_step")
-        if written(self.module, "optimizer_step", LightningModule) is None:
-            return method
+        """For those who step themselves (LBFGS, or a user's ``optimizer_step``): they get forward and backward as a closure,
+        which they must call; what comes before a step is done when they step."""
+        method, optimizer = self._method("optimizer_step"), self._trainer.wrapped_optimizer
 
-        def optimizer_step(epoch: int, batch_idx: int, optimizer: Any, closure: Callable[[], Any]) -> Any:
+        def optimizer_step(
+            epoch: int, batch_idx: int, forward_backward: Callable[[], Any], before_step: Callable[[], None]
+        ) -> None:
             called = False
 
-            def watched_closure() -> Any:
+            def closure() -> Any:
                 nonlocal called
                 called = True
-                return closure()
+                return forward_backward()
 
-            result = method(epoch, batch_idx, optimizer, watched_closure)
+            with optimizer.announcing(before_step):
+                method(epoch, batch_idx, optimizer, closure)
             if not called:
                 raise _closure_not_called(self.module)
-            return result
 
         return optimizer_step
 
@@ -244,6 +249,9 @@ class Plan:
 
     def _plan_on_validation_model_zero_grad(self) -> Callable[..., Any]:
         return self._quiet("on_validation_model_zero_grad")
+
+    def _plan_on_predict_model_eval(self) -> Callable[..., Any]:
+        return self._quiet("on_predict_model_eval")
 
     def _plan_predict_step(self) -> Callable[..., Any]:
         method = self._step("predict_step")

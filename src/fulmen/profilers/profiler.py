@@ -71,7 +71,7 @@ class Profiler(ABC):
         self._local_rank = local_rank
         self._log_dir = log_dir
 
-    def teardown(self, stage: str | None) -> None:  # noqa: B027
+    def teardown(self, stage: str | None) -> None:
         """The run has ended and the report is written: close what is open."""
 
     @property

@@ -6,6 +6,7 @@ The keys are those of Lightning's checkpoint files, and every value can be read 
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fulmen import __version__
@@ -148,13 +149,15 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
             f"the checkpoint has no {' and '.join(missing)}: it holds weights only (`save_weights_only=True`), so training "
             "cannot go on from it. Load the weights by `Model.load_from_checkpoint(path)` and fit anew."
         )
-    _restore_loops(trainer.progress, checkpoint)
-    limit = trainer.progress.limits.max_epochs
-    if 0 <= limit < trainer.progress.epoch:
+    restored = replace(trainer.progress)
+    _restore_loops(restored, checkpoint)
+    limit = restored.limits.max_epochs
+    if 0 <= limit < restored.epoch:
         raise MisconfigurationException(
-            f"the checkpoint has {trainer.progress.epoch} epochs behind it, but `Trainer(max_epochs={limit})` wants only "
-            f"{limit}. Set `max_epochs` to more than {trainer.progress.epoch}."
+            f"the checkpoint has {restored.epoch} epochs behind it, but `Trainer(max_epochs={limit})` wants only "
+            f"{limit}. Set `max_epochs` to more than {restored.epoch}."
         )
+    _restore_loops(trainer.progress, checkpoint)
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:
         precision.load_state_dict(checkpoint[type(precision).__name__])

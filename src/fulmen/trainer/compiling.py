@@ -11,11 +11,21 @@ from torch import nn
 
 from fulmen.core.module import LightningModule
 from fulmen.loops.plan import written
+from fulmen.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 _STEPS = ("training_step", "validation_step", "test_step", "predict_step", "forward")
+
+
+def checked_options(compile: Any) -> bool | dict[str, Any] | None:
+    """The Trainer's argument ``compile``, checked."""
+    if compile is not None and not isinstance(compile, (bool, dict)):
+        raise MisconfigurationException(
+            f"`compile={compile!r}`: must be True, False or a dict of torch.compile's arguments."
+        )
+    return compile
 
 
 def uncompiled(model: Any) -> Any:

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from fulmen.core.hooks import DataHooks
+from fulmen.trainer.flags import LIMIT_NAMES, DataFlags
+from fulmen.trainer.validation import check_dataloader_idx
 from fulmen.utilities.apply_func import move_data_to_device
 from fulmen.utilities.combined_loader import CombinedLoader
 from fulmen.utilities.data import extract_batch_size
@@ -25,20 +27,14 @@ from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.warnings import PossibleUserWarning
 
 if TYPE_CHECKING:
+    from fulmen.core.module import LightningModule
     from fulmen.loops.progress import Progress
-    from fulmen.trainer.flags import DataFlags
 
 _LOADER_HOOKS = {
     "train": "train_dataloader",
     "validate": "val_dataloader",
     "test": "test_dataloader",
     "predict": "predict_dataloader",
-}
-_LIMIT_NAMES = {
-    "train": "limit_train_batches",
-    "validate": "limit_val_batches",
-    "test": "limit_test_batches",
-    "predict": "limit_predict_batches",
 }
 
 
@@ -226,7 +222,7 @@ class Data:
 
     def __init__(
         self,
-        module: DataHooks,
+        module: LightningModule,
         datamodule: DataHooks | None,
         given: dict[str, Any],
         flags: DataFlags,
@@ -344,7 +340,7 @@ class Data:
             return limit
         if limit == 1.0:
             return math.inf
-        name = _LIMIT_NAMES[stage] if not self.flags.overfit_batches else "overfit_batches"
+        name = LIMIT_NAMES[stage] if not self.flags.overfit_batches else "overfit_batches"
         if limit == 0.0:
             return 0
         if math.isinf(num_batches):
@@ -429,6 +425,7 @@ class Data:
         if self._limit_of("validate" if of_validation else stage) == 0:
             return Loaders(None, [], [], "sequential", None, [])
         loaders = self.request("validate" if of_validation else stage)
+        check_dataloader_idx(self.module, stage, loaders.several)
         for source in loaders.sources:
             source.set_epoch(self.progress.epoch)
         if stage != "sanity_check":

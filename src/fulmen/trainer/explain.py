@@ -33,6 +33,12 @@ def explanation(trainer: Trainer) -> str:
     return "\n".join(lines)
 
 
+def headline(trainer: Trainer) -> str:
+    """One line that says what begins."""
+    files = "writes nothing" if trainer.fast_dev_run else f"files in {trainer.log_dir}"
+    return f"fit on {trainer.strategy.root_device} in {trainer.precision}; stops {_stops(trainer)}; {files}"
+
+
 def _stops(trainer: Trainer) -> str:
     limits = []
     if trainer.max_epochs != -1:

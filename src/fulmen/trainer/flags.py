@@ -40,11 +40,18 @@ from fulmen.profilers.profiler import Profiler
 from fulmen.profilers.simple import SimpleProfiler
 from fulmen.strategies.single_device import SingleDeviceStrategy
 from fulmen.strategies.strategy import Strategy
+from fulmen.utilities.enums import GradClipAlgorithmType
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.interval import Interval, parse_interval
 from fulmen.utilities.rank_zero import rank_zero_warn
 
 _STAGES = ("train", "validate", "test", "predict")
+LIMIT_NAMES = {
+    "train": "limit_train_batches",
+    "validate": "limit_val_batches",
+    "test": "limit_test_batches",
+    "predict": "limit_predict_batches",
+}
 
 
 @dataclass(slots=True)
@@ -220,10 +227,10 @@ def device_index(devices: Any, kind: Accelerator) -> int:
             raise MisconfigurationException(_bad_devices(devices)) from None
     if isinstance(devices, bool) or not isinstance(devices, (int, list, tuple)):
         raise TypeError(_bad_devices(devices))
-    if kind.name == "cpu" and (not isinstance(devices, int) or devices < 0):
-        raise TypeError(f"`devices={devices!r}`: on the CPU it is the number of processes, a whole number from 1.")
     if devices in (0, [], ()):
         raise MisconfigurationException(f"`devices={devices!r}` leaves nothing to run on. Write `devices=1` or 'auto'.")
+    if kind.name == "cpu" and (not isinstance(devices, int) or devices < 0):
+        raise TypeError(f"`devices={devices!r}`: on the CPU it is the number of processes, a whole number from 1.")
     if isinstance(devices, int):
         number = count if devices == -1 else devices
         if number < 1:
@@ -424,3 +431,91 @@ def unique_states(found: list[Callback]) -> None:
                 "states could be saved. Pass one, or define a property `state_key` that tells them apart."
             )
         seen[key] = callback
+
+
+# -- checks of the rest -----------------------------------------------------------------------------------------------
+
+
+def fast_dev_run(value: Any) -> bool | int:
+    """How many batches of each stage a trial run has; False if it is no trial run."""
+    if isinstance(value, bool):
+        return value
+    number = whole_number("fast_dev_run", value, 0)
+    return number if number > 1 else bool(number)
+
+
+def clipping(value: Any, algorithm: Any) -> tuple[int | float | None, GradClipAlgorithmType | None]:
+    """Check how gradients are clipped."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise TypeError(f"`gradient_clip_val={value!r}`: must be a number or None.")
+    if value is not None and not value >= 0:
+        raise MisconfigurationException(
+            f"`gradient_clip_val={value!r}`: must not be negative; 0 or None switches it off."
+        )
+    kind = GradClipAlgorithmType.from_str(algorithm) if isinstance(algorithm, str) else None
+    if algorithm is not None and kind is None:
+        raise MisconfigurationException(f"`gradient_clip_algorithm={algorithm!r}`: must be 'norm' or 'value'.")
+    return value, kind  # type: ignore[return-value]
+
+
+def set_determinism(deterministic: Any, benchmark: Any) -> None:
+    """Choose torch's algorithms, for the whole process."""
+    if deterministic not in (None, True, False, "warn"):
+        raise MisconfigurationException(f"`deterministic={deterministic!r}`: must be True, False, 'warn' or None.")
+    if deterministic is not None:
+        torch.use_deterministic_algorithms(bool(deterministic), warn_only=deterministic == "warn")
+    if deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what torch's own error asks for
+        if benchmark is None:
+            benchmark = False
+        elif benchmark:
+            rank_zero_warn(
+                "`deterministic` and `benchmark=True` contradict each other: benchmarking may choose differently."
+            )
+    if benchmark is not None:
+        if not isinstance(benchmark, bool):
+            raise MisconfigurationException(f"`benchmark={benchmark!r}`: must be True, False or None.")
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def one_node(number: Any) -> None:
+    """Check the number of machines."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"`num_nodes={number!r}`: must be a whole number from 1.")
+    if number > 1:
+        raise MisconfigurationException(f"`num_nodes={number}`: more than one is not there yet. Write `num_nodes=1`.")
+
+
+def warn_of_ignored(sync_batchnorm: Any, model_registry: Any) -> None:
+    """Say which arguments have no effect."""
+    if truth("sync_batchnorm", sync_batchnorm, False):
+        rank_zero_warn("`sync_batchnorm=True` does nothing with one process.")
+    if model_registry is not None:
+        rank_zero_warn(f"`model_registry={model_registry!r}` is ignored: Fulmen has no model registry.")
+
+
+def data_flags(
+    limits: dict[str, Any], overfit_batches: Any, num_sanity_val_steps: Any, reload_every: Any, fast_dev_run: int
+) -> DataFlags:
+    """Check how much of the data is used.
+
+    Args:
+        limits: the ``limit_*_batches`` as given, by stage.
+        fast_dev_run: batches of each stage in a trial run; 0 if it is none.
+    """
+    if overfit_batches and limits["validate"] == 0:
+        rank_zero_warn(f"`overfit_batches={overfit_batches}` also sets validation; `limit_val_batches=0` is ignored.")
+    overfit = batches("overfit_batches", overfit_batches)
+    checked = {stage: batches(LIMIT_NAMES[stage], limit) for stage, limit in limits.items()}
+    if fast_dev_run:
+        few = ("test", "predict") if overfit else _STAGES
+        checked.update(dict.fromkeys(few, fast_dev_run))
+        num_sanity_val_steps = 0
+    return DataFlags(
+        limits=checked,
+        overfit_batches=overfit,
+        num_sanity_val_steps=2
+        if num_sanity_val_steps is None
+        else whole_number("num_sanity_val_steps", num_sanity_val_steps, -1),
+        reload_dataloaders_every_n_epochs=whole_number("reload_dataloaders_every_n_epochs", reload_every, 0),
+    )

@@ -64,6 +64,7 @@ class Accumulator:
         "reduction",
         "settings",
         "total",
+        "unseen",
         "weight",
     )
 
@@ -85,12 +86,13 @@ class Accumulator:
         self.last: Tensor | float | None = None  #: the newest value
         self.fresh = False  #: logged since it was last written to the loggers
         self.in_epoch = False  #: logged since the epoch began
+        self.unseen = False  #: logged since callbacks and users last read it
         self.total: Tensor | float | None = None  #: weighted sum, sum, minimum or maximum; None before the first value
         self.weight: float = 0.0  #: sum of the weights of a mean
 
     def add(self, value: Any, weight: float) -> None:
         """Take in one value: a number, or a tensor with one element."""
-        self.fresh = self.in_epoch = True
+        self.fresh = self.in_epoch = self.unseen = True
         if self.metric is not None:
             if self.on_step:
                 last = getattr(value, "_forward_cache", None)  # torchmetrics: the value of the last batch alone
@@ -180,11 +182,8 @@ def to_number(value: Tensor | float) -> float:
 class Metrics:
     """All that was logged in one run. ``hook`` names the hook that runs now; the plan and the loops set it."""
 
-    def __init__(
-        self, module: LightningModule, progress: Progress, loggers: list[Logger], has_progress_bar: bool, ignore: bool
-    ) -> None:
+    def __init__(self, module: LightningModule, progress: Progress, loggers: list[Logger], ignore: bool) -> None:
         self.module, self.progress, self.loggers = module, progress, loggers
-        self.has_progress_bar = has_progress_bar
         self.ignore = ignore  #: barebones: nothing is logged
         self.hook: str | None = None
         self.stage = "train"  #: or "validate", "test", "sanity_check", "predict"
@@ -359,12 +358,17 @@ class Metrics:
 
     def collect(self) -> None:
         """Bring the dictionaries that callbacks, users and the bar read up to date with what was logged so far."""
-        for entry in self._entries.values():
-            if self._epoch_has_ended:
+        for (_, _, dataloader_idx), entry in self._entries.items():
+            if not entry.unseen:
+                continue
+            loader_is_over = None not in (dataloader_idx, self.dataloader_idx) and dataloader_idx != self.dataloader_idx
+            if self._epoch_has_ended or loader_is_over:
                 if entry.on_epoch and entry.has_epoch_value:
                     self._put(entry, entry.epoch_value(), "_epoch")
-            elif entry.on_step and entry.in_epoch and entry.last is not None:
+                entry.unseen = False
+            elif entry.on_step and entry.last is not None:
                 self._put(entry, entry.last, "_step")
+                entry.unseen = entry.on_epoch and self.stage != "train"
 
     def _put(self, entry: Accumulator, value: Tensor | float, fork: str) -> None:
         tensor = _as_tensor(value)
@@ -413,6 +417,8 @@ class Metrics:
         """All batches are done: from now on the values of the epoch are read."""
         self.collect()
         self._epoch_has_ended = True
+        for entry in self._entries.values():
+            entry.unseen = entry.in_epoch
 
     def finish_epoch(self) -> None:
         """Send the epoch's values to the loggers and begin anew."""
@@ -431,6 +437,7 @@ class Metrics:
 
     def begin_evaluation(self, stage: str) -> tuple[Any, ...]:
         """From here on, values belong to ``stage``; returns what :meth:`finish_evaluation` needs to go back."""
+        self.collect()
         outer = (self.stage, self.hook, self._entries, self.dataloader_idx, self._epoch_has_ended)
         self._eval = {}
         self.stage, self._entries, self._epoch_has_ended = stage, self._eval, False
@@ -474,15 +481,17 @@ class Metrics:
         """The evaluation is over: values belong to what was before it."""
         for entry in self._eval.values():
             entry.reset()
-        if self.stage == "sanity_check":  # it leaves no trace
-            for values in (self.callback, self.logged, self.progress_bar):
-                values.clear()
         self._eval = {}
         self.stage, self.hook, self._entries, self.dataloader_idx, self._epoch_has_ended = outer
 
+    def forget(self) -> None:
+        """The sanity check is over and leaves no trace."""
+        for values in (self.callback, self.logged, self.progress_bar):
+            values.clear()
+
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def _write(self, values: dict[str, Tensor | float], step: int, epoch: int | None) -> None:
+    def _write(self, values: Mapping[str, Tensor | float], step: int, epoch: int | None) -> None:
         if not values or not self.loggers:
             return
         numbers: dict[str, float] = {name: to_number(value) for name, value in values.items()}
@@ -501,6 +510,7 @@ class Metrics:
 
     def to_host(self) -> None:
         """Move what was logged to the CPU, at the end of a run."""
+        self.collect()
         for values in (self.callback, self.logged):
             for name, value in values.items():
                 values[name] = value.cpu()

@@ -19,6 +19,7 @@ from fulmen.core.optimizer import LightningOptimizer, Schedulers, configured_opt
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
 from fulmen.trainer import checkpoint as checkpoints
+from fulmen.trainer.explain import headline
 from fulmen.trainer.flags import ordered
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
 from fulmen.trainer.validation import check_run
@@ -101,6 +102,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     strategy.setup_module(module)
     if verb == "fit":
         _set_up_optimizers(trainer)
+        if trainer.progress_bar_callback is not None:
+            trainer.print(headline(trainer))
         trainer.replan().on_fit_start()
     _log_hyperparameters(trainer)
     if checkpoint is not None and verb == "fit":
@@ -245,6 +248,7 @@ def _sanity_check(trainer: Trainer) -> None:
         call.on_sanity_check_start()
         evaluate_loop(trainer, "sanity_check")
         call.on_sanity_check_end()
+        trainer.metrics.forget()
 
 
 @contextmanager

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
-
-import torch
 
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.timer import Timer
@@ -25,7 +24,7 @@ from fulmen.plugins.precision.precision import Precision, WithoutInitialisation
 from fulmen.trainer import checkpoint as checkpoints
 from fulmen.trainer import flags
 from fulmen.trainer.barebones import refuse_with_barebones
-from fulmen.trainer.compiling import compiled_steps, uncompiled
+from fulmen.trainer.compiling import checked_options, compiled_steps, uncompiled
 from fulmen.trainer.data import Data
 from fulmen.trainer.environment import arguments_from_environment
 from fulmen.trainer.explain import evaluation_table, explanation
@@ -34,14 +33,13 @@ from fulmen.trainer.session import Signals, session
 from fulmen.trainer.states import RunningStage, TrainerState
 from fulmen.trainer.validation import check_model
 from fulmen.trainer.windows import Windows
-from fulmen.utilities.enums import GradClipAlgorithmType
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.interval import parse_duration
 from fulmen.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
     from fulmen.accelerators.accelerator import Accelerator
-    from fulmen.core.optimizer import LightningOptimizer, LRSchedulerConfig, Schedulers
+    from fulmen.core.optimizer import Schedulers
     from fulmen.loggers.logger import Logger
     from fulmen.profilers.profiler import Profiler
     from fulmen.strategies.strategy import Strategy
@@ -100,6 +98,10 @@ class Trainer(Windows):
         compile: True, or a dict of arguments of ``torch.compile``: compile the steps of the module. None: not.
     """
 
+    # what the last run left
+    has_begun: bool = False  #: a run is under way
+    _trained: weakref.ref[LightningModule] | None = None
+
     @arguments_from_environment
     def __init__(
         self,
@@ -156,51 +158,36 @@ class Trainer(Windows):
         self.state = TrainerState()
 
         # where it runs
-        flags.whole_number("num_nodes", num_nodes, 1)
-        if num_nodes > 1:
-            raise MisconfigurationException(
-                f"`num_nodes={num_nodes}`: more than one is not there yet. Write `num_nodes=1`."
-            )
+        flags.one_node(num_nodes)
         self._plugins = flags.plugin_list(plugins)
         kind = flags.accelerator(accelerator)
         self._device_index = flags.device_index(devices, kind)
         numbers = flags.precision(precision, self._plugins, kind.name)
         self.strategy = flags.strategy(strategy, kind, self._device_index, numbers, self._plugins)
         self.use_distributed_sampler = flags.truth("use_distributed_sampler", use_distributed_sampler, True)
-        if flags.truth("sync_batchnorm", sync_batchnorm, False):
-            rank_zero_warn("`sync_batchnorm=True` does nothing with one process.")
+        flags.warn_of_ignored(sync_batchnorm, model_registry)
 
         # how much
-        self.fast_dev_run: bool | int = _fast_dev_run(fast_dev_run)
-        if self.fast_dev_run:
-            few = int(self.fast_dev_run)
-            max_epochs, max_steps, min_epochs, min_steps, num_sanity_val_steps = 1, few, None, None, 0
+        self.fast_dev_run: bool | int = flags.fast_dev_run(fast_dev_run)
+        few = int(self.fast_dev_run)
+        if few:
+            max_epochs, max_steps, min_epochs, min_steps = 1, few, None, None
             val_check_interval, check_val_every_n_epoch = 1.0, 1
-            if not overfit_batches:
-                limit_train_batches = limit_val_batches = few
-            limit_test_batches = limit_predict_batches = few
         given_callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
         timer = Timer(duration=parse_duration(max_time), interval="step") if max_time is not None else None
         has_timer = timer is not None or any(isinstance(callback, Timer) for callback in given_callbacks)
         self._limits, self._unlimited = flags.limits(max_epochs, min_epochs, max_steps, min_steps, has_timer)
-        if overfit_batches and limit_val_batches == 0:
-            rank_zero_warn(
-                f"`overfit_batches={overfit_batches}` also sets validation; `limit_val_batches=0` is ignored."
-            )
-        self._data_flags = flags.DataFlags(
-            limits={
-                "train": flags.batches("limit_train_batches", limit_train_batches),
-                "validate": flags.batches("limit_val_batches", limit_val_batches),
-                "test": flags.batches("limit_test_batches", limit_test_batches),
-                "predict": flags.batches("limit_predict_batches", limit_predict_batches),
-            },
-            overfit_batches=flags.batches("overfit_batches", overfit_batches),
-            num_sanity_val_steps=2
-            if num_sanity_val_steps is None
-            else flags.whole_number("num_sanity_val_steps", num_sanity_val_steps, -1),
-            reload_dataloaders_every_n_epochs=flags.whole_number(
-                "reload_dataloaders_every_n_epochs", reload_dataloaders_every_n_epochs, 0
+        self._data_flags = flags.data_flags(
+            dict(
+                train=limit_train_batches,
+                validate=limit_val_batches,
+                test=limit_test_batches,
+                predict=limit_predict_batches,
             ),
+            overfit_batches,
+            num_sanity_val_steps,
+            reload_dataloaders_every_n_epochs,
+            few,
         )
         if check_val_every_n_epoch is not None:
             flags.whole_number("check_val_every_n_epoch", check_val_every_n_epoch, 1)
@@ -211,21 +198,17 @@ class Trainer(Windows):
         self._log_every = (
             50 if log_every_n_steps is None else flags.whole_number("log_every_n_steps", log_every_n_steps, 0)
         )
-        self.gradient_clip_val, self.gradient_clip_algorithm = _clipping(gradient_clip_val, gradient_clip_algorithm)
+        self.gradient_clip_val, self.gradient_clip_algorithm = flags.clipping(
+            gradient_clip_val, gradient_clip_algorithm
+        )
 
         # how
         self.inference_mode = flags.truth("inference_mode", inference_mode, True)
         self.detect_anomaly = flags.truth("detect_anomaly", detect_anomaly, False)
         self.enable_autolog_hparams = flags.truth("enable_autolog_hparams", enable_autolog_hparams, True)
-        if compile is not None and not isinstance(compile, (bool, dict)):
-            raise MisconfigurationException(
-                f"`compile={compile!r}`: must be True, False or a dict of torch.compile's arguments."
-            )
-        self._compile = compile
-        _set_determinism(deterministic, benchmark)
+        self._compile = checked_options(compile)
+        flags.set_determinism(deterministic, benchmark)
         self.profiler = flags.profiler(profiler)
-        if model_registry is not None:
-            rank_zero_warn(f"`model_registry={model_registry!r}` is ignored: Fulmen has no model registry.")
 
         # who listens
         self._loggers = flags.loggers(logger, self.default_root_dir)
@@ -239,19 +222,9 @@ class Trainer(Windows):
             summary=flags.truth("enable_model_summary", enable_model_summary, True),
             given={"enable_checkpointing": enable_checkpointing, "enable_progress_bar": enable_progress_bar},
         )
-        self.has_begun = False
         self._forget_run()
-        self.optimizers: list[Any] = []
-        self.wrapped_optimizers: list[LightningOptimizer] = []
-        self.lr_scheduler_configs: list[LRSchedulerConfig] = []
-        self._module: LightningModule | None = None
-        self._trained: int | None = None
-        self._ckpt_path: Any = None
-        self.loaded_ckpt_path: Any = None
-        self.datamodule: LightningDataModule | None = None
         self.progress = self._new_progress()
-        self.data: Data = None  # type: ignore[assignment]  # made when a run begins
-        self.metrics = Metrics(LightningModule(), self.progress, [], False, True)
+        self.metrics = Metrics(LightningModule(), self.progress, [], ignore=True)
 
     # -- verbs --------------------------------------------------------------------------------------------------------
 
@@ -371,9 +344,9 @@ class Trainer(Windows):
         self.datamodule = datamodule if datamodule is not None else self.datamodule
         self._given_loaders = loaders
         if verb == "fit":
-            if self._trained != id(module):  # another model starts at zero; the same one goes on
+            if self._trained is None or self._trained() is not module:  # another model starts at zero; the same goes on
                 self.progress = self._new_progress()
-                self._trained = id(module)
+                self._trained = weakref.ref(module)
             self.progress.should_stop = False
             self.progress.forget_unfinished_epoch()
             if self._unlimited and self.progress.limits.max_epochs == 1000:
@@ -398,8 +371,7 @@ class Trainer(Windows):
         self.has_begun = True
         module = self.lightning_module
         convert = written(self.precision_plugin, "convert_input", Precision)
-        bar = self.progress_bar_callback is not None
-        self.metrics = Metrics(module, self.progress, self._loggers, bar, self.barebones)
+        self.metrics = Metrics(module, self.progress, self._loggers, ignore=self.barebones)
         self.data = Data(
             module,
             self.datamodule,
@@ -417,7 +389,7 @@ class Trainer(Windows):
         self._plan: Plan | None = None
         self._undo: list[Callable[[], None]] = []
         self._signals = Signals()
-        self.schedulers: Schedulers | None = None
+        self.schedulers: Schedulers = None  # type: ignore[assignment]  # while nothing is trained
         self.predictions: list[Any] | None = None
         self._compiled = False
 
@@ -431,7 +403,7 @@ class Trainer(Windows):
             action()
         self._undo = []
         self._plan = None
-        self.schedulers = None
+        self.schedulers = None  # type: ignore[assignment]
         self.has_begun = False
 
     @property
@@ -444,6 +416,10 @@ class Trainer(Windows):
 
     def replan(self) -> Plan:
         """Find out anew who listens."""
+        if self._module is None:
+            raise RuntimeError(
+                "there is no plan yet: it belongs to a module. Call `trainer.fit(model)` or another verb first."
+            )
         plan = Plan(self, self._callbacks)
         if self.has_begun:
             self._plan = plan
@@ -511,7 +487,7 @@ class Trainer(Windows):
 
         def drain() -> None:
             for name, value, options in logs:
-                self.metrics.log(name, value, *options)
+                self.metrics.log(name, value, **options)
             logs.clear()
 
         return drain
@@ -583,42 +559,3 @@ def _evaluated(trainer: Trainer, stage: str) -> list[dict[str, float]]:
     if trainer._verbose and results and trainer.is_global_zero:
         trainer.print(evaluation_table(stage, results))
     return results
-
-
-def _fast_dev_run(value: Any) -> bool | int:
-    if isinstance(value, bool):
-        return value
-    number = flags.whole_number("fast_dev_run", value, 0)
-    return number if number > 1 else bool(number)
-
-
-def _clipping(value: Any, algorithm: Any) -> tuple[int | float | None, GradClipAlgorithmType | None]:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise TypeError(f"`gradient_clip_val={value!r}`: must be a number or None.")
-    if value is not None and not value >= 0:
-        raise MisconfigurationException(
-            f"`gradient_clip_val={value!r}`: must not be negative; 0 or None switches it off."
-        )
-    kind = GradClipAlgorithmType.from_str(algorithm) if isinstance(algorithm, str) else None
-    if algorithm is not None and kind is None:
-        raise MisconfigurationException(f"`gradient_clip_algorithm={algorithm!r}`: must be 'norm' or 'value'.")
-    return value, kind  # type: ignore[return-value]
-
-
-def _set_determinism(deterministic: Any, benchmark: Any) -> None:
-    if deterministic not in (None, True, False, "warn"):
-        raise MisconfigurationException(f"`deterministic={deterministic!r}`: must be True, False, 'warn' or None.")
-    if deterministic is not None:
-        torch.use_deterministic_algorithms(bool(deterministic), warn_only=deterministic == "warn")
-    if deterministic:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what torch's own error asks for
-        if benchmark is None:
-            benchmark = False
-        elif benchmark:
-            rank_zero_warn(
-                "`deterministic` and `benchmark=True` contradict each other: benchmarking may choose differently."
-            )
-    if benchmark is not None:
-        if not isinstance(benchmark, bool):
-            raise MisconfigurationException(f"`benchmark={benchmark!r}`: must be True, False or None.")
-        torch.backends.cudnn.benchmark = benchmark

@@ -56,7 +56,7 @@ def check_model(model: Any, verb: str) -> LightningModule:
             f"`trainer.{verb}` got the class {model.__name__} instead of an instance. Write `{model.__name__}(...)`."
         )
     kind = type(model)
-    origin = next((base.__module__ for base in kind.__mro__ if base.__name__ == "LightningModule"), None)
+    origin = next((parent.__module__ for parent in kind.__mro__ if parent.__name__ == "LightningModule"), None)
     if origin is not None:
         raise TypeError(
             f"`trainer.{verb}` got a {kind.__name__} that derives from `{origin}.LightningModule`, another package's class. "

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fulmen.accelerators.accelerator import Accelerator
     from fulmen.callbacks.callback import Callback
     from fulmen.core.datamodule import LightningDataModule
+    from fulmen.core.optimizer import LightningOptimizer, LRSchedulerConfig
     from fulmen.loggers.logger import Logger
     from fulmen.loops.progress import Limits, Progress
     from fulmen.plugins.precision.precision import Precision
@@ -41,22 +42,23 @@ class Windows:
     strategy: Strategy
     progress: Progress
     metrics: Metrics
-    data: Data | None
+    data: Data = None  # type: ignore[assignment]  # before the first run
     state: TrainerState
     profiler: Profiler
-    optimizers: list[Any]
-    wrapped_optimizers: list[Any]
-    datamodule: LightningDataModule | None
+    optimizers: list[Any] = []
+    wrapped_optimizers: list[LightningOptimizer] = []
+    lr_scheduler_configs: list[LRSchedulerConfig] = []
+    datamodule: LightningDataModule | None = None
     default_root_dir: str
-    loaded_ckpt_path: Any
-    _module: LightningModule | None
+    loaded_ckpt_path: Any = None
+    _module: LightningModule | None = None
     _callbacks: list[Callback]
     _loggers: list[Logger]
     _limits: Limits
     _log_every: int
     _data_flags: flags.DataFlags
     _given_loaders: dict[str, Any]
-    _ckpt_path: Any
+    _ckpt_path: Any = None
     _signals: Signals
     _device_index: int
 

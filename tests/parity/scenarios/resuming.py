@@ -133,7 +133,7 @@ def save_by_hand(run: Run) -> None:
     run.trainer.save_checkpoint(run.folder / "weights.ckpt", weights_only=True)
     for name in run.files():
         checkpoint = torch.load(run.folder / name, weights_only=False)
-        known = [key for key in sorted(checkpoint) if key not in ("pytorch-lightning_version", "hparams_name")]
+        known = [key for key in sorted(checkpoint) if not key.endswith("_version")]
         run.lines.append(f"{name} {known} epoch {checkpoint['epoch']} step {checkpoint['global_step']}")
 
 

@@ -87,8 +87,9 @@ class ProgressBar(Callback):
         trainer = self.trainer
         batches = trainer.num_training_batches
         if trainer.max_epochs == -1 and trainer.max_steps > 0:
+            accumulate, done = trainer.accumulate_grad_batches, trainer.progress.batches_done
             remaining_steps = max(trainer.max_steps - trainer.global_step, 0)
-            return min(batches, remaining_steps * trainer.accumulate_grad_batches)
+            return min(batches, done - done % accumulate + remaining_steps * accumulate)
         return batches
 
     @property

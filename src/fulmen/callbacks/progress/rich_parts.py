@@ -214,7 +214,8 @@ class CustomProgress(Progress):
 class StreamAbove:
     """Stands in for ``sys.stdout`` or ``sys.stderr`` while a bar is on the screen: whole lines are printed above it.
 
-    In a forked process, and after :meth:`restore`, everything goes straight to the stream.
+    In a forked process (a worker of a loader) lines are written in the place of the bar, and after :meth:`restore`
+    everything goes straight to the stream.
     """
 
     def __init__(self, name: str, console: Console) -> None:
@@ -258,8 +259,12 @@ class StreamAbove:
 
     def write(self, text: str) -> int:
         console = self._console
-        if console is None or os.getpid() != self._process:
+        if console is None:
             return self._stream.write(text)
+        if os.getpid() != self._process:
+            clear = "" if self._rest else "\r\x1b[2K"  # the bar is drawn again below what is written over it
+            self._rest = (self._rest + text).rpartition("\n")[2]
+            return self._stream.write(clear + text)
         whole, newline, self._rest = (self._rest + text).rpartition("\n")
         if newline:
             lines = [self._decoder.decode_line(line) for line in whole.split("\n")]

@@ -173,9 +173,13 @@ class TimedProgress(ProgressBar):
 
     def _begin_epoch(self, trainer: Trainer) -> Line:
         total = self.total_train_batches
-        self._train_batches = 0
+        self._train_batches = trainer.progress.batches_done  # not 0 in an epoch that is resumed
         self._train = Line(
-            "train", self.epoch_description(trainer), int(total) if isfinite(total) else None, monotonic()
+            "train",
+            self.epoch_description(trainer),
+            int(total) if isfinite(total) else None,
+            started=monotonic(),
+            completed=self._train_batches,
         )
         return self._train
 

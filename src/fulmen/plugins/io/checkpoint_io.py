@@ -1,2 +1,46 @@
-class CheckpointIO:
-    pass
+"""How a checkpoint gets into a file and back."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from typing import Any
+
+
+class CheckpointIO(ABC):
+    """Write one of these to store checkpoints in a place or format of your own.
+
+    Give it to the trainer: ``Trainer(plugins=[MyCheckpointIO()])``. Only the process of global rank 0
+    calls it, unless a strategy writes a part of the checkpoint on each rank.
+    """
+
+    @abstractmethod
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        """Write ``checkpoint`` to ``path``. When this returns, or fails, what was at ``path`` is whole.
+
+        Args:
+            checkpoint: the whole state of a run: tensors and simple values.
+            path: a local path or an fsspec URL; its folders are made.
+            storage_options: what ``trainer.save_checkpoint(..., storage_options=...)`` was given. None: nothing.
+        """
+
+    @abstractmethod
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read what :meth:`save_checkpoint` wrote.
+
+        Args:
+            path: a local path or an fsspec URL.
+            map_location: where to put tensors, as in ``torch.load``.
+            weights_only: whether to refuse files that hold more than tensors and simple values. None: yes.
+        """
+
+    @abstractmethod
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Remove the checkpoint at ``path``, be it a file or a folder. Nothing happens if there is none."""
+
+    def teardown(self) -> None:
+        """Called when a run ends, for those who have something to finish."""

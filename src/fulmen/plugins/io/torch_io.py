@@ -1,17 +1,286 @@
+"""Checkpoints as files of ``torch.save``, written so that a file is either whole or not there."""
+
+from __future__ import annotations
+
+import io
 import os
+import pickle
+import shutil
+import urllib.error
+import urllib.request
+import uuid
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
 
 import torch
 
 from fulmen.plugins.io.checkpoint_io import CheckpointIO
 
+#: what a file of ``torch.save`` begins with: a zip archive
+_ZIP_START = b"PK\x03\x04"
+
 
 class TorchCheckpointIO(CheckpointIO):
-    def save_checkpoint(self, c, p, storage_options=None):
-        os.makedirs(os.path.dirname(p) or ".", exist_ok=True)
-        torch.save(c, p)
+    """Stores a checkpoint in one file with ``torch.save``, on a local disk or behind any fsspec URL.
 
-    def load_checkpoint(self, p, weights_only=None):
-        return torch.load(p, weights_only=True)
+    A local file is written beside its target, flushed to the disk and then renamed, so that neither a crash nor a full
+    disk can damage the checkpoint that was there before.
+    """
 
-    def remove_checkpoint(self, p):
-        os.remove(p)
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        """Write ``checkpoint`` to ``path``.
+
+        Raises:
+            TypeError: ``storage_options`` were given; there are none here.
+            OSError: the file could not be written; what was at ``path`` is as it was.
+        """
+        if storage_options is not None:
+            raise TypeError(
+                f"`save_checkpoint(..., storage_options={storage_options!r})`: TorchCheckpointIO has no options. Leave"
+                " them out, or write a CheckpointIO that knows them: `Trainer(plugins=[MyCheckpointIO()])`."
+            )
+        write_whole(path, lambda file: _save(checkpoint, file))
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any | None = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read the checkpoint at ``path``; its tensors are on the CPU unless ``map_location`` says otherwise.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            RuntimeError: the file is damaged, or is no checkpoint.
+            pickle.UnpicklingError: the file holds objects of classes beyond tensors and simple values.
+        """
+        return read_checkpoint(path, map_location, weights_only)
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        local = local_path(path)
+        if local is None:
+            filesystem, remote = _filesystem(path)
+            if filesystem.exists(remote):
+                filesystem.rm(remote, recursive=True)
+        elif local.is_dir() and not local.is_symlink():
+            shutil.rmtree(local)
+        else:
+            local.unlink(missing_ok=True)
+
+
+def local_path(path: str | os.PathLike[str]) -> Path | None:
+    """``path`` on this machine's disks, also if given as ``file://...``; None if it is a URL of another kind."""
+    text = os.fspath(path)
+    if text.startswith(("file://", "local://")):
+        return Path(text.partition("://")[2])
+    return None if "://" in text else Path(text)
+
+
+def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> None:
+    """Make the file at ``path`` hold what ``write(file)`` writes, all of it or, after an error, what it held before.
+
+    Folders are made. When this returns, a local file is on the disk, not only in memory.
+
+    Raises:
+        OSError: of the class that the system gave (``PermissionError``, say), naming ``path`` and the reason.
+    """
+    local = local_path(path)
+    if local is None:
+        _write_remote(path, write)
+        return
+    try:
+        _write_local(local, write)
+    except (OSError, RuntimeError) as error:
+        cause = (
+            error.__context__ if isinstance(error, RuntimeError) else error
+        )  # torch's writer hides the system's error
+        if not isinstance(cause, OSError):
+            raise
+        reason = cause.strerror or str(cause)
+        raise OSError(cause.errno, f"The file could not be written ({reason})", str(local)) from error
+
+
+def read_checkpoint(
+    source: str | os.PathLike[str] | IO[bytes], map_location: Any | None = None, weights_only: bool | None = None
+) -> dict[str, Any]:
+    """Read a file of ``torch.save``.
+
+    Args:
+        source: a local path, an fsspec or ``http(s)`` URL, or an open file.
+        map_location: where to put tensors, as in ``torch.load``; None: where they were.
+        weights_only: None or True: nothing that the file names is imported or called. False: any Python object is
+            unpickled, which may run any code; only for files that you trust.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RuntimeError: the file is damaged, or is no checkpoint.
+        pickle.UnpicklingError: the file holds objects of classes beyond tensors and simple values.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return _load(source, "The open file", map_location, weights_only)
+    local = local_path(source)
+    if local is None:
+        with open_remote(source) as file:
+            return _load(file, str(source), map_location, weights_only)
+    if local.is_dir():
+        raise IsADirectoryError(
+            f"{local} is a folder, not a file. If a sharding strategy wrote it, give it to the trainer"
+            " (`trainer.fit(model, ckpt_path=...)`), or consolidate it into one file first."
+        )
+    try:
+        file = local.open("rb")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(_missing(local)) from error
+    with file:
+        return _load(file, str(local), map_location, weights_only)
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _write_local(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name[:60]}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with beside.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming last through a power failure, where the system can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems cannot; the file itself is safe
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_remote(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> None:
+    filesystem, remote = _filesystem(path)
+    folder, _, name = remote.rpartition("/")
+    filesystem.makedirs(folder, exist_ok=True)
+    # closing a remote file publishes it even after an error, so what may be half is written under another name
+    beside = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        with filesystem.open(beside, "wb") as file:
+            write(file)
+        try:
+            filesystem.mv(beside, remote)
+        except NotImplementedError:
+            with filesystem.open(remote, "wb") as file:
+                write(file)
+    finally:
+        with suppress(Exception):  # it is gone already if all went well
+            filesystem.rm(beside)
+
+
+def _save(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save(checkpoint, file)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        culprits = [key for key, value in checkpoint.items() if not _can_be_saved(value)]
+        if culprits:
+            error.add_note(
+                f"The checkpoint's entries {', '.join(map(repr, culprits))} cannot be pickled. Store tensors and simple"
+                " values in `on_save_checkpoint` and `state_dict`."
+            )
+        raise
+
+
+def _can_be_saved(value: Any) -> bool:
+    try:
+        torch.save(value, io.BytesIO())
+    except Exception:
+        return False
+    return True
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _load(file: IO[bytes], name: str, map_location: Any, weights_only: bool | None) -> Any:
+    try:
+        return torch.load(file, map_location=map_location, weights_only=weights_only is not False)
+    except Exception as error:  # what a damaged file makes of the reader can be anything
+        damage = _damage(file)
+        if damage is not None:
+            raise RuntimeError(f"{name} cannot be read: {damage}.") from error
+        if "PytorchStreamReader" in str(error):
+            raise RuntimeError(f"{name} cannot be read, it is damaged: {error}") from error
+        if weights_only is False or not isinstance(error, pickle.UnpicklingError):
+            raise
+        foreign = _foreign_names(file)
+        what = f" ({', '.join(foreign)})" if foreign else ""
+        classes = ", ".join(foreign) or "TheClass"
+        raise pickle.UnpicklingError(
+            f"{name} holds more than tensors and simple values{what}. To read it, what it names would have to be"
+            " imported and called, which may run any code. If you trust who wrote it, pass `weights_only=False`, or"
+            f" allow these alone: `torch.serialization.add_safe_globals([{classes}])`."
+        ) from error
+
+
+def _damage(file: IO[bytes]) -> str | None:
+    """What is wrong with a file that could not be loaded; None if it looks like a whole file of ``torch.save``."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    start = file.read(len(_ZIP_START))
+    if size == 0:
+        return "it is empty"
+    if start == _ZIP_START:
+        return None if zipfile.is_zipfile(file) else f"it is truncated, only its first {size:,} bytes are there"
+    # files of torch before 1.6, and of `pickle.dump`
+    return None if start.startswith(b"\x80") else f"it is no file of `torch.save`, it begins with {start!r}"
+
+
+def _foreign_names(file: IO[bytes]) -> list[str]:
+    """The classes and functions that a file names and that the strict reader refuses. Nothing is imported for this."""
+    scan = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)  # from torch 2.6 on
+    if scan is None:
+        return []
+    try:
+        file.seek(0)
+        return sorted(scan(file))
+    except Exception:  # not every file can be scanned; the names are a courtesy
+        return []
+
+
+def open_remote(path: str | os.PathLike[str]) -> IO[bytes]:
+    url = os.fspath(path)
+    try:
+        if url.startswith(("http://", "https://")):
+            with urllib.request.urlopen(url) as response:
+                return io.BytesIO(response.read())
+        filesystem, remote = _filesystem(url)
+        with filesystem.open(remote, "rb") as file:
+            return io.BytesIO(file.read())
+    except (FileNotFoundError, urllib.error.HTTPError) as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code != 404:
+            raise
+        raise FileNotFoundError(f"There is no checkpoint {url}.") from error
+
+
+def _filesystem(path: str | os.PathLike[str]) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    return url_to_fs(os.fspath(path))
+
+
+def _missing(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"There is no checkpoint {path}: the folder {path.parent} does not exist."
+    others = sorted(other.name for other in path.parent.glob("*.ckpt"))
+    there = f" In its folder there are {', '.join(others[:5])}{' ...' if len(others) > 5 else ''}." if others else ""
+    return f"There is no checkpoint {path}.{there}"

@@ -1,0 +1,146 @@
+"""Timer: measures, and stops in time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from fulmen import Trainer
+from fulmen.callbacks import timer as timer_module
+from fulmen.callbacks.model_checkpoint import ModelCheckpoint
+from fulmen.callbacks.timer import Interval, Timer
+from fulmen.demos.boring_classes import BoringModel
+from fulmen.utilities.exceptions import MisconfigurationException
+
+
+class Clock:
+    """A monotonic clock that moves on by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(timer_module, "time", clock)
+    return clock
+
+
+class Slow(BoringModel):
+    """Takes ten seconds per batch, and one per validation or test batch."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.clock.seconds += 10
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.clock.seconds += 1
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.clock.seconds += 1
+
+
+def _trainer(*callbacks: Any, **arguments: Any) -> Trainer:
+    options: dict[str, Any] = {
+        "accelerator": "cpu",
+        "max_epochs": 3,
+        "limit_train_batches": 4,
+        "limit_val_batches": 2,
+        "limit_test_batches": 3,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        **arguments,
+    }
+    return Trainer(callbacks=list(callbacks), **options)
+
+
+def test_time_of_each_stage_is_measured(clock):
+    timer = Timer()
+    trainer = _trainer(timer, enable_checkpointing=False)
+    model = Slow(clock)
+    trainer.fit(model)
+    trainer.test(model, verbose=False)
+
+    assert timer.time_elapsed() == timer.time_elapsed("train") == 3 * (4 * 10 + 2)
+    assert timer.time_elapsed("validate") == 2  # of the last one
+    assert timer.time_elapsed("test") == 3
+    assert timer.time_remaining() is None
+    assert (timer.start_time(), timer.end_time()) == (100.0, 226.0)
+
+
+def test_time_that_was_not_yet_measured_is_zero():
+    timer = Timer("1h")
+
+    assert (timer.time_elapsed(), timer.time_remaining()) == (0.0, 3600.0)
+    assert (timer.start_time(), timer.end_time()) == (None, None)
+
+
+@pytest.mark.parametrize(("duration", "steps"), [("60s", 6), ({"seconds": 45}, 5), ("00:00:01:00", 6)])
+def test_training_stops_after_the_batch_in_which_its_time_is_used_up(clock, duration, steps):
+    trainer = _trainer(Timer(duration), limit_val_batches=0, enable_checkpointing=False)
+    trainer.fit(Slow(clock))
+
+    assert trainer.global_step == steps
+
+
+def test_training_stops_at_the_end_of_the_epoch_when_it_looks_per_epoch(clock):
+    trainer = _trainer(Timer(timedelta(seconds=45), interval="epoch"), limit_val_batches=0, enable_checkpointing=False)
+    trainer.fit(Slow(clock))
+
+    assert trainer.global_step == 8
+
+
+def test_minimum_of_epochs_is_kept(clock):
+    trainer = _trainer(Timer("5s"), min_epochs=2, limit_val_batches=0, enable_checkpointing=False)
+    trainer.fit(Slow(clock))
+
+    assert trainer.current_epoch >= 2
+
+
+def test_resumed_run_has_what_is_left_of_the_time(clock, tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, every_n_train_steps=2)
+    _trainer(Timer("60s"), checkpoint, max_steps=2, limit_val_batches=0).fit(Slow(clock))
+    clock.seconds += 10_000
+    timer = Timer("60s")
+    trainer = _trainer(timer, ModelCheckpoint(tmp_path, every_n_train_steps=2), limit_val_batches=0)
+    trainer.fit(Slow(clock), ckpt_path=checkpoint.best_model_path)
+
+    assert trainer.global_step == 6
+    assert timer.time_elapsed() == 60.0
+
+
+def test_resumed_run_without_time_left_does_not_train(clock, tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, every_n_train_steps=2)
+    _trainer(Timer("60s"), checkpoint, max_steps=2, limit_val_batches=0).fit(Slow(clock))
+    trainer = _trainer(Timer("15s"), ModelCheckpoint(tmp_path, every_n_train_steps=2), limit_val_batches=0)
+    with pytest.warns(UserWarning, match="nothing to train"):
+        trainer.fit(Slow(clock), ckpt_path=checkpoint.best_model_path)
+
+    assert trainer.global_step == 2
+
+
+def test_timer_without_a_duration_asks_nothing_after_a_batch():
+    assert Timer().on_train_batch_end is None
+    assert Timer("1h").on_train_batch_end is not None
+    assert Timer("1h", interval=Interval.epoch).on_train_batch_end is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [({"interval": "batch"}, "interval='batch'"), ({"duration": "soon"}, "soon"), ({"duration": 5}, "5")],
+)
+def test_arguments_that_cannot_be_read_are_named(arguments, named):
+    with pytest.raises(MisconfigurationException, match=named):
+        Timer(**arguments)
