@@ -3,6 +3,7 @@
 # make test-slow  the tests that run for long
 # make check      style, types, the house rules and the fast tests (what to run before every commit)
 # make format     bring the code into shape
+# make lists      write the checked-in lists anew: the public surface, and the tree in the README
 # make clean      remove what make made
 #
 # Everything happens in .venv, made from PYTHON (3.11 or newer). It is installed again only when pyproject.toml or
@@ -18,7 +19,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c co
 # one thread per process: the parallel tests share the cores
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo test test-slow check lint types house fast format surface clean
+.PHONY: demo test test-slow check lint types house fast format lists clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/plain.stamp
@@ -49,9 +50,9 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# write the checked-in list of public names and signatures anew, after a deliberate change of the public surface
-surface: $(VENV)/dev.stamp
+lists: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.house.public_surface
+	$(BIN)/python -m tests.house.readme_tree
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis src/*.egg-info

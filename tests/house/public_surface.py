@@ -1,6 +1,6 @@
 """What Fulmen promises to its users, as text: every public name with its signature.
 
-    python -m tests.house.public_surface       write tests/house/public_surface.txt anew (also: make surface)
+    python -m tests.house.public_surface       write tests/house/public_surface.txt anew (also: make lists)
 
 Public is what a package's ``__all__`` lists. A class is described once, where it is met first, with what it adds to the
 public class that it is derived from.
@@ -87,6 +87,8 @@ def describe_member(cls: type, name: str) -> Iterator[str]:
             yield f"{name}{signature_of(getattr(cls, name))} ({type(member).__name__})"
         case _ if inspect.isfunction(member):
             yield f"{name}{signature_of(member)}"
+        case _ if hasattr(type(member), "__get__") and callable(getattr(cls, name)):  # a descriptor that gives a method
+            yield f"{name}{signature_of(getattr(cls, name))}"
         case _:
             yield f"{name} (attribute)"
 

@@ -11,4 +11,4 @@ def test_public_surface_equals_the_checked_in_list() -> None:
     promised = SURFACE.read_text(encoding="utf-8")
     changes = difflib.unified_diff(promised.splitlines(), surface().splitlines(), "promised", "now", lineterm="")
     difference = "\n".join(changes)
-    assert not difference, f"run `make surface` if this is meant:\n{difference}"
+    assert not difference, f"run `make lists` if this is meant:\n{difference}"

@@ -54,7 +54,9 @@ def fit_loop(trainer: Trainer) -> None:
                 schedulers.step(progress)
                 break
             if not call.optimizes_itself:
-                output = detached_outputs(call.training_step(batch, batch_idx))
+                with precision.train_step_context():
+                    output = call.training_step(batch, batch_idx) if batch is not None else None
+                output = detached_outputs(output)
             elif progress.accumulating:
                 with strategy.no_backward_sync():
                     forward_backward()
@@ -81,4 +83,5 @@ def fit_loop(trainer: Trainer) -> None:
         progress.close_epoch()  # a checkpoint made from here on goes on with the next epoch
         trainer.plan.watch_train_epoch_end()  # checkpoints and early stopping, which watch what the others logged
         progress.finish_epoch()
+    metrics.finish_training()
     trainer.plan.on_train_end()

@@ -395,17 +395,23 @@ class Metrics:
         progress = self.progress
         if (progress.time_to_log or (progress.should_stop and not progress.accumulating)) and self.loggers:
             if progress.log_every_n_steps:
-                self._write_step_values()
+                self._write_step_values(progress.batches_that_stepped, progress.epoch)
 
-    def _write_step_values(self) -> None:
+    def finish_training(self) -> None:
+        """Send the last step's values, if the run ended in a way that could not be foreseen at that step."""
+        progress = self.progress
+        if self.loggers and progress.log_every_n_steps and self._step_last_written < progress.batches_that_stepped - 1:
+            self._write_step_values(progress.batches_that_stepped - 1, max(0, progress.epoch - 1))
+
+    def _write_step_values(self, step: int, epoch: int) -> None:
         values: dict[str, Tensor | float] = {}
         for entry in self._train.values():
             if entry.on_step and entry.logger and entry.fresh and entry.last is not None:
                 forked = "_step" if entry.on_epoch else ""
                 values[entry.name + forked] = entry.last
                 entry.fresh = False
-        self._write(values, self.progress.batches_that_stepped)
-        self._step_last_written = self.progress.batches_that_stepped
+        self._write(values, step, epoch)
+        self._step_last_written = step
 
     def end_of_epoch(self) -> None:
         """All batches are done: from now on the values of the epoch are read."""
@@ -422,7 +428,7 @@ class Metrics:
             for entry in self._train.values()
             if entry.on_epoch and entry.logger and entry.has_epoch_value
         }
-        self._write(values, max(0, self.progress.batches_that_stepped - 1))
+        self._write(values, max(0, self.progress.batches_that_stepped - 1), self.progress.epoch)
         for entry in self._train.values():
             entry.reset()
         self._epoch_has_ended = False
@@ -452,7 +458,7 @@ class Metrics:
             key = (prefix, dataloader_idx)
             count = self._eval_batches.get(key, 0)
             self._eval_batches[key] = count + 1
-            self._write({**values, f"{prefix}_batch": count}, self.progress.batches_that_stepped, epoch=False)
+            self._write({**values, f"{prefix}_batch": count}, self.progress.batches_that_stepped, None)
 
     def write_evaluation(self, num_dataloaders: int) -> list[dict[str, float]]:
         """Send the values of this evaluation to the loggers; returns them, a dict for each loader."""
@@ -468,7 +474,7 @@ class Metrics:
             for index in range(num_dataloaders) if dataloader_idx is None else (dataloader_idx,):
                 results[index][key] = number
         if self.stage != "sanity_check":
-            self._write(values, self.progress.batches_that_stepped)
+            self._write(values, self.progress.batches_that_stepped, self.progress.epoch)
         return results
 
     def finish_evaluation(self, outer: tuple[Any, ...]) -> None:
@@ -485,14 +491,14 @@ class Metrics:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def _write(self, values: Mapping[str, Tensor | float], step: int, epoch: bool = True) -> None:
+    def _write(self, values: Mapping[str, Tensor | float], step: int, epoch: int | None) -> None:
         if not values or not self.loggers:
             return
         numbers: dict[str, float] = {name: to_number(value) for name, value in values.items()}
         if "step" in numbers:  # the user's own x axis
             step = int(numbers.pop("step"))
-        elif epoch:
-            numbers.setdefault("epoch", self.progress.epoch)
+        elif epoch is not None:
+            numbers.setdefault("epoch", epoch)
         if numbers:
             self.send(numbers, step)
 
