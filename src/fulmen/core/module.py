@@ -64,7 +64,9 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
     __jit_unused_properties__ = [
         "automatic_optimization",
         "current_epoch",
+        "device",
         "device_mesh",
+        "dtype",
         "example_input_array",
         "fabric",
         "global_rank",
