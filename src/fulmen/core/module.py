@@ -64,7 +64,9 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
     __jit_unused_properties__ = [
         "automatic_optimization",
         "current_epoch",
+        "device",
         "device_mesh",
+        "dtype",
         "example_input_array",
         "fabric",
         "global_rank",
@@ -293,9 +295,12 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         if torch.compiler.is_compiling():  # noted in the graph, logged after the compiled step has run
             if self._compiled_logs is not None:
                 options = {"prog_bar": prog_bar, "logger": logger, "on_step": on_step, "on_epoch": on_epoch}
-                options |= {"reduce_fx": reduce_fx, "sync_dist": sync_dist, "add_dataloader_idx": add_dataloader_idx}
-                options |= {"batch_size": batch_size, "metric_attribute": metric_attribute}
-                self._compiled_logs.append((name, value.detach() if isinstance(value, Tensor) else value, options))
+                options |= {"reduce_fx": reduce_fx, "sync_dist": sync_dist and not rank_zero_only}
+                options |= {"add_dataloader_idx": add_dataloader_idx, "batch_size": batch_size}
+                options |= {"metric_attribute": metric_attribute}
+                if isinstance(value, Tensor):  # of its own: the step may go on to change the tensor in place
+                    value = value.detach().clone()
+                self._compiled_logs.append((name, value, options))
             return
         trainer = self._trainer
         if trainer is None:

@@ -52,12 +52,17 @@ def compiled_steps(trainer: Trainer, model: Any, compile: bool | dict[str, Any] 
     ]
     for name in compiled:
         attributes[name] = compile_one(getattr(module, name))
-    attributes["_compiled_logs"] = []
+    logging = [child for child in module.modules() if isinstance(child, LightningModule)]
+    logs: list[Any] = []
+    for child in logging:
+        child.__dict__["_compiled_logs"] = logs
     try:
         yield
     finally:
-        for name in (*compiled, "_compiled_logs"):
+        for name in compiled:
             attributes.pop(name, None)
+        for child in logging:
+            child.__dict__.pop("_compiled_logs", None)
 
 
 def _compiler(compile: bool | dict[str, Any] | None) -> Any:

@@ -102,7 +102,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     strategy.setup_module(module)
     if verb == "fit":
         _set_up_optimizers(trainer)
-        if trainer.progress_bar_callback is not None:
+        bar = trainer.progress_bar_callback
+        if bar is not None and bar.is_enabled:
             trainer.print(headline(trainer))
         trainer.replan().on_fit_start()
     _log_hyperparameters(trainer)
