@@ -34,8 +34,8 @@ def nobody(*args: Any, **kwargs: Any) -> None:
 def written(owner: Any, name: str, empty: type) -> Callable[..., Any] | None:
     """The method ``name`` of ``owner`` if somebody wrote it, else None.
 
-    It is judged on the instance, against the empty body in ``empty``: a method patched onto the instance counts, one set
-    to None is switched off, and ``functools.partial`` is looked through.
+    It is judged on the instance, against the empty body in ``empty``: a method patched onto the instance counts, one
+    set to None is switched off, and ``functools.partial`` is looked through.
     """
     method = getattr(owner, name, None)
     if method is None:
@@ -210,8 +210,9 @@ class Plan:
         return self._step("training_step")
 
     def _plan_optimizer_step(self) -> Callable[..., Any]:
-        """For those who step themselves (LBFGS, or a user's ``optimizer_step``): they get forward and backward as a closure,
-        which they must call; what comes before a step is done when they step."""
+        """For those who step themselves (LBFGS, or a user's ``optimizer_step``): they get forward and backward as a
+        closure, which they must call; what comes before a step is done when they step.
+        """
         method, optimizer = self._method("optimizer_step"), self._trainer.wrapped_optimizer
 
         def optimizer_step(

@@ -1,7 +1,7 @@
 """The data of a run: where loaders come from, how many batches they give, in which order, and the way to the device.
 
-A user's loader is never rebuilt. Its stream of indices is watched from outside (:class:`IndexStream`), so that the number
-of samples in each batch and their places in the data set are known instead of guessed.
+A user's loader is never rebuilt. Its stream of indices is watched from outside (:class:`IndexStream`), so that the
+number of samples in each batch and their places in the data set are known instead of guessed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LOADER_HOOKS = {
 
 
 class IndexStream:
-    """A batch sampler that remembers which indices it gave out, until their batch arrives. All else is the sampler's."""
+    """A batch sampler that remembers which indices it gave out until their batch arrives. All else is the sampler's."""
 
     def __init__(self, sampler: Any) -> None:
         self.sampler = sampler
@@ -106,8 +106,8 @@ class Source:
             yield from self.loader
             return
         stream.under_way.clear()
-        # the loader keeps the stream that stands in for its batch sampler when its iterator is made; a loader that makes
-        # it late makes it before the first batch
+        # the loader keeps the stream that stands in for its batch sampler when its iterator is made; a loader that
+        # makes it late makes it before the first batch
         attributes = self.loader.__dict__
         own = attributes["batch_sampler"]
         attributes["batch_sampler"] = stream
@@ -255,9 +255,10 @@ class Data:
         """Who wrote the data hook ``hook``; the datamodule is asked first."""
         for owner in (self.datamodule, self.module):
             method = getattr(owner, hook, None)
-            if owner is not None and method is not None:
-                if getattr(method, "__func__", method) is not getattr(DataHooks, hook, None):
-                    return owner
+            if owner is None or method is None:
+                continue
+            if getattr(method, "__func__", method) is not getattr(DataHooks, hook, None):
+                return owner
         return None
 
     def request(self, stage: str) -> Loaders:
@@ -297,7 +298,8 @@ class Data:
             )
         if stage == "predict" and combined.mode != "sequential":
             raise ValueError(
-                f"`predict` cannot use `CombinedLoader(..., mode={combined.mode!r})`. Use the mode 'sequential', or pass a list."
+                f"`predict` cannot use `CombinedLoader(..., mode={combined.mode!r})`. Use the mode 'sequential', or "
+                "pass a list."
             )
         in_order = self.flags.overfit_batches > 0 and stage in ("train", "validate")
         sources = [Source(leaf, in_order) for leaf in combined.flattened]
@@ -316,8 +318,8 @@ class Data:
         sampler = getattr(source.loader, "sampler", None)
         if in_order and isinstance(sampler, RandomSampler):
             rank_zero_warn(
-                f"`overfit_batches={self.flags.overfit_batches}` takes the same batches every time, so the shuffling of the "
-                f"{stage} loader is switched off."
+                f"`overfit_batches={self.flags.overfit_batches}` takes the same batches every time, so the shuffling "
+                f"of the {stage} loader is switched off."
             )
         elif stage in ("validate", "test", "predict") and isinstance(sampler, RandomSampler):
             rank_zero_warn(

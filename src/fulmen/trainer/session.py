@@ -187,8 +187,9 @@ def _log_hyperparameters(trainer: Trainer) -> None:
         for name, value in owner.hparams_initial.items():
             if name in merged and (type(merged[name]) is not type(value) or not _same(merged[name], value)):
                 raise RuntimeError(
-                    f"the hyperparameter {name!r} is {merged[name]!r} in the datamodule and {value!r} in the module, so it "
-                    "cannot be logged under one name. Rename one, or write `self.save_hyperparameters(logger=False)`."
+                    f"the hyperparameter {name!r} is {merged[name]!r} in the datamodule and {value!r} in the module, "
+                    "so it cannot be logged under one name. Rename one, or write "
+                    "`self.save_hyperparameters(logger=False)`."
                 )
             merged[name] = value
     merged.pop("_class_path", None)
@@ -237,8 +238,8 @@ def _explain_nothing_to_do(trainer: Trainer) -> None:
         return
     rank_zero_warn(
         f"nothing to train: {progress.epoch} epochs and {progress.step} steps are done, and the limits are "
-        f"max_epochs={progress.limits.max_epochs}, max_steps={progress.limits.max_steps}. Set `trainer.max_epochs` to more, "
-        "or make a new Trainer."
+        f"max_epochs={progress.limits.max_epochs}, max_steps={progress.limits.max_steps}. Set `trainer.max_epochs` to "
+        "more, or make a new Trainer."
     )
 
 

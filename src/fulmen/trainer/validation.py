@@ -49,7 +49,8 @@ def check_model(model: Any, verb: str) -> LightningModule:
         return model
     if model is None:
         raise TypeError(
-            f"`trainer.{verb}()` was given no model, and this Trainer has not run one yet. Write `trainer.{verb}(model)`."
+            f"`trainer.{verb}()` was given no model, and this Trainer has not run one yet. Write "
+            f"`trainer.{verb}(model)`."
         )
     if isinstance(model, type):
         raise TypeError(
@@ -59,8 +60,8 @@ def check_model(model: Any, verb: str) -> LightningModule:
     origin = next((parent.__module__ for parent in kind.__mro__ if parent.__name__ == "LightningModule"), None)
     if origin is not None:
         raise TypeError(
-            f"`trainer.{verb}` got a {kind.__name__} that derives from `{origin}.LightningModule`, another package's class. "
-            "Derive it from `fulmen.LightningModule`: `from fulmen import LightningModule`."
+            f"`trainer.{verb}` got a {kind.__name__} that derives from `{origin}.LightningModule`, another package's "
+            "class. Derive it from `fulmen.LightningModule`: `from fulmen import LightningModule`."
         )
     raise TypeError(
         f"`trainer.{verb}` got a {kind.__name__}, which is no LightningModule. Derive it from `fulmen.LightningModule`"
@@ -110,8 +111,8 @@ def _check_fit(trainer: Trainer, module: LightningModule) -> None:
     if _parameter(module.training_step, "optimizer_idx") is not None:
         raise RuntimeError(
             f"`{kind}.training_step` takes `optimizer_idx`, which belongs to version 1. For several optimizers set "
-            "`self.automatic_optimization = False` and use `opt_a, opt_b = self.optimizers()` in `training_step(self, batch, "
-            "batch_idx)`."
+            "`self.automatic_optimization = False` and use `opt_a, opt_b = self.optimizers()` in `training_step(self, "
+            "batch, batch_idx)`."
         )
     has_step = written(module, "validation_step", LightningModule) is not None
     has_data = trainer.defines_loader("validate")
@@ -125,13 +126,14 @@ def _check_fit(trainer: Trainer, module: LightningModule) -> None:
     if not module.automatic_optimization:
         if trainer.gradient_clip_val:
             raise MisconfigurationException(
-                f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` does nothing in manual optimization. Leave it out and "
-                "call `self.clip_gradients(optimizer, gradient_clip_val=...)` before `optimizer.step()`."
+                f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` does nothing in manual optimization. Leave "
+                "it out and call `self.clip_gradients(optimizer, gradient_clip_val=...)` before `optimizer.step()`."
             )
         if trainer.accumulate_grad_batches != 1:
             raise MisconfigurationException(
-                f"`Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches})` does nothing in manual optimization. "
-                "Leave it out and step every so many batches: `if (batch_idx + 1) % n == 0: optimizer.step()`."
+                f"`Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches})` does nothing in manual "
+                "optimization. Leave it out and step every so many batches: `if (batch_idx + 1) % n == 0: "
+                "optimizer.step()`."
             )
 
 
@@ -170,8 +172,8 @@ def check_dataloader_idx(module: LightningModule, stage: str, several: bool) -> 
         place = 3 if method.endswith("_batch_end") else 2
         if several and method != "predict_step" and not takes(function, "dataloader_idx", place):
             raise RuntimeError(
-                f"there are several {name} loaders, but `{type(module).__name__}.{method}` does not take the number of the "
-                "loader. Add the argument `dataloader_idx=0`."
+                f"there are several {name} loaders, but `{type(module).__name__}.{method}` does not take the number of "
+                "the loader. Add the argument `dataloader_idx=0`."
             )
         if not several:
             parameter = _parameter(function, "dataloader_idx")
