@@ -45,6 +45,7 @@ from fulmen.utilities.enums import GradClipAlgorithmType
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.interval import Interval, parse_duration, parse_interval
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.text import shown
 
 _STAGES = ("train", "validate", "test", "predict")
 LIMIT_NAMES = {
@@ -84,14 +85,13 @@ class ValidationInterval:
 def whole_number(name: str, value: Any, least: int) -> int:
     """Check that an argument is a whole number not below ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        advice = ""
+        advice = {"max_epochs": "; -1 means no limit", "max_steps": "; -1 means no limit"}.get(name, "")
+        advice = "; -1 means all" if name == "num_sanity_val_steps" else advice
         if isinstance(value, str) and value.strip().isdecimal():
-            advice = f" Write `{name}={value.strip()}`, without quotes."
+            advice = f". Write `{name}={value.strip()}`, without quotes"
         elif name == "accumulate_grad_batches" and isinstance(value, Mapping):
-            advice = f" For a schedule pass the callback `GradientAccumulationScheduler(scheduling={value!r})`."
-        elif name in ("max_epochs", "max_steps"):
-            advice = " -1 means no limit."
-        raise MisconfigurationException(f"`{name}={value!r}`: must be a whole number from {least}.{advice}")
+            advice = f". For a schedule pass the callback `GradientAccumulationScheduler(scheduling={value!r})`"
+        raise MisconfigurationException(f"`{name}={value!r}`: must be a whole number from {least}{advice}.")
     return value
 
 
@@ -104,15 +104,6 @@ def refuse_class(name: str, value: Any, error: type[Exception] = Misconfiguratio
     if isinstance(value, type):
         kind = value.__name__
         raise error(f"`{name}` got the class {kind} instead of an instance. Write `{kind}(...)`.")
-
-
-def shown(value: Any) -> str:
-    """A value in a message: as Python writes it if that is short and says something, else its type."""
-    text = repr(value)
-    if len(text) > 60 or " at 0x" in text or "\n" in text:
-        kind = type(value).__name__
-        return f"a {kind}" if kind[0] not in "aeiouAEIOU" else f"an {kind}"
-    return text
 
 
 def truth(name: str, value: Any, default: bool) -> bool:
@@ -428,7 +419,7 @@ def callbacks(
         given: the ``enable_*`` arguments as the user wrote them, to tell a contradiction from a default.
     """
     found: list[Callback] = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
-    refuse_no_callbacks("callbacks", found)
+    refuse_no_callbacks("`callbacks` got", found)
     for flag, kind in (("enable_checkpointing", Checkpoint), ("enable_progress_bar", ProgressBar)):
         same = [type(callback).__name__ for callback in found if isinstance(callback, kind)]
         if same and given[flag] is False:
@@ -456,7 +447,10 @@ def refuse_no_callbacks(source: str, found: list[Any]) -> None:
         MisconfigurationException: one of them is a class, or has none.
     """
     for callback in found:
-        refuse_class(source, callback)
+        if isinstance(callback, type):
+            raise MisconfigurationException(
+                f"{source} {shown(callback)} instead of an instance. Write `{callback.__name__}(...)`."
+            )
         if isinstance(callback, Callback) or any(hasattr(callback, hook.name) for hook in HOOKS):
             continue
         if callback is None:
@@ -466,7 +460,7 @@ def refuse_no_callbacks(source: str, found: list[Any]) -> None:
         else:
             advice = "Derive it from `fulmen.Callback` and pass an instance."
         raise MisconfigurationException(
-            f"`{source}` got {shown(callback)}, which is no callback: it has none of the hooks. {advice}"
+            f"{source} {shown(callback)}, which is no callback: it has none of the hooks. {advice}"
         )
 
 

@@ -381,6 +381,7 @@ class Trainer(Windows):
             convert,
             lambda signals=self._signals: signals.terminate,
             self.metrics.quiet,
+            self._callbacks,
         )
         self.metrics.batch_size_of = self.data.batch_size
 
