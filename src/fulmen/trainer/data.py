@@ -86,6 +86,7 @@ class Data:
         convert_input: the precision plugin's change of a batch; None if it makes none.
         signals: says whether the process was asked to end.
         quiet: wraps a hook in which nothing can be logged.
+        callbacks: those whose hooks get batches.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Data:
         convert_input: Callable[[Any], Any] | None,
         signals: Signals,
         quiet: Callable[[str, Callable[..., Any]], Callable[..., Any]],
+        callbacks: list[Any],
     ) -> None:
         self.module, self.datamodule, self.given, self.flags = module, datamodule, given, flags
         self.progress, self.device = progress, device
@@ -107,6 +109,7 @@ class Data:
         self._signals = signals
         self._convert_input = convert_input
         self._quiet = quiet
+        self._callbacks = callbacks
         self._transfer = self._planned_transfer()
         self._epoch_of_load: dict[str, int] = {}
         self._batch: Any = None
@@ -295,7 +298,7 @@ class Data:
         if self._limit_of("validate" if of_validation else stage) == 0:
             return Loaders(None, [], [], "sequential", None, [])
         loaders = self.request("validate" if of_validation else stage)
-        check_dataloader_idx(self.module, stage, loaders.several)
+        check_dataloader_idx(self.module, self._callbacks, stage, loaders.several)
         for source in loaders.sources:
             source.set_epoch(self.progress.epoch)
         if stage != "sanity_check":

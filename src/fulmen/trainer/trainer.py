@@ -34,7 +34,6 @@ from fulmen.trainer.states import RunningStage, TrainerState
 from fulmen.trainer.validation import check_model
 from fulmen.trainer.windows import Windows
 from fulmen.utilities.exceptions import MisconfigurationException
-from fulmen.utilities.interval import parse_duration
 from fulmen.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ class Trainer(Windows):
             max_epochs, max_steps, min_epochs, min_steps = 1, few, None, None
             val_check_interval, check_val_every_n_epoch = 1.0, 1
         given_callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
-        timer = Timer(duration=parse_duration(max_time), interval="step") if max_time is not None else None
+        timer = Timer(duration=flags.duration(max_time), interval="step") if max_time is not None else None
         has_timer = timer is not None or any(isinstance(callback, Timer) for callback in given_callbacks)
         self._limits, self._unlimited = flags.limits(max_epochs, min_epochs, max_steps, min_steps, has_timer)
         self._data_flags = flags.data_flags(
@@ -385,6 +384,7 @@ class Trainer(Windows):
             convert,
             self._signals,
             self.metrics.quiet,
+            self._callbacks,
         )
         self.metrics.batch_size_of = self.data.batch_size
 
