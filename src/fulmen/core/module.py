@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch._jit_internal import is_scripting
 
 from fulmen.core import export
 from fulmen.core.hooks import CheckpointHooks, DataHooks, ModelHooks
@@ -108,7 +109,7 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         Raises:
             RuntimeError: no trainer does.
         """
-        if self._trainer is None and not torch.jit.is_scripting():
+        if self._trainer is None and not is_scripting():
             raise RuntimeError(
                 f"{type(self).__name__} is not attached to a Trainer. "
                 "`self.trainer` is there from `setup` on, once `trainer.fit(model)` or another verb was called."

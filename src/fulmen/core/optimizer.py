@@ -84,17 +84,11 @@ class LightningOptimizer:
                 f"`optimizer.step` got the closure {closure!r}, which cannot be called. "
                 "Give a function that computes the loss, goes backward and returns the loss."
             )
-        before_step, inner = self._before_step, closure
-        if before_step is not None:
-            if inner is None:
-                before_step()
-            else:
-
-                def closure() -> Any:  # gradients are there only after it; LBFGS calls it several times
-                    loss = inner()
-                    before_step()
-                    return loss
-
+        before_step = self._before_step
+        if before_step is not None and closure is None:
+            before_step()
+        elif before_step is not None and closure is not None:
+            closure = _followed_by(closure, before_step)
         if self._precision is None:
             return self._optimizer.step(closure, **kwargs)
         return self._precision.optimizer_step(self._optimizer, closure, **kwargs)
@@ -141,6 +135,17 @@ class LightningOptimizer:
 
     def __reduce__(self) -> Any:
         return LightningOptimizer, (self._optimizer,)
+
+
+def _followed_by(closure: Callable[[], Any], before_step: Callable[[], None]) -> Callable[[], Any]:
+    """Gradients are there only after the closure, which LBFGS calls several times."""
+
+    def closure_and_more() -> Any:
+        loss = closure()
+        before_step()
+        return loss
+
+    return closure_and_more
 
 
 _OWN = frozenset(

@@ -381,7 +381,8 @@ def loggers(value: Any, directory: str) -> list[Logger]:
         return [TensorBoardLogger(directory)] if installed else [CSVLogger(directory)]
     if value is False:
         return []
-    found = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) else [value]
+    several = isinstance(value, Iterable) and not isinstance(value, (str, Mapping))
+    found: list[Any] = list(value) if several else [value]
     for logger in found:
         refuse_class("logger", logger, TypeError)
         if not isinstance(logger, Logger) and not callable(getattr(logger, "log_metrics", None)):
