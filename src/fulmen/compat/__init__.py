@@ -1,0 +1,1 @@
+"""The import names of Lightning, for programs that are written for it."""

@@ -108,7 +108,7 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         Raises:
             RuntimeError: no trainer does.
         """
-        if self._trainer is None and not torch.jit.is_scripting():
+        if self._trainer is None and not torch.jit.is_scripting():  # pyright: ignore[reportPrivateImportUsage]
             raise RuntimeError(
                 f"{type(self).__name__} is not attached to a Trainer. "
                 "`self.trainer` is there from `setup` on, once `trainer.fit(model)` or another verb was called."

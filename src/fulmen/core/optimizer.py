@@ -90,10 +90,12 @@ class LightningOptimizer:
                 before_step()
             else:
 
-                def closure() -> Any:  # gradients are there only after it; LBFGS calls it several times
+                def closure_and_before_step() -> Any:  # gradients are there only then; LBFGS calls it several times
                     loss = inner()
                     before_step()
                     return loss
+
+                closure = closure_and_before_step
 
         if self._precision is None:
             return self._optimizer.step(closure, **kwargs)

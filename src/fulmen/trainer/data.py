@@ -94,10 +94,10 @@ class Source:
         """Tell samplers that shuffle by epoch which one it is."""
         samplers = [getattr(self.loader, "sampler", None)]
         samplers.append(getattr(getattr(self.loader, "batch_sampler", None), "sampler", None))
-        for sampler in dict.fromkeys(id(s) for s in samplers if s is not None):
-            target = next(s for s in samplers if id(s) == sampler)
-            if callable(getattr(target, "set_epoch", None)):
-                target.set_epoch(epoch)
+        for sampler in {id(sampler): sampler for sampler in samplers}.values():  # the two may be one
+            set_epoch = getattr(sampler, "set_epoch", None)
+            if callable(set_epoch):
+                set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
         stream = self._watch()

@@ -1,0 +1,1 @@
+"""Where the processes of a job come from, and how they find each other."""
