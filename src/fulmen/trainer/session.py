@@ -93,12 +93,12 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     if written(module, "configure_model", LightningModule) is not None:
         with strategy.module_init_context(), trainer.precision_plugin.module_init_context():
             trainer.quietly("configure_model")
+    trainer.precision_plugin.convert_module(module)  # before weights come from a file, which would be rounded
     path = checkpoints.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given)
     checkpoint = checkpoints.load(trainer, path, weights_only) if path is not None else None
     trainer.loaded_ckpt_path = path
     if checkpoint is not None:
         checkpoints.restore_model(trainer, checkpoint)
-    trainer.precision_plugin.convert_module(module)
     strategy.setup_module(module)
     if verb == "fit":
         _set_up_optimizers(trainer)

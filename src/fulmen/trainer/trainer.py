@@ -383,7 +383,7 @@ class Trainer(Windows):
             self.progress,
             self.strategy.root_device,
             convert,
-            lambda signals=self._signals: signals.terminate,
+            self._signals,
             self.metrics.quiet,
         )
         self.metrics.batch_size_of = self.data.batch_size
@@ -414,7 +414,7 @@ class Trainer(Windows):
         """Who is called at each event, in which order; ``print(trainer.plan)`` shows it. Made anew when a callback came
         or went.
         """
-        if self._plan is None or self._plan.callbacks != tuple(self._callbacks):
+        if self._plan is None or self._plan.callbacks != self._callbacks:
             return self.replan()
         return self._plan
 
