@@ -232,11 +232,15 @@ def _ready_to_train(trainer: Trainer) -> bool:
 
 def _explain_nothing_to_do(trainer: Trainer) -> None:
     progress = trainer.progress
-    if progress.limits.max_epochs == 0 or progress.limits.max_steps == 0:
+    limits = progress.limits
+    if limits.max_epochs == 0 or limits.max_steps == 0:
+        return
+    if not (0 <= limits.max_epochs <= progress.epoch or 0 <= limits.max_steps <= progress.step):
+        rank_zero_info("nothing to train: `should_stop` was set before training began")
         return
     rank_zero_warn(
         f"nothing to train: {progress.epoch} epochs and {progress.step} steps are done, and the limits are "
-        f"max_epochs={progress.limits.max_epochs}, max_steps={progress.limits.max_steps}. Set `trainer.max_epochs` to more, "
+        f"max_epochs={limits.max_epochs}, max_steps={limits.max_steps}. Set `trainer.max_epochs` to more, "
         "or make a new Trainer."
     )
 
