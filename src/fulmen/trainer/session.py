@@ -23,7 +23,7 @@ from fulmen.trainer.explain import headline
 from fulmen.trainer.flags import ordered
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
 from fulmen.trainer.validation import check_run
-from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.exceptions import MisconfigurationException, SIGTERMException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.seed import isolate_rng
 
@@ -65,6 +65,8 @@ def session(
             trainer.state.stage = None
             raise
     trainer.state.status, trainer.state.stage = TrainerStatus.FINISHED, None
+    if signals.terminate:  # asked to end after the last batch: the run is whole, and the process ends
+        raise SIGTERMException
 
 
 # -- before -----------------------------------------------------------------------------------------------------------
