@@ -216,7 +216,7 @@ def test_sigterm_ends_the_process_with_code_143_after_the_step(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(fulmen.__file__).parents[1])}
     program = textwrap.dedent(_PROGRAM)
     done = subprocess.run(
-        [sys.executable, "-c", program, name, str(tmp_path)],
+        [sys.executable, "-c", program, str(tmp_path)],
         env=environment,
         capture_output=True,
         text=True,
