@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from fulmen import Callback
+from fulmen.utilities.exceptions import MisconfigurationException
 
 from .counting import Validates, batches
 
@@ -92,6 +93,12 @@ def test_validation_comes_when_training_is_stopped(trainer_of):
 def test_validation_interval_longer_than_the_epoch_says_what_to_write(trainer_of):
     with pytest.raises(ValueError, match="check_val_every_n_epoch=None"):
         trainer_of(max_epochs=1, val_check_interval=6).fit(Validates(), batches(5), batches(2))
+
+
+@pytest.mark.parametrize("interval", ["0s", "0step", 0, 0.0, -1, 1.5, "often", True, timedelta(0)])
+def test_interval_that_means_nothing_is_refused(trainer_of, interval):
+    with pytest.raises(MisconfigurationException):
+        trainer_of(val_check_interval=interval)
 
 
 def test_interval_counted_over_epochs_goes_on_in_a_second_fit(trainer_of):
