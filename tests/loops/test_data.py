@@ -212,6 +212,45 @@ def test_datamodule_gives_its_loaders(trainer_of):
     assert_same_weights(module, twin)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_one_loader_for_training_and_validation_gives_both_all_batches(trainer_of, workers):
+    sizes = {"train": [], "val": []}
+
+    class Looks(Regressor):
+        def training_step(self, batch, batch_idx):
+            sizes["train"].append(len(batch[0]))
+            return self.loss(batch)
+
+        def validation_step(self, batch, batch_idx):
+            sizes["val"].append(len(batch[0]))
+            self.log("mean", batch[0].mean())
+
+    one = loader(10, num_workers=workers)
+    trainer = trainer_of(max_epochs=1, val_check_interval=2, num_sanity_val_steps=0)
+    trainer.fit(Looks(), one, one)
+
+    assert sizes == {"train": [4, 4, 2], "val": [4, 4, 2]}
+    assert trainer.callback_metrics["mean"].item() == pytest.approx(one.dataset.tensors[0].mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_limited_batches_of_workers_begin_anew_in_each_epoch(trainer_of, persistent):
+    seen = []
+
+    class Looks(Regressor):
+        def training_step(self, batch, batch_idx):
+            seen.append(batch[0])
+            self.log("x", 1.0, on_step=False, on_epoch=True, reduce_fx="mean")
+            return self.loss(batch)
+
+    workers = loader(20, num_workers=2, persistent_workers=persistent)
+    trainer_of(max_epochs=2, limit_train_batches=2).fit(Looks(), workers)
+
+    few = [x for x, _ in loader(20)][:2]
+    assert len(seen) == 4
+    assert all(torch.equal(one, other) for one, other in zip(seen, few * 2))
+
+
 def test_users_loader_is_left_as_it_was(trainer_of):
     given = loader(14, shuffle=True)
     before = dict(given.__dict__)

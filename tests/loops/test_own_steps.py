@@ -333,6 +333,31 @@ def test_loss_sum_and_weight_over_a_window_equal_one_big_batch(trainer_of, accum
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("kind", [Regressor, WritesOptimizerStep, CallsTheClosureFirst])
+def test_loss_sum_and_weight_are_divided_before_gradients_are_clipped(trainer_of, kind):
+    class Sums(kind):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            return {"loss_sum": ((self.net(x) - y) ** 2).sum(), "weight": len(x)}
+
+    torch.manual_seed(1)
+    module, twin = Sums(), Regressor()
+    twin.load_state_dict(module.state_dict())
+    trainer = trainer_of(max_epochs=2, accumulate_grad_batches=2, precision="64-true", gradient_clip_val=0.1)
+    trainer.fit(module, loader(16, 4))
+
+    twin.double()
+    big = [[part.double() for part in batch] for batch in loader(16, 8)]
+
+    def clip():
+        torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.1)
+
+    train_by_hand(twin, big, 2, sgd(twin), before_step=clip)
+
+    for one, other in zip(module.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
 def test_loss_sum_with_no_weight_at_all_changes_no_parameter_of_plain_sgd(trainer_of):
     class Empty(Regressor):
         def training_step(self, batch, batch_idx):

@@ -22,7 +22,7 @@ from fulmen.trainer.flags import ordered, refuse_no_callbacks
 from fulmen.trainer.hook_checks import check_hooks
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
 from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
-from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.exceptions import MisconfigurationException, SIGTERMException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.seed import isolate_rng
 
@@ -64,6 +64,8 @@ def session(
             trainer.state.stage = None
             raise
     trainer.state.status, trainer.state.stage = TrainerStatus.FINISHED, None
+    if signals.terminate:  # asked to end after the last batch: the run is whole, and the process ends
+        raise SIGTERMException
 
 
 # -- before -----------------------------------------------------------------------------------------------------------
@@ -251,12 +253,16 @@ def _ready_to_train(trainer: Trainer) -> bool:
 
 def _explain_nothing_to_do(trainer: Trainer) -> None:
     progress = trainer.progress
-    if progress.limits.max_epochs == 0 or progress.limits.max_steps == 0:
+    limits = progress.limits
+    if limits.max_epochs == 0 or limits.max_steps == 0:
+        return
+    if not (0 <= limits.max_epochs <= progress.epoch or 0 <= limits.max_steps <= progress.step):
+        rank_zero_info("nothing to train: `should_stop` was set before training began")
         return
     rank_zero_warn(
         f"nothing to train: {progress.epoch} epochs and {progress.step} steps are done, and the limits are "
-        f"max_epochs={progress.limits.max_epochs}, max_steps={progress.limits.max_steps}. Set `trainer.max_epochs` to "
-        "more, or make a new Trainer."
+        f"max_epochs={limits.max_epochs}, max_steps={limits.max_steps}. Set `trainer.max_epochs` to more, "
+        "or make a new Trainer."
     )
 
 

@@ -221,6 +221,7 @@ class Trainer(Windows):
             summary=flags.truth("enable_model_summary", enable_model_summary, True),
             given={"enable_checkpointing": enable_checkpointing, "enable_progress_bar": enable_progress_bar},
         )
+        self._signals = Signals()
         self._forget_run()
         self.progress = self._new_progress()
         self.metrics = Metrics(LightningModule(), self.progress, [], ignore=True)
@@ -391,7 +392,6 @@ class Trainer(Windows):
     def _forget_run(self) -> None:
         self._plan: Plan | None = None
         self._undo: list[Callable[[], None]] = []
-        self._signals = Signals()
         self.schedulers: Schedulers = None  # type: ignore[assignment]  # while nothing is trained
         self.predictions: list[Any] | None = None
         self._compiled = False
