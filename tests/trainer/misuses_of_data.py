@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from misuse_table import Misuse, Scene, enter, loader, misuse
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from fulmen import LightningDataModule, LightningModule
 from fulmen.utilities.combined_loader import CombinedLoader
@@ -22,6 +22,13 @@ _DATA, _FILES = "Data", "Checkpoint files"
 class _Stream(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         yield from torch.ones(4, 2)
+
+
+class _Rows(Dataset[Any]):
+    def __getitem__(self, index: int) -> Any:
+        if index == 4:
+            raise IndexError
+        return torch.ones(2, 2)
 
 
 def _train_on(
@@ -54,9 +61,9 @@ for value in (None, 1):
 _train_on("a path as loader", lambda: "data.csv", TypeError, "'data.csv'", "a DataLoader")
 _train_on("a DataLoader's class", lambda: DataLoader, TypeError, "class DataLoader", "`DataLoader(...)`")
 _train_on("a function that makes a loader", lambda: loader, TypeError, "function", "`loader()`")
-_train_on("a dataset instead of a loader", lambda: TensorDataset(torch.ones(4, 2, 2)), PossibleUserWarning,
-          "TensorDataset", "each sample", "DataLoader(dataset, batch_size=")  # fmt: skip
-_train_on("an empty list of loaders", list, MisconfigurationException, "empty list", "`train_dataloader`")
+_train_on("a dataset instead of a loader", _Rows, PossibleUserWarning,
+          "a _Rows", "each sample", "DataLoader(dataset, batch_size=")  # fmt: skip
+_train_on("an empty list of loaders", list, UserWarning, "an empty list", "`train_dataloader`", "nothing to train on")
 _train_on("None among the loaders", lambda: [loader(), None], TypeError, "None", "a DataLoader")
 _train_on("a training loader of length zero", lambda: loader(0), UserWarning, "`train_dataloader`", "length is 0")
 _train_on("CombinedLoader in sequential mode in fit", lambda: CombinedLoader([loader(), loader()], "sequential"), ValueError,
@@ -286,7 +293,7 @@ def _(scene: Scene) -> None:
     _Wide.load_from_checkpoint(scene.checkpoint())
 
 
-@misuse(_FILES, "load_from_checkpoint of an instance", TypeError, "instance", "_Wide.load_from_checkpoint")
+@misuse(_FILES, "load_from_checkpoint of an instance", TypeError, "makes a new object", "_Wide.load_from_checkpoint")
 def _(scene: Scene) -> None:
     _Wide(1).load_from_checkpoint(scene.checkpoint())
 

@@ -65,8 +65,8 @@ def _in_hook(hook: str, takes: int, raises: type[BaseException], *says: str, ver
 
 _in_hook("configure_optimizers", 0, MisconfigurationException, "`training_step`")
 _in_hook("train_dataloader", 0, MisconfigurationException, "`training_step`")
-_in_hook("on_fit_start", 0, MisconfigurationException, "`training_step`")
-_in_hook("on_train_end", 0, MisconfigurationException, "`training_step`")
+_in_hook("on_fit_start", 0, MisconfigurationException, "`on_train_start`")
+_in_hook("on_train_end", 0, MisconfigurationException, "`on_train_epoch_end`")
 _in_hook("on_validation_end", 0, MisconfigurationException, "`on_validation_epoch_end`")
 _in_hook("predict_step", 2, MisconfigurationException, "`training_step`", verb="predict")
 

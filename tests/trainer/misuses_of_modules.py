@@ -47,7 +47,7 @@ def _run(subject: str, verb: str, name: str, raises: type[BaseException], *says:
 
 for model, name, says in (
     (lambda: None, "fit(None)", ("was given no model", "`trainer.fit(model)`")),
-    (lambda: nn.Linear(2, 1), "an nn.Module as model", ("a Linear", "no LightningModule", "fulmen.LightningModule")),
+    (lambda: nn.Linear(2, 1), "an nn.Module as model", ("Linear(", "no LightningModule", "fulmen.LightningModule")),
     (lambda: Sound, "the model's class", ("the class Sound", "`Sound(...)`")),
     (loader, "a DataLoader as model", ("a DataLoader", "`trainer.fit(model, dataloader)`")),
     (lambda: [Sound()], "a list of models", ("a list", "no LightningModule")),
@@ -114,7 +114,7 @@ for name in ("logger", "device", "current_epoch", "global_step", "loggers"):
     )
 
 
-@misuse(_MODEL, "self.log = {} hides a method", MisconfigurationException, "`Net.log`", "{}", "hides", "another name")
+@misuse(_MODEL, "self.log = {} hides a method", MisconfigurationException, "`Net.log`", "an empty dict", "hides", "another name")
 def _(scene: Scene) -> None:
     module = scene.module()
     module.log = {}
@@ -223,7 +223,7 @@ _run(_HOOKS, "predict", "predict_step that forgot the return", UserWarning, "`pr
 _fit(_HOOKS, "optimizer_step that does not call the closure", MisconfigurationException, "`Net.optimizer_step`",
      "optimizer.step(closure=optimizer_closure)",
      optimizer_step=lambda self, epoch, batch_idx, optimizer, optimizer_closure: None)  # fmt: skip
-_fit(_HOOKS, "on_before_batch_transfer that forgot the return", UserWarning, "None instead of a batch",
+_fit(_HOOKS, "on_before_batch_transfer that forgot the return", MisconfigurationException, "None instead of a batch",
      "on_before_batch_transfer", on_before_batch_transfer=lambda self, batch, dataloader_idx: None)  # fmt: skip
 for verb in ("validate", "test", "predict"):
     enter(

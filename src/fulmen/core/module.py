@@ -19,6 +19,7 @@ from fulmen.utilities.apply_func import apply_to_collection
 from fulmen.utilities.enums import GradClipAlgorithmType
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -333,6 +334,11 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         rank_zero_only: bool = False,
     ) -> None:
         """Log each item of ``dictionary`` (or each metric of a torchmetrics ``MetricCollection``) as :meth:`log` does."""
+        if not hasattr(dictionary, "items"):
+            raise TypeError(
+                f"`self.log_dict({shown(dictionary)})`: must be a dict of names and values. "
+                "For one value write `self.log('name', value)`."
+            )
         items = dictionary.items(keep_base=False) if hasattr(dictionary, "compute_groups") else dictionary.items()  # type: ignore[call-arg]
         for name, value in items:
             self.log(
@@ -533,6 +539,24 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
     def to_exported_program(self, input_sample: Any = None, **kwargs: Any) -> Any:
         """Export ``forward`` with ``torch.export``; see :func:`fulmen.core.export.to_exported_program`."""
         return export.to_exported_program(self, input_sample, **kwargs)
+
+
+def _read_only(name: str) -> property:
+    """The property ``name`` of LightningModule, with a setter that says why it cannot be set."""
+    read = vars(LightningModule)[name]
+
+    def refuse(self: LightningModule, value: Any) -> None:
+        raise AttributeError(
+            f"`{type(self).__name__}.{name}` cannot be set to {shown(value)}: it is a property of LightningModule. "
+            "Use another name for the attribute."
+        )
+
+    return read.setter(refuse)
+
+
+for _name in ("device", "dtype", "on_gpu", "current_epoch", "global_step", "global_rank", "local_rank", "logger", "loggers"):
+    setattr(LightningModule, _name, _read_only(_name))
+del _name
 
 
 def _parameters_of(optimizer: Any) -> list[Tensor]:

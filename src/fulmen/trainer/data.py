@@ -6,15 +6,17 @@ of samples in each batch and their places in the data set are known instead of g
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
 from fulmen.core.hooks import DataHooks
 from fulmen.trainer.flags import LIMIT_NAMES, DataFlags
@@ -24,6 +26,7 @@ from fulmen.utilities.combined_loader import CombinedLoader
 from fulmen.utilities.data import extract_batch_size
 from fulmen.utilities.exceptions import MisconfigurationException, SIGTERMException
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.text import a_kind, shown
 from fulmen.utilities.warnings import PossibleUserWarning
 
 if TYPE_CHECKING:
@@ -171,6 +174,41 @@ def _is_batches(given: Any) -> bool:
     )
 
 
+def _refuse_no_loader(source: str, given: Any) -> None:
+    """Refuse what can be iterated over, or made into a loader, but is none."""
+    if isinstance(given, type):
+        raise TypeError(f"{source} gave {shown(given)} instead of an instance. Write `{given.__name__}(...)`.")
+    if isinstance(given, (str, bytes, os.PathLike)):
+        raise TypeError(f"{source} gave {shown(given)}, which is no loader. Read it, and give a DataLoader of what is there.")
+    if inspect.isroutine(given):
+        raise TypeError(f"{source} gave a function instead of what it returns. Write `{given.__name__}()`.")
+
+
+def _shown_loaders(given: Any) -> str:
+    members = given.values() if isinstance(given, dict) else given if isinstance(given, (list, tuple)) else None
+    return shown(given) if members is None else f"{a_kind(given)} of {', '.join(map(shown, members))}"
+
+
+def _refuse_used_up(loader: Any, hook: str, when: str) -> None:
+    """A loader gave nothing: say so if that is because it can be iterated over only once."""
+    try:
+        once = iter(loader) is loader
+    except TypeError:
+        once = False
+    if once:
+        raise MisconfigurationException(
+            f"`{hook}` gave {a_kind(loader)} that gives no batch {when}: it can be iterated over only once, and is used up. "
+            "Give what starts anew each time: a DataLoader, a list, or an object with `__iter__`."
+        )
+
+
+def _returned(hook: str, batch: Any, result: Any) -> Any:
+    """What the transfer hook ``hook`` made of a batch, checked that it is one."""
+    if result is None and batch is not None:
+        raise MisconfigurationException(f"`{hook}` returned None instead of a batch. Was `return batch` forgotten?")
+    return result
+
+
 @dataclass(slots=True)
 class Loaders:
     """The loaders of one stage.
@@ -181,6 +219,7 @@ class Loaders:
         num_batches: how many batches each leaf gives, limits applied; ``inf`` when unknown.
         mode: how several are combined (:class:`CombinedLoader`).
         limits: the most batches to take from each leaf.
+        hook: the hook that gives them.
     """
 
     given: Any
@@ -189,6 +228,7 @@ class Loaders:
     mode: str
     combined: CombinedLoader | None
     limits: list[int | float]
+    hook: str = ""
 
     @property
     def several(self) -> bool:
@@ -273,7 +313,9 @@ class Data:
             given = self.given.get(stage)
             if given is None:
                 owner = self._owner(hook)
-                given = self._quiet(hook, getattr(owner if owner is not None else self.module, hook))()
+                if owner is None:  # the empty body says what is missing, and where
+                    owner = self.datamodule if self.datamodule is not None else self.module
+                given = self._quiet(hook, getattr(owner, hook))()
             self.loaders[stage] = self._prepared(stage, given)
         return self.loaders[stage]
 
@@ -283,16 +325,20 @@ class Data:
         if combined is None:
             if given is None:
                 raise TypeError(
-                    f"{source} returned None. Return a DataLoader, any iterable, or a list or dict of them."
+                    f"{source} returned None: was `return` forgotten? "
+                    "Return a DataLoader, any iterable, or a list or dict of them."
                 )
+            _refuse_no_loader(source, given)
             mode = "max_size_cycle" if stage == "train" else "sequential"
             try:
                 combined = CombinedLoader(Batches(given) if _is_batches(given) else given, mode)  # type: ignore[arg-type]
             except (TypeError, ValueError, MisconfigurationException) as error:
                 raise TypeError(
-                    f"{source} gave {given!r} (a {type(given).__name__}), which cannot be iterated over. "
+                    f"{source} gave {_shown_loaders(given)}, which cannot be iterated over. "
                     "Give a DataLoader, any iterable, or a list or dict of them."
                 ) from error
+            if stage == "train" and not combined.flattened:
+                rank_zero_warn(f"{source} gave {shown(given)} of loaders: there is nothing to train on.")
         if stage == "train" and combined.mode == "sequential":
             raise ValueError(
                 "`fit` cannot train on `CombinedLoader(..., mode='sequential')`: an epoch has no order of loaders. "
@@ -300,7 +346,8 @@ class Data:
             )
         if stage == "predict" and combined.mode != "sequential":
             raise ValueError(
-                f"`predict` cannot use `CombinedLoader(..., mode={combined.mode!r})`. Use the mode 'sequential', or pass a list."
+                f"`predict` cannot use `CombinedLoader(..., mode={combined.mode!r})`. "
+                "Use the mode 'sequential', or pass a list."
             )
         in_order = self.flags.overfit_batches > 0 and stage in ("train", "validate")
         sources = [Source(leaf, in_order) for leaf in combined.flattened]
@@ -313,14 +360,20 @@ class Data:
             copy.flattened = sources
             copy.limits = limits
         num_batches = [min(leaf.num_batches, limit) for leaf, limit in zip(sources, limits)]
-        return Loaders(given, sources, num_batches, combined.mode, copy, limits)
+        return Loaders(given, sources, num_batches, combined.mode, copy, limits, _LOADER_HOOKS[stage])
 
     def _advise(self, stage: str, source: Source, in_order: bool) -> None:
+        if isinstance(source.loader, Dataset) and not isinstance(source.loader, IterableDataset):
+            rank_zero_warn(
+                f"`{_LOADER_HOOKS[stage]}` gave {a_kind(source.loader)}, which is a dataset: each sample would be a batch. "
+                "Write `DataLoader(dataset, batch_size=...)`.",
+                category=PossibleUserWarning,
+            )
         sampler = getattr(source.loader, "sampler", None)
         if in_order and isinstance(sampler, RandomSampler):
             rank_zero_warn(
-                f"`overfit_batches={self.flags.overfit_batches}` takes the same batches every time, so the shuffling of the "
-                f"{stage} loader is switched off."
+                f"`overfit_batches={self.flags.overfit_batches}` takes the same batches every time, so the shuffling of "
+                f"the {stage} loader is switched off."
             )
         elif stage in ("validate", "test", "predict") and isinstance(sampler, RandomSampler):
             rank_zero_warn(
@@ -391,6 +444,9 @@ class Data:
                 rank_zero_warn("the training loader gave None instead of a batch: it is skipped.")
             yield batch_idx, transfer(batch, 0)
         self._batch = None
+        if progress.batch_idx < 0 and progress.epoch > 0 and not size_known:
+            for source in loaders.sources:
+                _refuse_used_up(source.loader, _LOADER_HOOKS["train"], f"in epoch {progress.epoch}")
 
     def _counted(self, loaders: Loaders, size: int | None) -> Iterator[tuple[int, tuple[Any, Any], bool]]:
         """Each batch with its position and whether it is the last; without a length, by looking one batch ahead."""
@@ -435,7 +491,7 @@ class Data:
             return loaders
         steps = self.flags.num_sanity_val_steps
         few = [min(n, math.inf if steps == -1 else steps) for n in loaders.num_batches]
-        return Loaders(loaders.given, loaders.sources, few, loaders.mode, loaders.combined, loaders.limits)
+        return replace(loaders, num_batches=few)
 
     def evaluation_batches(self, loaders: Loaders) -> Iterator[tuple[int, Any, int]]:
         """``(batch_idx, batch on the device, dataloader_idx)`` of all loaders."""
@@ -453,6 +509,7 @@ class Data:
         for dataloader_idx, (source, limit) in enumerate(zip(loaders.sources, loaders.num_batches)):
             if limit == 0:
                 continue
+            batch_idx = -1
             for batch_idx, batch in enumerate(source):
                 if self._interrupted():
                     raise SIGTERMException
@@ -461,6 +518,8 @@ class Data:
                 yield batch_idx, transfer(batch, dataloader_idx), dataloader_idx
                 if batch_idx + 1 >= limit:
                     break
+            if batch_idx < 0:
+                _refuse_used_up(source.loader, loaders.hook, "any more")
         self._batch = None
 
     # -- the batch ----------------------------------------------------------------------------------------------------
@@ -500,12 +559,12 @@ class Data:
             if convert is not None:
                 batch = convert(batch)
             if before is not None:
-                batch = before(batch, dataloader_idx)
+                batch = _returned("on_before_batch_transfer", batch, before(batch, dataloader_idx))
             if move is not None:
-                batch = move(batch, device, dataloader_idx)
+                batch = _returned("transfer_batch_to_device", batch, move(batch, device, dataloader_idx))
             else:
                 batch = move_data_to_device(batch, device)
-            return after(batch, dataloader_idx) if after is not None else batch
+            return batch if after is None else _returned("on_after_batch_transfer", batch, after(batch, dataloader_idx))
 
         return transfer
 
