@@ -112,10 +112,15 @@ def assert_same_weights(one: nn.Module, other: nn.Module) -> None:
 
 def assert_same_optimizer(one: torch.optim.Optimizer, other: torch.optim.Optimizer) -> None:
     """Every state tensor and every setting equal, bit for bit."""
-    state, expected = one.state_dict(), other.state_dict()
-    assert state["param_groups"] == expected["param_groups"]
-    assert state["state"].keys() == expected["state"].keys()
-    for index, values in expected["state"].items():
-        for name, value in values.items():
-            found = state["state"][index][name]
-            assert torch.equal(found, value) if isinstance(value, Tensor) else found == value, (index, name)
+    assert same(one.state_dict(), other.state_dict())
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two nests of plain data and tensors are equal, bit for bit."""
+    if isinstance(other, Tensor):
+        return isinstance(one, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in other)
+    if isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other

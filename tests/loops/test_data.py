@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import Regressor, assert_same_weights, loader, sgd, train_by_hand
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from fulmen import LightningDataModule
 from fulmen.utilities.combined_loader import CombinedLoader
+
+from .by_hand import Regressor, assert_same_weights, loader, sgd, train_by_hand
 
 
 class Stream(IterableDataset):

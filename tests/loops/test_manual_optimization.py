@@ -6,11 +6,12 @@ import copy
 
 import pytest
 import torch
-from by_hand import Regressor, assert_same_optimizer, assert_same_weights, loader, sgd, train_by_hand
 from torch import nn
 
 from fulmen import Callback, LightningModule
 from fulmen.utilities.exceptions import MisconfigurationException
+
+from .by_hand import Regressor, assert_same_optimizer, assert_same_weights, loader, sgd, train_by_hand
 
 
 class Rivals(LightningModule):

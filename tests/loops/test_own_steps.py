@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from by_hand import Regressor, assert_same_optimizer, assert_same_weights, loader, sgd, train_by_hand
 
 from fulmen import Callback
 from fulmen.core.optimizer import LightningOptimizer
+
+from .by_hand import Regressor, assert_same_optimizer, assert_same_weights, loader, sgd, train_by_hand
 
 
 class WritesOptimizerStep(Regressor):

@@ -6,7 +6,13 @@ import functools
 
 import pytest
 import torch
-from by_hand import (
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR, StepLR
+from torch.utils.data import DataLoader
+
+from .by_hand import (
     Regressor,
     assert_same_optimizer,
     assert_same_weights,
@@ -16,11 +22,6 @@ from by_hand import (
     train_by_hand,
     twins,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
-from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR, StepLR
-from torch.utils.data import DataLoader
 
 OPTIMIZERS = {
     "sgd": functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from test_logging import BATCHES, MEANS, Mean, rows, values, with_name
 
 from fulmen import Callback
 from fulmen.loggers import CSVLogger
+
+from .means import BATCHES, MEANS, Mean, rows, values, with_name
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*but no validation data")
 
@@ -65,12 +66,12 @@ def test_last_step_is_logged_when_a_run_stops_after_an_epoch(trainer_of, tmp_pat
 
 
 def test_last_step_of_data_without_a_length_is_logged(trainer_of, tmp_path):
-    trainer_of(logger=CSVLogger(tmp_path), max_epochs=2).fit(Mean(logs_train_and_val), iter_twice())
+    trainer_of(logger=CSVLogger(tmp_path), max_epochs=2).fit(Mean(logs_train_and_val), WithoutLength())
 
     assert steps_of(rows(tmp_path), "train") == [0, 5]
 
 
-class iter_twice:
+class WithoutLength:
     def __iter__(self):
         return iter(list(BATCHES))
 

@@ -38,6 +38,17 @@ _OTHER_SPELLINGS = {
 }
 
 
+class _ReadOnly(property):
+    """A property whose name users like to take for an attribute of their own."""
+
+    def __set__(self, module: Any, value: Any) -> None:
+        name = getattr(self.fget, "__name__", "")
+        raise AttributeError(
+            f"`{type(module).__name__}.{name}` cannot be set to {shown(value)}: it is a property of LightningModule. "
+            "Use another name for the attribute."
+        )
+
+
 class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHooks, nn.Module):
     """A ``torch.nn.Module`` that also says how it is trained, validated, tested and used.
 
@@ -65,7 +76,9 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
     __jit_unused_properties__ = [
         "automatic_optimization",
         "current_epoch",
+        "device",
         "device_mesh",
+        "dtype",
         "example_input_array",
         "fabric",
         "global_rank",
@@ -120,7 +133,7 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
             if isinstance(module, LightningModule):
                 module.__dict__["_trainer"] = trainer
 
-    @property
+    @_ReadOnly
     def device(self) -> torch.device:
         """Where the parameters are (the first of them; the CPU if there are none)."""
         for tensor in self.parameters():
@@ -129,7 +142,7 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
             return tensor.device
         return torch.device("cpu")
 
-    @property
+    @_ReadOnly
     def dtype(self) -> torch.dtype:
         """The type of the first floating-point parameter or buffer; torch's default type if there is none."""
         for tensor in (*self.parameters(), *self.buffers()):
@@ -137,34 +150,34 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
                 return tensor.dtype
         return torch.get_default_dtype()
 
-    @property
+    @_ReadOnly
     def on_gpu(self) -> bool:
         return self.device.type == "cuda"
 
-    @property
+    @_ReadOnly
     def current_epoch(self) -> int:
         """Completed epochs; 0 without a trainer."""
         return 0 if self._trainer is None else self._trainer.current_epoch
 
-    @property
+    @_ReadOnly
     def global_step(self) -> int:
         """Optimizer steps made; 0 without a trainer."""
         return 0 if self._trainer is None else self._trainer.global_step
 
-    @property
+    @_ReadOnly
     def global_rank(self) -> int:
         return 0 if self._trainer is None else self._trainer.global_rank
 
-    @property
+    @_ReadOnly
     def local_rank(self) -> int:
         return 0 if self._trainer is None else self._trainer.local_rank
 
-    @property
+    @_ReadOnly
     def logger(self) -> Logger | None:
         """The first logger, or None."""
         return None if self._trainer is None else self._trainer.logger
 
-    @property
+    @_ReadOnly
     def loggers(self) -> list[Logger]:
         return [] if self._trainer is None else self._trainer.loggers
 
@@ -213,8 +226,8 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
 
         Returns:
             In automatic optimization the loss as a tensor with one element; a dict with the key ``loss``; a dict with
-            ``loss_sum`` and ``weight``, to divide by the sum of the weights over the accumulation window; or None to skip
-            the batch. In manual optimization anything of these, it is only passed on to ``on_train_batch_end``.
+            ``loss_sum`` and ``weight``, to divide by the sum of the weights over the accumulation window; or None to
+            skip the batch. In manual optimization anything of these, it is only passed on to ``on_train_batch_end``.
         """
         raise NotImplementedError(_missing(self, "training_step(self, batch, batch_idx)", "fit"))
 
@@ -228,7 +241,9 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         raise NotImplementedError(_missing(self, "test_step(self, batch, batch_idx)", "test"))
 
     def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Predict one batch: ``predict_step(self, batch, batch_idx, dataloader_idx=0)``. The default is ``self(batch)``."""
+        """Predict one batch: ``predict_step(self, batch, batch_idx, dataloader_idx=0)``. The default is
+        ``self(batch)``.
+        """
         batch = kwargs.get("batch", args[0] if args else None)
         return self(batch)
 
@@ -238,8 +253,8 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         Returns:
             One optimizer; a list of them (manual optimization only); ``([optimizers], [schedulers])``; a dict with
             ``optimizer`` and ``lr_scheduler``, the latter a scheduler or a dict with ``scheduler``, ``interval``
-            (``"epoch"``, ``"step"`` or, say, ``"100step"``), ``frequency``, ``monitor``, ``strict``, ``name``; a list of such
-            dicts; or None to train without an optimizer.
+            (``"epoch"``, ``"step"`` or, say, ``"100step"``), ``frequency``, ``monitor``, ``strict``, ``name``; a list
+            of such dicts; or None to train without an optimizer.
         """
         raise NotImplementedError(_missing(self, "configure_optimizers(self)", "fit"))
 
@@ -270,12 +285,13 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
 
         Args:
             name: its name; ``/`` groups names in some loggers.
-            value: a number, a tensor with one element, or a metric (``update``, ``compute``, ``reset``). Its graph is dropped.
+            value: a number, a tensor with one element, or a metric (``update``, ``compute``, ``reset``). Its graph is
+                dropped.
             prog_bar: show it in the progress bar.
             logger: send it to the loggers. None: if there are any.
             on_step: send each step's value. None: yes in training, no in evaluation.
-            on_epoch: reduce over the epoch and send that value. None: no in training, yes in evaluation and in the hooks of
-                an epoch. With both, the names are ``name_step`` and ``name_epoch``.
+            on_epoch: reduce over the epoch and send that value. None: no in training, yes in evaluation and in the
+                hooks of an epoch. With both, the names are ``name_step`` and ``name_epoch``.
             reduce_fx: how an epoch's values become one: ``"mean"`` (weighted by the batch size), ``"sum"``, ``"min"``,
                 ``"max"``.
             enable_graph: accepted for compatibility; a logged value never keeps its graph.
@@ -294,14 +310,18 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         if torch.compiler.is_compiling():  # noted in the graph, logged after the compiled step has run
             if self._compiled_logs is not None:
                 options = {"prog_bar": prog_bar, "logger": logger, "on_step": on_step, "on_epoch": on_epoch}
-                options |= {"reduce_fx": reduce_fx, "sync_dist": sync_dist, "add_dataloader_idx": add_dataloader_idx}
-                options |= {"batch_size": batch_size, "metric_attribute": metric_attribute}
-                self._compiled_logs.append((name, value.detach() if isinstance(value, Tensor) else value, options))
+                options |= {"reduce_fx": reduce_fx, "sync_dist": sync_dist and not rank_zero_only}
+                options |= {"add_dataloader_idx": add_dataloader_idx, "batch_size": batch_size}
+                options |= {"metric_attribute": metric_attribute}
+                if isinstance(value, Tensor):  # of its own: the step may go on to change the tensor in place
+                    value = value.detach().clone()
+                self._compiled_logs.append((name, value, options))
             return
         trainer = self._trainer
         if trainer is None:
             rank_zero_warn(
-                f"`self.log({name!r}, ...)` was called, but {type(self).__name__} is not attached to a Trainer: ignored."
+                f"`self.log({name!r}, ...)` was called, but {type(self).__name__} is not attached to a Trainer: "
+                "ignored."
             )
             return
         trainer.metrics.log(
@@ -333,7 +353,7 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         batch_size: int | None = None,
         rank_zero_only: bool = False,
     ) -> None:
-        """Log each item of ``dictionary`` (or each metric of a torchmetrics ``MetricCollection``) as :meth:`log` does."""
+        """Log each item of ``dictionary`` (or each metric of a torchmetrics ``MetricCollection``) as :meth:`log`."""
         if not hasattr(dictionary, "items"):
             raise TypeError(
                 f"`self.log_dict({shown(dictionary)})`: must be a dict of names and values. "
@@ -388,12 +408,14 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         return None if not schedulers else schedulers[0] if len(schedulers) == 1 else schedulers
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Go backward from ``loss``, in manual optimization, instead of ``loss.backward()``: with the loss scaling of the
-        precision in use and the hooks around it."""
+        """Go backward from ``loss``, in manual optimization, instead of ``loss.backward()``: with the loss scaling of
+        the precision in use and the hooks around it.
+        """
         if self.automatic_optimization:
             raise MisconfigurationException(
-                "`self.manual_backward` was called in automatic optimization, where the trainer goes backward by itself. "
-                "Return the loss from `training_step`, or set `self.automatic_optimization = False` in `__init__`."
+                "`self.manual_backward` was called in automatic optimization, where the trainer goes backward by "
+                "itself. Return the loss from `training_step`, or set `self.automatic_optimization = False` in "
+                "`__init__`."
             )
         call = self.trainer.plan
         call.on_before_backward(loss)
@@ -435,7 +457,8 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         """Clip the gradients of the optimizer's parameters.
 
         Args:
-            gradient_clip_val: the largest norm, or the largest absolute value of an element. None: the Trainer's; 0: off.
+            gradient_clip_val: the largest norm, or the largest absolute value of an element. None: the Trainer's; 0:
+                off.
             gradient_clip_algorithm: ``"norm"`` or ``"value"``. None: the Trainer's, or ``"norm"``.
         """
         given_val, given_algorithm = self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
@@ -539,24 +562,6 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
     def to_exported_program(self, input_sample: Any = None, **kwargs: Any) -> Any:
         """Export ``forward`` with ``torch.export``; see :func:`fulmen.core.export.to_exported_program`."""
         return export.to_exported_program(self, input_sample, **kwargs)
-
-
-def _read_only(name: str) -> property:
-    """The property ``name`` of LightningModule, with a setter that says why it cannot be set."""
-    read = vars(LightningModule)[name]
-
-    def refuse(self: LightningModule, value: Any) -> None:
-        raise AttributeError(
-            f"`{type(self).__name__}.{name}` cannot be set to {shown(value)}: it is a property of LightningModule. "
-            "Use another name for the attribute."
-        )
-
-    return read.setter(refuse)
-
-
-for _name in ("device", "dtype", "on_gpu", "current_epoch", "global_step", "global_rank", "local_rank", "logger", "loggers"):
-    setattr(LightningModule, _name, _read_only(_name))
-del _name
 
 
 def _parameters_of(optimizer: Any) -> list[Tensor]:

@@ -152,8 +152,8 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     missing = [key for key in ("optimizer_states", "lr_schedulers") if key not in checkpoint]
     if missing:
         raise KeyError(
-            f"the checkpoint has no {' and '.join(missing)}: it holds weights only (`save_weights_only=True`), so training "
-            "cannot go on from it. Load the weights by `Model.load_from_checkpoint(path)` and fit anew."
+            f"the checkpoint has no {' and '.join(missing)}: it holds weights only (`save_weights_only=True`), so "
+            "training cannot go on from it. Load the weights by `Model.load_from_checkpoint(path)` and fit anew."
         )
     restored = replace(trainer.progress)
     _restore_loops(restored, checkpoint)
@@ -188,7 +188,9 @@ def _load_state(owner: Any, state: Any) -> None:
     except ValueError as error:  # of torch: other parameter groups
         if not isinstance(owner, Optimizer):
             raise
-        saved, own = ([len(group["params"]) for group in groups] for groups in (state["param_groups"], owner.param_groups))
+        saved, own = (
+            [len(group["params"]) for group in groups] for groups in (state["param_groups"], owner.param_groups)
+        )
         if saved == own:
             raise
         raise ValueError(

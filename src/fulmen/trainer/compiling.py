@@ -38,7 +38,8 @@ def uncompiled(model: Any) -> Any:
 def compiled_steps(trainer: Trainer, model: Any, compile: bool | dict[str, Any] | None) -> Generator[None, None, None]:
     """Replace the steps of the module by compiled ones, for the length of one run.
 
-    ``self.log`` inside of them breaks no graph: a traced call only notes the value in a list, which is read after the step.
+    ``self.log`` inside of them breaks no graph: a traced call only notes the value in a list, which is read after the
+    step.
     """
     module = trainer.lightning_module
     context = getattr(model, "dynamo_ctx", None) if model is not module else None
@@ -52,12 +53,17 @@ def compiled_steps(trainer: Trainer, model: Any, compile: bool | dict[str, Any] 
     ]
     for name in compiled:
         attributes[name] = compile_one(getattr(module, name))
-    attributes["_compiled_logs"] = []
+    logging = [child for child in module.modules() if isinstance(child, LightningModule)]
+    logs: list[Any] = []
+    for child in logging:
+        child.__dict__["_compiled_logs"] = logs
     try:
         yield
     finally:
-        for name in (*compiled, "_compiled_logs"):
+        for name in compiled:
             attributes.pop(name, None)
+        for child in logging:
+            child.__dict__.pop("_compiled_logs", None)
 
 
 def _compiler(compile: bool | dict[str, Any] | None) -> Any:

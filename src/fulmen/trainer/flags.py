@@ -125,8 +125,8 @@ def batches(name: str, value: int | float | None, default: int | float = 1.0) ->
         value = int(value) if good else value
     if not good:
         raise MisconfigurationException(
-            f"`{name}={value!r}`: must be a fraction from 0.0 to 1.0, or a whole number of batches from 0 (1 means one batch, "
-            "1.0 all)."
+            f"`{name}={value!r}`: must be a fraction from 0.0 to 1.0, or a whole number of batches from 0 (1 means one "
+            "batch, 1.0 all)."
         )
     return value
 
@@ -158,16 +158,17 @@ def validation_interval(value: Any, every_n_epochs: int | None) -> ValidationInt
         raise _bad_interval(value)
     if every_n_epochs is None and not default:
         raise MisconfigurationException(
-            f"`val_check_interval={value}` is a fraction of an epoch, but with `check_val_every_n_epoch=None` epochs do not "
-            "matter. Give a number of batches, such as `val_check_interval=1000`, or a time, such as '30min'."
+            f"`val_check_interval={value}` is a fraction of an epoch, but with `check_val_every_n_epoch=None` epochs "
+            "do not matter. Give a number of batches, such as `val_check_interval=1000`, or a time, such as '30min'."
         )
     return ValidationInterval(fraction=value)
 
 
 def _bad_interval(value: Any) -> MisconfigurationException:
     return MisconfigurationException(
-        f"`val_check_interval={value!r}`: must be a fraction of the epoch above 0.0 and up to 1.0, a whole number of batches "
-        "from 1, steps or epochs such as '500step' or '2epoch', or a time such as '30min', '00:00:30:00' or a timedelta."
+        f"`val_check_interval={value!r}`: must be a fraction of the epoch above 0.0 and up to 1.0, a whole number of "
+        "batches from 1, steps or epochs such as '500step' or '2epoch', or a time such as '30min', '00:00:30:00' or a "
+        "timedelta."
     )
 
 
@@ -304,7 +305,8 @@ def precision(value: Any, plugins: list[Any], device_type: str) -> Precision:
     if passed:
         if value is not None:
             raise ValueError(
-                f"`precision={value!r}` and the plugin {type(passed[0]).__name__} both choose a precision. Give one of them."
+                f"`precision={value!r}` and the plugin {type(passed[0]).__name__} both choose a precision. Give one of "
+                "them."
             )
         return passed[0]
     name = _PRECISIONS.get(str(value if value is not None else "32-true"))
@@ -330,7 +332,8 @@ def plugin_list(value: Any) -> list[Any]:
         refuse_class("plugins", plugin)
         if not isinstance(plugin, kinds):
             raise MisconfigurationException(
-                f"`plugins={plugin!r}`: must be a Precision or a CheckpointIO, or a list of them, not a {type(plugin).__name__}."
+                f"`plugins={plugin!r}`: must be a Precision or a CheckpointIO, or a list of them, not a "
+                f"{type(plugin).__name__}."
             )
     for kind in kinds:
         same = [type(plugin).__name__ for plugin in plugins if isinstance(plugin, kind)]
@@ -351,8 +354,8 @@ def strategy(value: Any, kind: Accelerator, index: int, numbers: Precision, plug
             value.precision_plugin = numbers
         elif type(numbers) is not Precision:
             raise MisconfigurationException(
-                f"{type(value).__name__} already has the precision {value.precision_plugin.precision!r}, and the Trainer was "
-                f"given {numbers.precision!r}. Give one of them."
+                f"{type(value).__name__} already has the precision {value.precision_plugin.precision!r}, and the "
+                f"Trainer was given {numbers.precision!r}. Give one of them."
             )
         if files is not None:
             value.checkpoint_io = files
@@ -383,8 +386,8 @@ def loggers(value: Any, directory: str) -> list[Logger]:
         refuse_class("logger", logger, TypeError)
         if not isinstance(logger, Logger) and not callable(getattr(logger, "log_metrics", None)):
             raise TypeError(
-                f"`logger={shown(logger)}`: must be a Logger, such as `CSVLogger('logs')`, a list of them, True or False, "
-                f"not a {type(logger).__name__}."
+                f"`logger={shown(logger)}`: must be a Logger, such as `CSVLogger('logs')`, a list of them, True or "
+                f"False, not a {type(logger).__name__}."
             )
     return found
 
@@ -479,8 +482,8 @@ def unique_states(found: list[Callback]) -> None:
         key = callback.state_key
         if key in seen and seen[key] is not callback:
             raise RuntimeError(
-                f"two callbacks of the class {type(callback).__name__} have the same `state_key` {key!r}, so only one of their "
-                "states could be saved. Pass one, or define a property `state_key` that tells them apart."
+                f"two callbacks of the class {type(callback).__name__} have the same `state_key` {key!r}, so only one "
+                "of their states could be saved. Pass one, or define a property `state_key` that tells them apart."
             )
         seen[key] = callback
 

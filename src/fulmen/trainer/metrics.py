@@ -1,8 +1,8 @@
 """From ``self.log`` to where values go: callbacks, the progress bar and the loggers.
 
-The first call from a hook with a name checks everything and makes an :class:`Accumulator`; each later call is one look-up,
-one detach and one addition. Values stay on the device until a logger, a monitor or a visible bar reads them. Whatever is
-averaged is carried as (sum, weight), in double precision where the device has it.
+The first call from a hook with a name checks everything and makes an :class:`Accumulator`; each later call is one
+look-up, one detach and one addition. Values stay on the device until a logger, a monitor or a visible bar reads them.
+Whatever is averaged is carried as (sum, weight), in double precision where the device has it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ _INSTEAD = {
     "on_test_end": "`on_test_epoch_end`",
 }
 _WHY_NOT = {
-    **dict.fromkeys(("on_train_end", "on_validation_end", "on_test_end", "on_fit_end"), "the values are written by then"),
+    **dict.fromkeys(
+        ("on_train_end", "on_validation_end", "on_test_end", "on_fit_end"), "the values are written by then"
+    ),
     "predict_step": "prediction has no metrics",
 }
 
@@ -156,8 +158,9 @@ class Accumulator:
             value = self.metric.compute()
             if not isinstance(value, (Tensor, int, float)):
                 raise ValueError(
-                    f"the metric {type(self.metric).__name__} logged as {self.name!r} computed a {type(value).__name__}; "
-                    "only one number can be logged. Log its parts by `self.log_dict(...)` instead."
+                    f"the metric {type(self.metric).__name__} logged as {self.name!r} computed a "
+                    f"{type(value).__name__}; only one number can be logged. Log its parts by `self.log_dict(...)` "
+                    "instead."
                 )
             return _as_tensor(value)
         total = self.total
@@ -180,7 +183,9 @@ def _double(value: Tensor) -> Tensor:
 
 
 def _visible_dtype(logged: torch.dtype) -> torch.dtype:
-    """The type in which a value is read: single or double precision; all others (half, whole numbers) become the default."""
+    """The type in which a value is read: single or double precision; all others (half, whole numbers) become the
+    default.
+    """
     return logged if logged in (torch.float32, torch.float64) else torch.get_default_dtype()
 
 
@@ -249,7 +254,8 @@ class Metrics:
                 raise _not_a_number(name, value)
         elif value is not entry.metric:
             raise MisconfigurationException(
-                f"`self.log({name!r}, ...)` got another object than the metric it was first given; log one metric per name."
+                f"`self.log({name!r}, ...)` got another object than the metric it was first given; log one metric per "
+                "name."
             )
         weight = 1.0
         if entry.on_epoch and entry.reduction == "mean" and entry.metric is None:
@@ -281,8 +287,9 @@ class Metrics:
         allowed = self._permission()
         if not add_dataloader_idx and any(hook == self.hook and other == name for hook, other, _ in self._entries):
             raise MisconfigurationException(
-                f"`self.log({name!r}, add_dataloader_idx=False)` was called for several loaders, and one value would hide the "
-                f"other. Make names of your own: `self.log(f'{name}_{{dataloader_idx}}', ..., add_dataloader_idx=False)`."
+                f"`self.log({name!r}, add_dataloader_idx=False)` was called for several loaders, and one value would "
+                f"hide the other. Make names of your own: `self.log(f'{name}_{{dataloader_idx}}', ..., "
+                "add_dataloader_idx=False)`."
             )
         if not isinstance(name, str):
             raise MisconfigurationException(
@@ -319,8 +326,8 @@ class Metrics:
                 )
             if on_epoch is False:
                 raise MisconfigurationException(
-                    f"`self.log({name!r}, on_epoch=False)` cannot be called in `{self.hook}`: the value would go nowhere. "
-                    "Leave `on_epoch` out."
+                    f"`self.log({name!r}, on_epoch=False)` cannot be called in `{self.hook}`: the value would go "
+                    "nowhere. Leave `on_epoch` out."
                 )
             on_step, on_epoch = False, True
         else:
@@ -361,11 +368,15 @@ class Metrics:
         return allowed
 
     def _check_metric(self, name: str, metric: Any, attribute: str | None) -> None:
-        if attribute is None and isinstance(metric, torch.nn.Module) and not any(metric is child for child in self.module.modules()):
+        if (
+            attribute is None
+            and isinstance(metric, torch.nn.Module)
+            and not any(metric is child for child in self.module.modules())
+        ):
             raise MisconfigurationException(
-                f"the metric {type(metric).__name__} logged as {name!r} is no attribute of {type(self.module).__name__}, so "
-                "it would be neither moved to the device nor saved. Assign it in `__init__`: "
-                f"`self.{name.replace('/', '_')} = {type(metric).__name__}(...)`."
+                f"the metric {type(metric).__name__} logged as {name!r} is no attribute of "
+                f"{type(self.module).__name__}, so it would be neither moved to the device nor saved. Assign it in "
+                f"`__init__`: `self.{name.replace('/', '_')} = {type(metric).__name__}(...)`."
             )
 
     def _warn_once(self, key: str, message: str) -> None:
@@ -412,9 +423,9 @@ class Metrics:
     def finish_batch(self) -> None:
         """Send this step's values to the loggers when they are due."""
         progress = self.progress
-        if (progress.time_to_log or (progress.should_stop and not progress.accumulating)) and self.loggers:
-            if progress.log_every_n_steps:
-                self._write_step_values(progress.batches_that_stepped, progress.epoch)
+        due = progress.time_to_log or (progress.should_stop and not progress.accumulating)
+        if due and self.loggers and progress.log_every_n_steps:
+            self._write_step_values(progress.batches_that_stepped, progress.epoch)
 
     def finish_training(self) -> None:
         """Send the last step's values, if the run ended in a way that could not be foreseen at that step."""
@@ -559,12 +570,14 @@ def _reduction(name: str, reduce_fx: Any) -> str:
 def _check_arguments(name: str, settings: tuple[Any, ...], batch_size: Any) -> None:
     for argument, value in zip(_NAMES, settings):
         if argument != "reduce_fx" and value is not None and not isinstance(value, bool):
-            raise MisconfigurationException(f"`self.log({name!r}, ..., {argument}={shown(value)})`: must be True or False.")
+            raise MisconfigurationException(
+                f"`self.log({name!r}, ..., {argument}={shown(value)})`: must be True or False."
+            )
     good = isinstance(batch_size, Tensor) or (isinstance(batch_size, (int, float)) and batch_size > 0)
     if batch_size is not None and (not good or isinstance(batch_size, bool)):
         raise MisconfigurationException(
-            f"`self.log({name!r}, ..., batch_size={shown(batch_size)})`: must be a whole number from 1, the samples in the "
-            "batch; None counts them."
+            f"`self.log({name!r}, ..., batch_size={shown(batch_size)})`: must be a whole number from 1, the samples in "
+            "the batch; None counts them."
         )
 
 

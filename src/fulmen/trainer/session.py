@@ -92,16 +92,17 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     if written(module, "configure_model", LightningModule) is not None:
         with strategy.module_init_context(), trainer.precision_plugin.module_init_context():
             trainer.quietly("configure_model")
+    trainer.precision_plugin.convert_module(module)  # before weights come from a file, which would be rounded
     path = checkpoints.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given)
     checkpoint = checkpoints.load(trainer, path, weights_only) if path is not None else None
     trainer.loaded_ckpt_path = path
     if checkpoint is not None:
         checkpoints.restore_model(trainer, checkpoint)
-    trainer.precision_plugin.convert_module(module)
     strategy.setup_module(module)
     if verb == "fit":
         _set_up_optimizers(trainer)
-        if trainer.progress_bar_callback is not None:
+        bar = trainer.progress_bar_callback
+        if bar is not None and bar.is_enabled:
             trainer.print(headline(trainer))
         trainer.replan().on_fit_start()
     _log_hyperparameters(trainer)
@@ -203,8 +204,9 @@ def _log_hyperparameters(trainer: Trainer) -> None:
         for name, value in owner.hparams_initial.items():
             if name in merged and (type(merged[name]) is not type(value) or not _same(merged[name], value)):
                 raise RuntimeError(
-                    f"the hyperparameter {name!r} is {merged[name]!r} in the datamodule and {value!r} in the module, so it "
-                    "cannot be logged under one name. Rename one, or write `self.save_hyperparameters(logger=False)`."
+                    f"the hyperparameter {name!r} is {merged[name]!r} in the datamodule and {value!r} in the module, "
+                    "so it cannot be logged under one name. Rename one, or write "
+                    "`self.save_hyperparameters(logger=False)`."
                 )
             merged[name] = value
     merged.pop("_class_path", None)
@@ -253,8 +255,8 @@ def _explain_nothing_to_do(trainer: Trainer) -> None:
         return
     rank_zero_warn(
         f"nothing to train: {progress.epoch} epochs and {progress.step} steps are done, and the limits are "
-        f"max_epochs={progress.limits.max_epochs}, max_steps={progress.limits.max_steps}. Set `trainer.max_epochs` to more, "
-        "or make a new Trainer."
+        f"max_epochs={progress.limits.max_epochs}, max_steps={progress.limits.max_steps}. Set `trainer.max_epochs` to "
+        "more, or make a new Trainer."
     )
 
 

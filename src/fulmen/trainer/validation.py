@@ -62,7 +62,8 @@ def check_model(model: Any, verb: str) -> LightningModule:
         return model
     if model is None:
         raise TypeError(
-            f"`trainer.{verb}()` was given no model, and this Trainer has not run one yet. Write `trainer.{verb}(model)`."
+            f"`trainer.{verb}()` was given no model, and this Trainer has not run one yet. Write "
+            f"`trainer.{verb}(model)`."
         )
     if isinstance(model, type):
         raise TypeError(
@@ -73,8 +74,8 @@ def check_model(model: Any, verb: str) -> LightningModule:
     origin = next((parent.__module__ for parent in kind.__mro__ if parent.__name__ == "LightningModule"), None)
     if origin is not None:
         raise TypeError(
-            f"`trainer.{verb}` got a {kind.__name__} that derives from `{origin}.LightningModule`, another package's class. "
-            "Derive it from `fulmen.LightningModule`: `from fulmen import LightningModule`."
+            f"`trainer.{verb}` got a {kind.__name__} that derives from `{origin}.LightningModule`, another package's "
+            "class. Derive it from `fulmen.LightningModule`: `from fulmen import LightningModule`."
         )
     if isinstance(model, LightningDataModule):
         raise TypeError(
@@ -144,8 +145,8 @@ def _check_fit(trainer: Trainer, module: LightningModule) -> None:
     if _parameter(module.training_step, "optimizer_idx") is not None:
         raise RuntimeError(
             f"`{kind}.training_step` takes `optimizer_idx`, which belongs to version 1. For several optimizers set "
-            "`self.automatic_optimization = False` and use `opt_a, opt_b = self.optimizers()` in `training_step(self, batch, "
-            "batch_idx)`."
+            "`self.automatic_optimization = False` and use `opt_a, opt_b = self.optimizers()` in `training_step(self, "
+            "batch, batch_idx)`."
         )
     has_step = written(module, "validation_step", LightningModule) is not None
     has_data = trainer.defines_loader("validate")
@@ -159,13 +160,14 @@ def _check_fit(trainer: Trainer, module: LightningModule) -> None:
     if not module.automatic_optimization:
         if trainer.gradient_clip_val:
             raise MisconfigurationException(
-                f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` does nothing in manual optimization. Leave it out and "
-                "call `self.clip_gradients(optimizer, gradient_clip_val=...)` before `optimizer.step()`."
+                f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` does nothing in manual optimization. Leave "
+                "it out and call `self.clip_gradients(optimizer, gradient_clip_val=...)` before `optimizer.step()`."
             )
         if trainer.accumulate_grad_batches != 1:
             raise MisconfigurationException(
-                f"`Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches})` does nothing in manual optimization. "
-                "Leave it out and step every so many batches: `if (batch_idx + 1) % n == 0: optimizer.step()`."
+                f"`Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches})` does nothing in manual "
+                "optimization. Leave it out and step every so many batches: `if (batch_idx + 1) % n == 0: "
+                "optimizer.step()`."
             )
 
 
@@ -204,8 +206,8 @@ def check_optimizers(trainer: Trainer) -> None:
     every = trainer.accumulate_grad_batches
     if module.automatic_optimization and every != 1 and any(isinstance(o, LBFGS) for o in trainer.optimizers):
         raise MisconfigurationException(
-            f"`Trainer(accumulate_grad_batches={every})` with LBFGS: it computes the loss several times per step, which only "
-            "the window's last batch could give. Write `accumulate_grad_batches=1` and larger batches, or another optimizer."
+            f"`Trainer(accumulate_grad_batches={every})` with LBFGS: it computes the loss several times per step, "
+            "which only the window's last batch could give. Write `accumulate_grad_batches=1` and larger batches, or another optimizer."
         )
     own = set(map(id, module.parameters()))
     for optimizer in trainer.optimizers:
@@ -216,13 +218,13 @@ def check_optimizers(trainer: Trainer) -> None:
             continue
         if foreign == len(stepped) and own:
             rank_zero_warn(
-                f"{name} would train nothing of {kind}: none of its {foreign} parameters belongs to the module. Make it in "
-                f"`configure_optimizers`, when all layers are there, by `{name}(self.parameters(), ...)`."
+                f"{name} would train nothing of {kind}: none of its {foreign} parameters belongs to the module. Make "
+                f"it in `configure_optimizers`, when all layers are there, by `{name}(self.parameters(), ...)`."
             )
         else:
             rank_zero_warn(
-                f"{name} trains what is no part of {kind}: {foreign} of its {len(stepped)} parameters, which are neither "
-                "saved nor moved to the device. Assign the module that they belong to: `self.part = part`.",
+                f"{name} trains what is no part of {kind}: {foreign} of its {len(stepped)} parameters, which are "
+                "neither saved nor moved to the device. Assign the module that they belong to: `self.part = part`.",
                 category=PossibleUserWarning,
             )
 
@@ -268,8 +270,8 @@ def _check_dataloader_idx(owner: Any, empty: type, stage: str, several: bool, sk
         place = skip + (3 if method.endswith("_batch_end") else 2)
         if several and method != "predict_step" and not takes(function, "dataloader_idx", place):
             raise RuntimeError(
-                f"there are several {name} loaders, but `{type(owner).__name__}.{method}` does not take the number of the "
-                "loader. Add the argument `dataloader_idx=0`."
+                f"there are several {name} loaders, but `{type(owner).__name__}.{method}` does not take the number of "
+                "the loader. Add the argument `dataloader_idx=0`."
             )
         if not several:
             parameter = _parameter(function, "dataloader_idx")

@@ -63,8 +63,8 @@ def rank_zero_deprecation(message: str | Warning, stacklevel: int = 5) -> None:
 def rank_zero_info(message: object, *args: object) -> None:
     """Log ``message % args`` at INFO on rank 0, to the logger named ``fulmen``.
 
-    Where logging is not set up at all, the message goes to stderr, as Python does with warnings. To silence these messages
-    write ``logging.getLogger("fulmen").setLevel(logging.WARNING)``.
+    Where logging is not set up at all, the message goes to stderr, as Python does with warnings. To silence these
+    messages write ``logging.getLogger("fulmen").setLevel(logging.WARNING)``.
     """
     if log.hasHandlers():
         log.info(message, *args)

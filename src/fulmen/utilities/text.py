@@ -6,7 +6,7 @@ from typing import Any
 
 
 def shown(value: Any) -> str:
-    """A value in a message: as Python writes it if that is short and says something, else by its type (``a Linear``)."""
+    """A value in a message: as Python writes it if that is short and says something, else its type."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if value in ([], (), {}) if isinstance(value, (list, tuple, dict)) else False:
