@@ -149,7 +149,14 @@ _together(TypeError, "`gpus`", "accelerator='gpu', devices=", gpus=1)
 _together(TypeError, "`resume_from_checkpoint`", "ckpt_path=", resume_from_checkpoint="a.ckpt")
 
 
-@misuse(_SUBJECT, "ModelCheckpoint with enable_checkpointing=False", MisconfigurationException)
+@misuse(
+    _SUBJECT,
+    "ModelCheckpoint with enable_checkpointing=False",
+    MisconfigurationException,
+    "enable_checkpointing=False",
+    "ModelCheckpoint",
+    "Leave out one",
+)
 def _(scene: Scene) -> None:
     scene.trainer(callbacks=ModelCheckpoint(), enable_checkpointing=False)
 
@@ -293,7 +300,14 @@ def _(scene: Scene) -> None:
     ModelCheckpoint(every_n_train_steps=1, every_n_epochs=1)
 
 
-@misuse("Callbacks", "a folder that cannot be made (of a ModelCheckpoint)", OSError, "notes.txt", spoils_trainer=True)
+@misuse(
+    "Callbacks",
+    "a folder that cannot be made (of a ModelCheckpoint)",
+    OSError,
+    "notes.txt is no folder",
+    "dirpath=",
+    spoils_trainer=True,
+)
 def _(scene: Scene) -> None:
     checkpoint = ModelCheckpoint(dirpath=scene.folder / "notes.txt" / "checkpoints")
     scene.fit(callbacks=checkpoint, enable_checkpointing=True)

@@ -231,7 +231,9 @@ def _(scene: Scene) -> None:
     scene.trainer().fit(scene.module(), datamodule=scene.datamodule(train_dataloaders=lambda self: loader()))
 
 
-@misuse(_DATA, "setup(self) in a datamodule", TypeError, "`Data.setup`", "`def setup(self, stage):`")
+@misuse(
+    _DATA, "setup(self) in a datamodule", TypeError, "`Data.setup`", "`def setup(self, stage):`", spoils_trainer=True
+)
 def _(scene: Scene) -> None:
     scene.trainer().fit(scene.module(), datamodule=scene.datamodule(setup=lambda self: None))
 
@@ -348,7 +350,7 @@ _resume(
     "another number of optimizers",
     lambda scene: scene.checkpoint(),
     MisconfigurationException,
-    "1 optimizers",
+    "1 optimizer,",
     "returned 2",
     module=_two_optimizers,
 )

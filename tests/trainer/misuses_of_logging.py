@@ -189,7 +189,7 @@ def _(scene: Scene) -> None:
     scene.trainer().fit(scene.module(validation_step=validation_step), val_dataloaders=[loader(), loader()])
 
 
-@misuse(_SUBJECT, "EarlyStopping on NaN", UserWarning, "'loss'", "nan", "not finite", "stops")
+@misuse(_SUBJECT, "EarlyStopping on NaN", UserWarning, "'loss'", "nan", "not finite", "stops", spoils_trainer=True)
 def _(scene: Scene) -> None:
     from fulmen.callbacks import EarlyStopping
 

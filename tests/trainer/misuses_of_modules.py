@@ -34,11 +34,19 @@ def _fit(
     enter(Misuse(subject, name, commit, raises, says, spoils_trainer=bool(arguments)))
 
 
-def _run(subject: str, verb: str, name: str, raises: type[BaseException], *says: str, **kinds: Any) -> None:
+def _run(
+    subject: str,
+    verb: str,
+    name: str,
+    raises: type[BaseException],
+    *says: str,
+    without: tuple[str, ...] = (),
+    **written: Any,
+) -> None:
     """The same for another verb."""
 
     def commit(scene: Scene) -> None:
-        getattr(scene.trainer(), verb)(scene.module(kinds.pop("without", ()), **kinds))
+        getattr(scene.trainer(), verb)(scene.module(without, **written))
 
     enter(Misuse(subject, name, commit, raises, says))
 

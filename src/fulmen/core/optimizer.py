@@ -366,7 +366,7 @@ def _scheduler_config(module: LightningModule, entry: Any, monitor: str | None) 
         if not callable(getattr(scheduler, method, None)):
             raise TypeError(
                 f"{a_kind(scheduler)} is no scheduler: it has no `{method}`, so it could not be saved. "
-                "Return a scheduler of torch.optim.lr_scheduler, or an object with `step`, `state_dict` and `load_state_dict`."
+                "Return one of torch.optim.lr_scheduler, or an object with `step`, `state_dict` and `load_state_dict`."
             )
     plateau = entry.get("reduce_on_plateau", isinstance(scheduler, ReduceLROnPlateau))
     interval, frequency = _interval(entry.get("interval", "epoch"), entry.get("frequency", 1))

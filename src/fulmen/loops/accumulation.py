@@ -11,7 +11,7 @@ from torch import Tensor
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.memory import recursive_detach
 from fulmen.utilities.rank_zero import rank_zero_warn
-from fulmen.utilities.text import shown
+from fulmen.utilities.text import described
 
 
 class Window:
@@ -67,7 +67,7 @@ class Window:
             loss, outputs = output["loss"], recursive_detach(dict(output))
         else:
             raise MisconfigurationException(
-                f"`training_step` returned {shown(output)} (a {type(output).__name__}), which is no loss. `return` a "
+                f"`training_step` returned {described(output)}, which is no loss. `return` a "
                 "tensor with one element, {'loss': loss, ...}, or None to skip the batch."
             )
         if self.weight is not None:
@@ -137,8 +137,7 @@ def detached_outputs(output: Any) -> dict[str, Any]:
     if isinstance(output, Mapping):
         return recursive_detach(dict(output))
     raise MisconfigurationException(
-        f"`training_step` returned {shown(output)} (a {type(output).__name__}). "
-        "In manual optimization return a tensor, a dict, or nothing."
+        f"`training_step` returned {described(output)}. In manual optimization return a tensor, a dict, or nothing."
     )
 
 

@@ -174,7 +174,8 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     ):
         if len(owners) != len(states):
             raise MisconfigurationException(
-                f"the checkpoint holds {len(states)} {kind}, but `configure_optimizers` returned {len(owners)}. "
+                f"the checkpoint holds {len(states)} {kind[: -1 if len(states) == 1 else None]}, but "
+                f"`configure_optimizers` returned {len(owners)}. "
                 "Return the same ones as in the run that was saved."
             )
         for owner, state in zip(owners, states):

@@ -316,7 +316,9 @@ class Metrics:
             raise _not_a_number(name, value)
         if logger and not self.loggers:
             self._warn_once(
-                f"logger-{name}", f"`self.log({name!r}, ..., logger=True)` is asked for, but the Trainer has no logger."
+                f"logger-{name}",
+                f"`self.log({name!r}, ..., logger=True)` is asked for, but the Trainer has no logger. Leave it out, or "
+                "write `Trainer(logger=True)`.",
             )
         if allowed == "epoch":
             if on_step:

@@ -151,7 +151,10 @@ def _check_fit(trainer: Trainer, module: LightningModule) -> None:
     has_step = written(module, "validation_step", LightningModule) is not None
     has_data = trainer.defines_loader("validate")
     if has_data and not has_step:
-        rank_zero_warn(f"{kind} has validation data but no `validation_step`: nothing is validated.")
+        rank_zero_warn(
+            f"{kind} has validation data but no `validation_step`: nothing is validated. "
+            + _advice(module, "validation_step", "Define `def validation_step(self, batch, batch_idx):`.")
+        )
     if has_step and not has_data:
         rank_zero_warn(
             f"{kind} has a `validation_step` but no validation data: nothing is validated. Pass `val_dataloaders`.",
@@ -206,8 +209,9 @@ def check_optimizers(trainer: Trainer) -> None:
     every = trainer.accumulate_grad_batches
     if module.automatic_optimization and every != 1 and any(isinstance(o, LBFGS) for o in trainer.optimizers):
         raise MisconfigurationException(
-            f"`Trainer(accumulate_grad_batches={every})` with LBFGS: it computes the loss several times per step, "
-            "which only the window's last batch could give. Write `accumulate_grad_batches=1` and larger batches, or another optimizer."
+            f"`Trainer(accumulate_grad_batches={every})` with LBFGS: it computes the loss several times per step, which"
+            " only the window's last batch could give. Write `accumulate_grad_batches=1` and make batches larger, or "
+            "choose another optimizer."
         )
     own = set(map(id, module.parameters()))
     for optimizer in trainer.optimizers:
