@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> float:
         gradient_clip_val=1.0,
         log_every_n_steps=10,
         logger=CSVLogger(arguments.dir, name=None),
-        callbacks=[ModelCheckpoint(monitor="val_bits", save_last=True), LearningRateMonitor("step")],
+        callbacks=[ModelCheckpoint(monitor="val_bits", save_top_k=3, save_last=True), LearningRateMonitor("step")],
     )
     trainer.fit(model, datamodule=datamodule, ckpt_path=arguments.resume)
     [result] = trainer.validate(model, datamodule=datamodule)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from screen import Model, Screen, batches, trainer_with
 
 from fulmen.callbacks.model_summary import ModelSummary
 from fulmen.callbacks.progress.progress_bar import ProgressBar
 from fulmen.callbacks.rich_model_summary import RichModelSummary
+
+from .screen import Model, Screen, batches, trainer_with, without_greeting
 
 
 class Net(Model):
@@ -24,6 +25,11 @@ class Net(Model):
         return self.body(x)
 
 
+def printed(capsys) -> str:
+    """What was printed, but for the trainer's greeting."""
+    return without_greeting(capsys.readouterr().out)
+
+
 def fit_with(summary, model) -> None:
     trainer_with(summary, ProgressBar(), enable_model_summary=None).fit(model, batches(1))
 
@@ -31,7 +37,7 @@ def fit_with(summary, model) -> None:
 def test_model_summary_prints_layers_and_totals(capsys):
     fit_with(ModelSummary(), Net())
 
-    assert capsys.readouterr().out.splitlines() == [
+    assert printed(capsys).splitlines() == [
         "   Name          Type        Params  Mode",
         "------------------------------------------",
         "0  layer         Linear         3    train",
@@ -46,7 +52,7 @@ def test_model_summary_prints_layers_and_totals(capsys):
 def test_model_summary_with_an_example_shows_sizes_and_operations(capsys):
     fit_with(ModelSummary(), Net(example=True))
 
-    lines = capsys.readouterr().out.splitlines()
+    lines = printed(capsys).splitlines()
     assert lines[0].split() == ["Name", "Type", "Params", "Mode", "FLOPs", "In", "sizes", "Out", "sizes"]
     assert lines[3].split() == ["1", "body", "Sequential", "1.4", "K", "train", "17.9", "K", "[7,2]", "[7,30]"]
     assert lines[-1] == "FLOPs: 17.9 K in a forward of the example input"
@@ -55,13 +61,13 @@ def test_model_summary_with_an_example_shows_sizes_and_operations(capsys):
 def test_model_summary_with_depth_2_lists_the_layers_within(capsys):
     fit_with(ModelSummary(max_depth=2), Net())
 
-    assert "body.2" in capsys.readouterr().out
+    assert "body.2" in printed(capsys)
 
 
 def test_model_summary_with_depth_0_prints_nothing(capsys):
     fit_with(ModelSummary(max_depth=0), Net())
 
-    assert capsys.readouterr().out == ""
+    assert printed(capsys) == ""
 
 
 @pytest.mark.parametrize("depth", [-2, 1.5, "all"])
@@ -78,7 +84,7 @@ def test_model_summary_is_printed_as_a_subclass_likes(capsys):
 
     fit_with(Short(sign="!"), Net())
 
-    assert capsys.readouterr().out == "['layer', 'body', 'other params'] 1358 !\n"
+    assert printed(capsys) == "['layer', 'body', 'other params'] 1358 !\n"
 
 
 @pytest.mark.parametrize("example", [False, True])
@@ -114,7 +120,7 @@ def test_rich_model_summary_takes_arguments_for_the_table(monkeypatch):
 
 def test_rich_model_summary_in_a_pipe_is_the_plain_one(capsys):
     fit_with(RichModelSummary(), Net())
-    rich = capsys.readouterr().out
+    rich = printed(capsys)
     fit_with(ModelSummary(), Net())
 
-    assert rich == capsys.readouterr().out
+    assert rich == printed(capsys)

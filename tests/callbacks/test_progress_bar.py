@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from screen import Model, ValidatedModel, batches, trainer_with
 
 from fulmen.callbacks.progress.progress_bar import ProgressBar, get_standard_metrics
 from fulmen.loggers.csv_logs import CSVLogger
+
+from .screen import Model, ValidatedModel, batches, trainer_with
 
 
 class Recording(ProgressBar):

@@ -6,9 +6,10 @@ import re
 import time
 
 import pytest
-from screen import Model, ValidatedModel, batches, trainer_with
 
 from fulmen.callbacks.progress.plain_progress import PlainProgress
+
+from .screen import Model, ValidatedModel, batches, trainer_with, without_greeting
 
 NUMBER = r"-?\d+(\.\d+)?(e-?\d+)?"
 
@@ -19,6 +20,11 @@ def shape(text: str) -> list[str]:
     text = re.sub(r"\([\d.]+ (it/s|s/it)\)", "(V)", text)
     text = re.sub(r"\d+\.\d s|\d+:\d\d", "T", text)
     return text.splitlines()
+
+
+def printed(capsys) -> str:
+    """What was printed, but for the trainer's greeting."""
+    return without_greeting(capsys.readouterr().out)
 
 
 class Counting(PlainProgress):
@@ -34,16 +40,16 @@ class Counting(PlainProgress):
 def test_plain_progress_of_a_fit_is_one_line_per_epoch(capsys):
     trainer_with(PlainProgress(), max_epochs=2, num_sanity_val_steps=2).fit(ValidatedModel(), batches(3), batches(2))
 
-    assert shape(capsys.readouterr().out) == [
-        "epoch 0/1  step 3  val_loss X  loss X  T  (V)",
-        "epoch 1/1  step 6  val_loss X  loss X  T  (V)",
+    assert shape(printed(capsys)) == [
+        "epoch 0/1  step 3  loss X  val_loss X  T  (V)",
+        "epoch 1/1  step 6  loss X  val_loss X  T  (V)",
     ]
 
 
 def test_plain_progress_writes_no_control_characters(capsys):
     trainer_with(PlainProgress(interval=1e-9), max_epochs=2).fit(ValidatedModel(), batches(3), batches(2))
 
-    out = capsys.readouterr().out
+    out = printed(capsys)
     assert out.endswith("\n")
     assert all(character.isprintable() for character in out.replace("\n", ""))
 
@@ -51,7 +57,7 @@ def test_plain_progress_writes_no_control_characters(capsys):
 def test_plain_progress_after_an_interval_says_how_far_the_epoch_has_come(capsys):
     trainer_with(PlainProgress(interval=1e-9)).fit(ValidatedModel(), batches(2), batches(1))
 
-    assert shape(capsys.readouterr().out) == [
+    assert shape(printed(capsys)) == [
         "epoch 0/0  batch 1/2  step 1  loss X  T, T left  (V)",
         "epoch 0/0  batch 2/2  step 2  loss X  T, T left  (V)",
         "validation  batch 1/1  step 2  T, T left  (V)",
@@ -68,29 +74,29 @@ def test_plain_progress_prints_one_line_per_interval(capsys):
     start = time.monotonic()
     trainer_with(PlainProgress(interval=0.05)).fit(Slow(), batches(20))
 
-    running = [line for line in capsys.readouterr().out.splitlines() if "batch" in line]
+    running = [line for line in printed(capsys).splitlines() if "batch" in line]
     assert 1 <= len(running) <= (time.monotonic() - start) / 0.05
 
 
 def test_plain_progress_with_data_of_unknown_length_shows_the_count_alone(capsys):
     trainer_with(PlainProgress(interval=1e-9)).fit(Model(), batches(1, sized=False))
 
-    assert shape(capsys.readouterr().out)[0] == "epoch 0/0  batch 1  step 1  loss X  T  (V)"
+    assert shape(printed(capsys))[0] == "epoch 0/0  batch 1  step 1  loss X  T  (V)"
 
 
 def test_plain_progress_without_a_limit_of_epochs_shows_none(capsys):
     trainer_with(PlainProgress(), max_epochs=-1, max_steps=2).fit(Model(), batches(2))
 
-    assert shape(capsys.readouterr().out) == ["epoch 0  step 2  loss X  T  (V)"]
+    assert shape(printed(capsys)) == ["epoch 0  step 2  loss X  T  (V)"]
 
 
 def test_plain_progress_of_a_validation_within_the_epoch_is_a_line(capsys):
     trainer_with(PlainProgress(), val_check_interval=2).fit(ValidatedModel(), batches(4), batches(1))
 
-    within, epoch = shape(capsys.readouterr().out)
-    assert within.startswith("validation  step 2 ")
-    assert within.endswith(" val_loss X  T  (V)")
-    assert epoch.startswith("epoch 0/0  step 4 ")
+    assert shape(printed(capsys)) == [
+        "validation  step 2  loss X  val_loss X  T  (V)",
+        "epoch 0/0  step 4  loss X  val_loss X  T  (V)",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +105,7 @@ def test_plain_progress_of_a_validation_within_the_epoch_is_a_line(capsys):
 def test_plain_progress_of_a_verb_is_a_line(capsys, verb, line):
     getattr(trainer_with(PlainProgress()), verb)(Model(), batches(2))
 
-    assert shape(capsys.readouterr().out)[0] == line
+    assert shape(printed(capsys))[0] == line
 
 
 def test_plain_progress_shows_what_was_logged_when_the_epoch_ended(capsys):
@@ -109,7 +115,7 @@ def test_plain_progress_shows_what_was_logged_when_the_epoch_ended(capsys):
 
     trainer_with(PlainProgress(), max_epochs=2).fit(Ends(), batches(1))
 
-    first, second = capsys.readouterr().out.splitlines()
+    first, second = printed(capsys).splitlines()
     assert "late 0.000" in first
     assert "late 1.000" in second
 
@@ -119,7 +125,7 @@ def test_plain_progress_of_many_short_epochs_stays_below_its_bytes_per_minute(ca
 
     trainer_with(bar, max_epochs=150).fit(Model(), batches(1))
 
-    out = capsys.readouterr().out
+    out = printed(capsys)
     assert 1000 - 256 - 100 <= len(out) <= 2000
     assert out.splitlines()[-1].startswith("epoch 149/149")
     assert bar.reads == len(out.splitlines())
@@ -130,7 +136,7 @@ def test_plain_progress_reads_metrics_only_for_what_it_prints(capsys):
 
     trainer_with(bar).fit(Model(), batches(50))
 
-    assert bar.reads == len(capsys.readouterr().out.splitlines()) == 1
+    assert bar.reads == len(printed(capsys).splitlines()) == 1
 
 
 def test_plain_progress_shows_small_and_large_numbers(capsys):
@@ -142,7 +148,7 @@ def test_plain_progress_shows_small_and_large_numbers(capsys):
 
     trainer_with(PlainProgress()).fit(Numbers(), batches(1))
 
-    assert "lr 1e-05  tokens 1.235e+05  accuracy 0.500" in capsys.readouterr().out
+    assert "lr 1e-05  tokens 1.235e+05  accuracy 0.500" in printed(capsys)
 
 
 def test_plain_progress_disabled_prints_nothing(capsys):
@@ -151,7 +157,7 @@ def test_plain_progress_disabled_prints_nothing(capsys):
 
     trainer_with(bar).fit(ValidatedModel(), batches(3), batches(2))
 
-    assert capsys.readouterr().out == ""
+    assert printed(capsys) == ""
 
 
 def test_plain_progress_after_an_exception_begins_anew(capsys):
@@ -169,7 +175,7 @@ def test_plain_progress_after_an_exception_begins_anew(capsys):
         trainer.fit(model, batches(2))
     trainer.fit(model, batches(2))
 
-    assert shape(capsys.readouterr().out) == ["epoch 0/0  step 2  loss X  T  (V)"]
+    assert shape(printed(capsys)) == ["epoch 0/0  step 2  loss X  T  (V)"]
 
 
 @pytest.mark.parametrize("argument", ["interval", "bytes_per_minute"])

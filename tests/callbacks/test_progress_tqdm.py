@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 
 import pytest
-from screen import Model, Screen, ValidatedModel, batches, trainer_with
 
 from fulmen.callbacks.progress import tqdm_progress
 from fulmen.callbacks.progress.tqdm_progress import TQDMProgressBar
+
+from .screen import Model, Screen, ValidatedModel, batches, trainer_with
 
 
 @pytest.fixture

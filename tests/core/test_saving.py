@@ -196,6 +196,20 @@ def test_argument_without_a_plain_form_is_asked_for_and_can_be_passed(tmp_path) 
     assert torch.equal(again.loss.weight, torch.ones(2))
 
 
+def test_argument_without_a_plain_form_that_has_a_default_gets_it_with_a_warning(tmp_path) -> None:
+    class M(Net):
+        def __init__(self, width: int, loss: nn.Module | None = None):
+            super().__init__(width)
+            self.loss = loss
+
+    with pytest.warns(UserWarning, match="no plain form"):
+        path = saved(M(3, nn.MSELoss()), tmp_path / "x.ckpt")
+
+    with pytest.warns(UserWarning, match=r"no `loss`, without a plain form: M gets its default.*loss=\.\.\.") as caught:
+        assert M.load_from_checkpoint(path).loss is None
+    assert caught[0].filename == __file__
+
+
 def test_constructor_that_fails_for_a_left_out_entry_gets_a_note(tmp_path) -> None:
     class M(LightningModule):
         def __init__(self, conf):

@@ -423,7 +423,9 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
         ),
     ),
     "optimizer_step_written_without_calling_the_closure": (
-        Difference("A step whose closure was never called is an error and is not counted.", "global_step 1", "global_step 0"),
+        Difference(
+            "A step whose closure was never called is an error and is not counted.", "global_step 1", "global_step 0"
+        ),
     ),
     "log_same_name_twice_with_other_settings": (
         Difference(

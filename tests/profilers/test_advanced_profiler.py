@@ -89,6 +89,15 @@ def test_advanced_profiler_dumps_stats_per_action(tmp_path):
     assert any(function == "outer_work" for _, _, function in stats.stats)  # type: ignore[attr-defined]
 
 
+def test_advanced_profiler_dumps_stats_of_an_action_with_a_very_long_name(tmp_path):
+    profiler = AdvancedProfiler(dirpath=tmp_path, dump_stats=True)
+    with profiler.profile("x" * 500 + ".on_fit_end"):
+        outer_work()
+    profiler.summary()
+    (path,) = tmp_path.iterdir()
+    assert path.name.endswith("xxx.on_fit_end.prof")
+
+
 def test_advanced_profiler_dumps_stats_to_a_url(tmp_path):
     fsspec = pytest.importorskip("fsspec")
     profiler = AdvancedProfiler(dirpath=f"memory://{tmp_path}", dump_stats=True)

@@ -55,6 +55,18 @@ def test_simple_profiler_report_is_an_aligned_table_with_the_longest_first(capsy
     assert rows["[Callback]Longest.on_train_batch_end"][:3] == ["1.5000000", "2", "3.0000"]
 
 
+def test_simple_profiler_long_names_lose_their_middle_unless_they_became_equal():
+    profiler = SimpleProfiler()
+    long, twin, other = (f"[Callback]{'x' * 60}{middle}{'y' * 60}.on_fit_end" for middle in ("a", "b", ""))
+    for name in (long, twin, f"[Callback]Other{other[15:]}"):
+        profiler.recorded_durations[name].append(1.0)
+    shown = list(rows_of(profiler.summary()))[2:]
+    assert shown[:2] == [long, twin]
+    assert len(shown[2]) == 96
+    assert shown[2].startswith("[Callback]Otherxxx")
+    assert shown[2].endswith("yyy.on_fit_end")
+
+
 def test_simple_profiler_percentage_is_the_share_of_the_run():
     profiler = SimpleProfiler()
     profiler.setup("fit")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Callback:
     """Something that listens to a run. Write the hooks you need; those that you do not write cost nothing.
 
-    Every hook gets the trainer and the module as arguments; a callback need not (and should not) keep them. Values can be
-    logged from the hooks that allow it with ``self.log`` (see :data:`fulmen.core.hooks.HOOKS`).
+    Every hook gets the trainer and the module as arguments; a callback need not (and should not) keep them. Values can
+    be logged from the hooks that allow it with ``self.log`` (see :data:`fulmen.core.hooks.HOOKS`).
     """
 
     if TYPE_CHECKING:  # bound by the trainer to the module's own methods when a run begins

@@ -271,10 +271,12 @@ class ModelCheckpoint(Checkpoint):
         """Save what is due: the state with its metrics is complete."""
         self._waits = False
         here = Position.of(trainer)
-        if here == self._saved_at:
+        if self._saved_at is None or here == self._saved_at:
             return
         metrics = self._metrics(trainer)
-        newest = self._save_ranked(trainer, metrics)
+        # within an accumulation window the weights are still those of the step before
+        same_weights = trainer.progress.accumulating and here.steps == self._saved_at.steps
+        newest = "" if same_weights else self._save_ranked(trainer, metrics)
         self._save_last(trainer, metrics, newest)
         self._saved_at = here
 
@@ -407,7 +409,7 @@ class ModelCheckpoint(Checkpoint):
 
     def file_exists(self, filepath: str | os.PathLike[str], trainer: Trainer) -> bool:
         """Whether rank 0 sees a file at ``filepath``; all ranks get the same answer."""
-        there = exists(filepath) if trainer.is_global_zero else False
+        there = exists(os.fspath(filepath)) if trainer.is_global_zero else False
         return trainer.strategy.broadcast(there)
 
     def last_checkpoint_candidates(self, trainer: Trainer) -> list[str]:

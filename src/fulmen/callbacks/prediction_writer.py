@@ -136,7 +136,7 @@ class BasePredictionWriter(Callback):
         indices = trainer.data.epoch_batch_indices
         predictions, self._predictions = self._predictions, []
         predictions += [[] for _ in range(len(indices) - len(predictions))]  # loaders without a batch
-        result = (
-            trainer.predictions if trainer.keeps_predictions else predictions if len(indices) > 1 else predictions[0]
-        )
+        result: Any = predictions if len(indices) > 1 else predictions[0]
+        if trainer.keeps_predictions:
+            result = trainer.predictions
         self.write_on_epoch_end(trainer, pl_module, result, indices)

@@ -34,7 +34,7 @@ class RichModelSummary(ModelSummary):
         **summarize_kwargs: Any,
     ) -> None:
         from rich import box
-        from rich.console import Console
+        from rich.console import Console, Group
         from rich.table import Table
         from rich.text import Text
 
@@ -55,6 +55,4 @@ class RichModelSummary(ModelSummary):
             )
         for row in zip(*(cells for _, cells in columns)):
             table.add_row(*map(Text, row))  # as text: the brackets of sizes are no markup
-        console.print(table)
-        for line in summary_totals(*totals):
-            console.print(Text(line, style="dim"), soft_wrap=True)
+        console.print(Group(table, *(Text(line, style="dim") for line in summary_totals(*totals))))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from fulmen.core.hooks import DataHooks
 from fulmen.core.hparams import HyperparameterOwner
-from fulmen.core.saving import load_datamodule_from_checkpoint
+from fulmen.core.saving import class_only, load_datamodule
 
 if TYPE_CHECKING:
     from typing import Self
@@ -63,7 +64,17 @@ class LightningDataModule(DataHooks, HyperparameterOwner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()  # a user may have put classes of their own behind this one
 
-    load_from_checkpoint = load_datamodule_from_checkpoint
+    @class_only
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: str | os.PathLike[str] | IO[bytes],
+        map_location: Any = None,
+        hparams_file: str | os.PathLike[str] | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Make a datamodule from a checkpoint; see :func:`fulmen.core.saving.load_datamodule`."""
+        return load_datamodule(cls, checkpoint_path, map_location, hparams_file, weights_only, **kwargs)
 
     @classmethod
     def from_datasets(

@@ -29,9 +29,9 @@ class Hook:
         name: the method's name.
         owners: who may write it, in the order in which they are called.
         stage: the verb or stage in which it is called; ``"any"`` for those of every run.
-        log: whether ``self.log`` may be called inside it. ``"train"`` and ``"eval"`` allow values per step and per epoch
-            (the default is per step in training, per epoch in evaluation); ``"epoch"`` allows values per epoch only;
-            ``"no"`` allows none.
+        log: whether ``self.log`` may be called inside it. ``"train"`` and ``"eval"`` allow values per step and per
+            epoch (the default is per step in training, per epoch in evaluation); ``"epoch"`` allows values per epoch
+            only; ``"no"`` allows none.
     """
 
     name: str
@@ -122,7 +122,7 @@ HOOK: dict[str, Hook] = {hook.name: hook for hook in HOOKS}
 
 
 class ModelHooks:
-    """The hooks that a :class:`~fulmen.core.module.LightningModule` may write. Callbacks are called before the module."""
+    """The hooks that a :class:`~fulmen.core.module.LightningModule` may write. Callbacks are called before it."""
 
     def on_fit_start(self) -> None:
         """Called once when ``fit`` begins, after ``setup`` and ``configure_optimizers``; the model is on its device."""
@@ -165,8 +165,8 @@ class ModelHooks:
         """Called after each training batch.
 
         Args:
-            outputs: what ``training_step`` returned, detached, as a dict with the key ``loss`` (divided by the number of
-                batches in the accumulation window); ``{}`` if it returned None.
+            outputs: what ``training_step`` returned, detached, as a dict with the key ``loss`` (divided by the number
+                of batches in the accumulation window); ``{}`` if it returned None.
             batch: the batch, on the device.
             batch_idx: its position in the epoch, from 0.
         """
@@ -271,7 +271,9 @@ class DataHooks:
         """Download or convert data. Called on one process per node; do not assign state here."""
 
     def setup(self, stage: str) -> None:
-        """Called on every process when a run begins; ``stage`` is ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``."""
+        """Called on every process when a run begins; ``stage`` is ``"fit"``, ``"validate"``, ``"test"`` or
+        ``"predict"``.
+        """
 
     def teardown(self, stage: str) -> None:
         """Called on every process when a run has ended."""

@@ -64,7 +64,9 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
     __jit_unused_properties__ = [
         "automatic_optimization",
         "current_epoch",
+        "device",
         "device_mesh",
+        "dtype",
         "example_input_array",
         "fabric",
         "global_rank",
@@ -212,8 +214,8 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
 
         Returns:
             In automatic optimization the loss as a tensor with one element; a dict with the key ``loss``; a dict with
-            ``loss_sum`` and ``weight``, to divide by the sum of the weights over the accumulation window; or None to skip
-            the batch. In manual optimization anything of these, it is only passed on to ``on_train_batch_end``.
+            ``loss_sum`` and ``weight``, to divide by the sum of the weights over the accumulation window; or None to
+            skip the batch. In manual optimization anything of these, it is only passed on to ``on_train_batch_end``.
         """
         raise NotImplementedError(_missing(self, "training_step(self, batch, batch_idx)", "fit"))
 
@@ -227,7 +229,9 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         raise NotImplementedError(_missing(self, "test_step(self, batch, batch_idx)", "test"))
 
     def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Predict one batch: ``predict_step(self, batch, batch_idx, dataloader_idx=0)``. The default is ``self(batch)``."""
+        """Predict one batch: ``predict_step(self, batch, batch_idx, dataloader_idx=0)``. The default is
+        ``self(batch)``.
+        """
         batch = kwargs.get("batch", args[0] if args else None)
         return self(batch)
 
@@ -237,8 +241,8 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         Returns:
             One optimizer; a list of them (manual optimization only); ``([optimizers], [schedulers])``; a dict with
             ``optimizer`` and ``lr_scheduler``, the latter a scheduler or a dict with ``scheduler``, ``interval``
-            (``"epoch"``, ``"step"`` or, say, ``"100step"``), ``frequency``, ``monitor``, ``strict``, ``name``; a list of such
-            dicts; or None to train without an optimizer.
+            (``"epoch"``, ``"step"`` or, say, ``"100step"``), ``frequency``, ``monitor``, ``strict``, ``name``; a list
+            of such dicts; or None to train without an optimizer.
         """
         raise NotImplementedError(_missing(self, "configure_optimizers(self)", "fit"))
 
@@ -269,12 +273,13 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
 
         Args:
             name: its name; ``/`` groups names in some loggers.
-            value: a number, a tensor with one element, or a metric (``update``, ``compute``, ``reset``). Its graph is dropped.
+            value: a number, a tensor with one element, or a metric (``update``, ``compute``, ``reset``). Its graph is
+                dropped.
             prog_bar: show it in the progress bar.
             logger: send it to the loggers. None: if there are any.
             on_step: send each step's value. None: yes in training, no in evaluation.
-            on_epoch: reduce over the epoch and send that value. None: no in training, yes in evaluation and in the hooks of
-                an epoch. With both, the names are ``name_step`` and ``name_epoch``.
+            on_epoch: reduce over the epoch and send that value. None: no in training, yes in evaluation and in the
+                hooks of an epoch. With both, the names are ``name_step`` and ``name_epoch``.
             reduce_fx: how an epoch's values become one: ``"mean"`` (weighted by the batch size), ``"sum"``, ``"min"``,
                 ``"max"``.
             enable_graph: accepted for compatibility; a logged value never keeps its graph.
@@ -303,7 +308,8 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         trainer = self._trainer
         if trainer is None:
             rank_zero_warn(
-                f"`self.log({name!r}, ...)` was called, but {type(self).__name__} is not attached to a Trainer: ignored."
+                f"`self.log({name!r}, ...)` was called, but {type(self).__name__} is not attached to a Trainer: "
+                "ignored."
             )
             return
         trainer.metrics.log(
@@ -335,7 +341,7 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         batch_size: int | None = None,
         rank_zero_only: bool = False,
     ) -> None:
-        """Log each item of ``dictionary`` (or each metric of a torchmetrics ``MetricCollection``) as :meth:`log` does."""
+        """Log each item of ``dictionary`` (or each metric of a torchmetrics ``MetricCollection``) as :meth:`log`."""
         items = dictionary.items(keep_base=False) if hasattr(dictionary, "compute_groups") else dictionary.items()  # type: ignore[call-arg]
         for name, value in items:
             self.log(
@@ -385,12 +391,14 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         return None if not schedulers else schedulers[0] if len(schedulers) == 1 else schedulers
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Go backward from ``loss``, in manual optimization, instead of ``loss.backward()``: with the loss scaling of the
-        precision in use and the hooks around it."""
+        """Go backward from ``loss``, in manual optimization, instead of ``loss.backward()``: with the loss scaling of
+        the precision in use and the hooks around it.
+        """
         if self.automatic_optimization:
             raise MisconfigurationException(
-                "`self.manual_backward` was called in automatic optimization, where the trainer goes backward by itself. "
-                "Return the loss from `training_step`, or set `self.automatic_optimization = False` in `__init__`."
+                "`self.manual_backward` was called in automatic optimization, where the trainer goes backward by "
+                "itself. Return the loss from `training_step`, or set `self.automatic_optimization = False` in "
+                "`__init__`."
             )
         call = self.trainer.plan
         call.on_before_backward(loss)
@@ -432,7 +440,8 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         """Clip the gradients of the optimizer's parameters.
 
         Args:
-            gradient_clip_val: the largest norm, or the largest absolute value of an element. None: the Trainer's; 0: off.
+            gradient_clip_val: the largest norm, or the largest absolute value of an element. None: the Trainer's; 0:
+                off.
             gradient_clip_algorithm: ``"norm"`` or ``"value"``. None: the Trainer's, or ``"norm"``.
         """
         given_val, given_algorithm = self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm

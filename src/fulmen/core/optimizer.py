@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 
 class NoOptimizer(Optimizer):
-    """What takes an optimizer's place when ``configure_optimizers`` returned None: it runs the batch and changes nothing."""
+    """What takes an optimizer's place when ``configure_optimizers`` returned None: it runs the batch and changes
+    nothing.
+    """
 
     def __init__(self) -> None:  # torch's own __init__ demands parameters
         self.param_groups, self.defaults, self.state = [], {}, {}  # type: ignore[assignment]
@@ -48,8 +50,8 @@ class NoOptimizer(Optimizer):
 class LightningOptimizer:
     """An optimizer whose ``step`` goes through the precision plugin; all else is the wrapped optimizer's.
 
-    Users get it from ``self.optimizers()`` and in ``optimizer_step``. ``isinstance`` with the wrapped optimizer's class is
-    true.
+    Users get it from ``self.optimizers()`` and in ``optimizer_step``. ``isinstance`` with the wrapped optimizer's class
+    is true.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -220,8 +222,9 @@ class Schedulers:
             self._step(config.scheduler, metrics[config.monitor])
             return
         message = (
-            f"{type(config.scheduler).__name__} waits for the metric {config.monitor!r}, which was not logged. "
-            f"Logged so far: {sorted(metrics)}. Log it by `self.log({config.monitor!r}, ...)`, or set `monitor` to one of those."
+            f"{type(config.scheduler).__name__} waits for the metric {config.monitor!r}, which was not logged. Logged "
+            f"so far: {sorted(metrics)}. Log it by `self.log({config.monitor!r}, ...)`, or set `monitor` to one of "
+            "those."
         )
         if config.strict:
             raise MisconfigurationException(message)
@@ -245,17 +248,17 @@ def configured_optimizers(module: LightningModule, returned: Any) -> tuple[list[
     if automatic and len(optimizers) > 1:
         names = ", ".join(type(optimizer).__name__ for optimizer in optimizers)
         raise RuntimeError(
-            f"`configure_optimizers` returned {len(optimizers)} optimizers ({names}), but automatic optimization steps one. "
-            "Set `self.automatic_optimization = False` in `__init__`, and in `training_step` use "
-            "`opt_a, opt_b = self.optimizers()`, `self.manual_backward(loss)` and `opt_a.step()`."
+            f"`configure_optimizers` returned {len(optimizers)} optimizers ({names}), but automatic optimization steps "
+            "one. Set `self.automatic_optimization = False` in `__init__`, and in `training_step` use `opt_a, opt_b = "
+            "self.optimizers()`, `self.manual_backward(loss)` and `opt_a.step()`."
         )
     configs = [_scheduler_config(module, entry, monitor) for entry in entries]
     for config in configs:
         own = getattr(config.scheduler, "optimizer", None)
         if own is not None and not any(own is optimizer for optimizer in optimizers):
             raise MisconfigurationException(
-                f"{type(config.scheduler).__name__} belongs to an optimizer that `configure_optimizers` did not return. "
-                "Return the optimizer too: `return [optimizer], [scheduler]`."
+                f"{type(config.scheduler).__name__} belongs to an optimizer that `configure_optimizers` did not "
+                "return. Return the optimizer too: `return [optimizer], [scheduler]`."
             )
     return optimizers, configs
 
@@ -268,7 +271,9 @@ def _is_optimizer(value: Any) -> bool:
 
 
 def _unfold(returned: Any) -> tuple[list[Any], list[Any], str | None]:
-    """Any allowed form -> optimizers, scheduler entries, and the monitor that was given beside a bare plateau scheduler."""
+    """Any allowed form -> optimizers, scheduler entries, and the monitor that was given beside a bare plateau
+    scheduler.
+    """
     if returned is None:
         return [], [], None
     if _is_optimizer(returned):
@@ -289,8 +294,8 @@ def _unfold(returned: Any) -> tuple[list[Any], list[Any], str | None]:
             schedulers = returned[1]
             return list(returned[0]), list(schedulers) if isinstance(schedulers, (list, tuple)) else [schedulers], None
     raise MisconfigurationException(
-        f"`configure_optimizers` returned {returned!r}, which is none of its forms. Return an optimizer, a list of them, "
-        "`([optimizers], [schedulers])`, or {'optimizer': optimizer, 'lr_scheduler': scheduler}."
+        f"`configure_optimizers` returned {returned!r}, which is none of its forms. Return an optimizer, a list of "
+        "them, `([optimizers], [schedulers])`, or {'optimizer': optimizer, 'lr_scheduler': scheduler}."
     )
 
 
@@ -298,8 +303,8 @@ def _unfold_dict(entry: Mapping[str, Any]) -> tuple[Any, list[Any], str | None]:
     unknown = sorted(set(entry) - {"optimizer", "lr_scheduler", "monitor"})
     if "optimizer" not in entry or not _is_optimizer(entry["optimizer"]):
         raise MisconfigurationException(
-            f"`configure_optimizers` returned a dict with the keys {sorted(entry)}, without an optimizer under 'optimizer'. "
-            "Return {'optimizer': optimizer, 'lr_scheduler': scheduler}."
+            f"`configure_optimizers` returned a dict with the keys {sorted(entry)}, without an optimizer under "
+            "'optimizer'. Return {'optimizer': optimizer, 'lr_scheduler': scheduler}."
         )
     if unknown:
         rank_zero_warn(
@@ -330,7 +335,8 @@ def _scheduler_config(module: LightningModule, entry: Any, monitor: str | None) 
     scheduler = entry.get("scheduler")
     if scheduler is None:
         raise MisconfigurationException(
-            f"a scheduler's dict has the keys {sorted(entry)}, but not 'scheduler'. Write {{'scheduler': scheduler, ...}}."
+            f"a scheduler's dict has the keys {sorted(entry)}, but not 'scheduler'. Write {{'scheduler': scheduler, "
+            f"...}}."
         )
     name = type(scheduler).__name__
     for method in ("state_dict", "load_state_dict"):
@@ -349,8 +355,8 @@ def _scheduler_config(module: LightningModule, entry: Any, monitor: str | None) 
         return LRSchedulerConfig(scheduler, interval, frequency, name=entry.get("name"))
     if plateau and entry.get("monitor") is None:
         raise MisconfigurationException(
-            f"{name} needs to know what to watch. Return {{'optimizer': optimizer, 'lr_scheduler': {{'scheduler': scheduler, "
-            "'monitor': 'val_loss'}}}}."
+            f"{name} needs to know what to watch. Return {{'optimizer': optimizer, 'lr_scheduler': "
+            "{'scheduler': scheduler, 'monitor': 'val_loss'}}."
         )
     if isinstance(scheduler, OneCycleLR) and interval == "epoch":
         rank_zero_warn(
@@ -379,7 +385,8 @@ def _interval(interval: Any, frequency: Any) -> tuple[str, int]:
     parsed = parse_interval(interval) if isinstance(interval, str) else None
     if parsed is None or parsed.unit not in ("epoch", "step"):
         raise MisconfigurationException(
-            f"a scheduler's 'interval' is {interval!r}; allowed are 'epoch', 'step', or a number of them such as '100step'."
+            f"a scheduler's 'interval' is {interval!r}; allowed are 'epoch', 'step', or a number of them such as "
+            "'100step'."
         )
     return parsed.unit, int(parsed.count) * frequency
 

@@ -139,7 +139,9 @@ def load_module(
         _warn_of_differences(type(module).__name__, differences.missing_keys, differences.unexpected_keys)
     device = next((value.device for value in state_dict.values() if isinstance(value, Tensor)), None)
     if device is None:
-        rank_zero_warn(f"{_name(checkpoint_path)} has no weights; {cls.__name__} is as its constructor made it.")
+        rank_zero_warn(
+            f"{_name(checkpoint_path)} has no weights; {cls.__name__} is as its constructor made it.", stacklevel=5
+        )
         return module
     return module.to(device)
 
@@ -162,12 +164,6 @@ def load_datamodule(
     if state is not None:
         datamodule.load_state_dict(state)
     return datamodule
-
-
-#: ``LightningModule.load_from_checkpoint``
-load_module_from_checkpoint = class_only(load_module)
-#: ``LightningDataModule.load_from_checkpoint``
-load_datamodule_from_checkpoint = class_only(load_datamodule)
 
 
 def _read(source: FilePath | IO[bytes], map_location: Any, weights_only: bool | None) -> dict[str, Any]:
@@ -197,13 +193,23 @@ def _cpu_if_missing(storage: Any, location: str) -> Any:
 
 def _warn_of_differences(name: str, missing: list[str], unexpected: list[str]) -> None:
     if missing:
-        rank_zero_warn(f"The checkpoint has no {_listed(missing)}, which {name} keeps as its constructor made them.")
+        rank_zero_warn(
+            f"The checkpoint has no {_listed(missing)}, which {name} keeps as its constructor made them.", stacklevel=6
+        )
     if unexpected:
-        rank_zero_warn(f"The checkpoint has {_listed(unexpected)}, which {name} does not have; they are not loaded.")
+        rank_zero_warn(
+            f"The checkpoint has {_listed(unexpected)}, which {name} does not have; they are not loaded.", stacklevel=6
+        )
 
 
 def _listed(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
+
+
+def _call_with(names: list[str], cls: type[Any], source: str) -> str:
+    """The line to write to give arguments that a checkpoint does not have."""
+    given = ", ".join(f"{name}=..." for name in names)
+    return f"`{cls.__name__}.load_from_checkpoint({source!r}, {given})`"
 
 
 # -- the constructor's arguments --------------------------------------------------------------------------------------
@@ -230,20 +236,26 @@ def _make(
     if not _takes_anything(cls, parameters):
         ignored = [key for key in given if key in arguments and key not in parameters]
         if ignored:
-            rank_zero_warn(f"{cls.__name__} has no argument {_listed(ignored)}; ignored.", stacklevel=5)
+            rank_zero_warn(f"{cls.__name__} has no argument {_listed(ignored)}; ignored.", stacklevel=6)
         arguments = {key: value for key, value in arguments.items() if key in parameters}
     left_out = {key for key, kind in (kinds or {}).items() if kind == LEFT_OUT} - given.keys()
     _check_complete(cls, parameters, arguments, source, left_out)
+    defaults = sorted(left_out & parameters.keys())
+    if defaults:
+        rank_zero_warn(
+            f"{source} has no {_listed(defaults)}, without a plain form: {cls.__name__} gets its default. Give it:"
+            f" {_call_with(defaults, cls, source)}.",
+            stacklevel=6,
+        )
     only_positional = [key for key, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_ONLY]
     positional = [arguments.pop(key) for key in only_positional if key in arguments]
     try:
         return cls(*positional, **arguments)
     except Exception as error:
         if left_out:
-            again = ", ".join(f"{key}=..." for key in sorted(left_out))
             error.add_note(
                 f"{source} has no {_listed(sorted(left_out))}: without a plain form, it was left out when the"
-                f" checkpoint was written. Write `{cls.__name__}.load_from_checkpoint({source!r}, {again})`."
+                f" checkpoint was written. Write {_call_with(sorted(left_out), cls, source)}."
             )
         raise
 
@@ -300,10 +312,10 @@ def _check_no_class_paths(cls: type[Any], arguments: Mapping[str, Any], source: 
     ]
     if described:
         paths = ", ".join(f"`{key}`: {arguments[key]['class_path']}" for key in described)
-        again = ", ".join(f"{key}=..." for key in described)
         raise TypeError(
             f"{source} describes objects that the command line had made ({paths}); a checkpoint makes nothing be"
-            f" imported or called. Make them yourself: `{cls.__name__}.load_from_checkpoint({source!r}, {again})`."
+            f" imported or called. Make them yourself:"
+            f" {_call_with(described, cls, source)}."
         )
 
 
@@ -341,10 +353,9 @@ def _check_complete(
         why = f"{_listed(sorted(left_out & set(missing)))} had no plain form and was left out when it was written."
     else:
         why = f"Call `self.save_hyperparameters()` in `{cls.__name__}.__init__` to have it in checkpoints."
-    again = ", ".join(f"{name}=..." for name in missing)
     raise TypeError(
         f"{cls.__name__} cannot be made from {source}: its constructor needs {_listed(missing)}, which the checkpoint"
-        f" does not have. {why} Write `{cls.__name__}.load_from_checkpoint({source!r}, {again})`."
+        f" does not have. {why} Write {_call_with(missing, cls, source)}."
     )
 
 

@@ -16,8 +16,8 @@ class Window:
     """The batches that share one optimizer step.
 
     A step's loss is a mean, so the gradients of ``n`` batches are divided by ``n``: by the number of batches that are
-    really in the window, also at the end of an epoch. A step may instead return ``{"loss_sum": s, "weight": w}`` (say, the
-    summed loss over tokens and their number); the update is then that of ``sum(s) / sum(w)`` over the window.
+    really in the window, also at the end of an epoch. A step may instead return ``{"loss_sum": s, "weight": w}`` (say,
+    the summed loss over tokens and their number); the update is then that of ``sum(s) / sum(w)`` over the window.
     """
 
     __slots__ = ("contributed", "size", "weight")
@@ -41,7 +41,8 @@ class Window:
                 or None to skip this batch.
 
         Returns:
-            The loss to go backward from (None to skip) and, without its graph, the dict that ``on_train_batch_end`` gets.
+            The loss to go backward from (None to skip) and, without its graph, the dict that ``on_train_batch_end``
+            gets.
 
         Raises:
             MisconfigurationException: it is none of those, or the loss has no graph.
@@ -93,7 +94,7 @@ class Window:
         return loss, outputs
 
     def rescale(self, optimizer: Any) -> None:
-        """Divide the gradients by what only the end of the window could tell: the weight, or batches that were skipped."""
+        """Divide the gradients by what only the end of the window could tell: the weight, or skipped batches."""
         if self.weight is not None:
             weight = torch.as_tensor(self.weight, dtype=torch.float64 if isinstance(self.weight, float) else None)
             nothing = torch.zeros_like(weight)  # nothing but empty batches: no update
@@ -112,7 +113,9 @@ class Window:
 
 
 def detached_outputs(output: Any) -> dict[str, Any]:
-    """The dict for ``on_train_batch_end`` of a step in manual optimization, which may return a tensor, a mapping or None."""
+    """The dict for ``on_train_batch_end`` of a step in manual optimization, which may return a tensor, a mapping or
+    None.
+    """
     if output is None:
         return {}
     if isinstance(output, Tensor):
@@ -133,8 +136,8 @@ def _precise(weight: Tensor) -> Tensor:
 
 def _mixed() -> MisconfigurationException:
     return MisconfigurationException(
-        "`training_step` returned `loss` for one batch and `loss_sum` with `weight` for another of the same accumulation "
-        "window; a mean cannot be added to a sum. Return {'loss_sum': ..., 'weight': ...} for every batch."
+        "`training_step` returned `loss` for one batch and `loss_sum` with `weight` for another of the same "
+        "accumulation window; a mean cannot be added to a sum. Return {'loss_sum': ..., 'weight': ...} for every batch."
     )
 
 

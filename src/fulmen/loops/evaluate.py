@@ -51,7 +51,8 @@ def evaluate_loop(trainer: Trainer, stage: str) -> list[dict[str, float]]:
 def in_evaluation_mode(
     module: nn.Module, model_eval: Callable[[], None], model_train: Callable[[], None] | None
 ) -> Generator[None, None, None]:
-    """Switch to evaluation mode, and afterwards give each sub-module back the mode that it had: frozen ones stay frozen.
+    """Switch to evaluation mode, and afterwards give each sub-module back the mode that it had: frozen ones stay
+    frozen.
 
     Args:
         model_eval: switches to evaluation mode.

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from torch.optim import LBFGS
 
@@ -34,8 +35,8 @@ def nobody(*args: Any, **kwargs: Any) -> None:
 def written(owner: Any, name: str, empty: type) -> Callable[..., Any] | None:
     """The method ``name`` of ``owner`` if somebody wrote it, else None.
 
-    It is judged on the instance, against the empty body in ``empty``: a method patched onto the instance counts, one set
-    to None is switched off, and ``functools.partial`` is looked through.
+    It is judged on the instance, against the empty body in ``empty``: a method patched onto the instance counts, one
+    set to None is switched off, and ``functools.partial`` is looked through.
     """
     method = getattr(owner, name, None)
     if method is None:
@@ -50,6 +51,20 @@ def written(owner: Any, name: str, empty: type) -> Callable[..., Any] | None:
 
 def takes(function: Callable[..., Any], name: str, position: int) -> bool:
     """Whether ``function`` can be given an argument ``name`` as its positional argument number ``position``."""
+    inner = getattr(function, "__func__", None)
+    if inner is None:
+        return _takes(function, name, position)
+    known = _TAKES.setdefault(inner, {})
+    if (name, position) not in known:
+        known[name, position] = _takes(function, name, position)
+    return known[name, position]
+
+
+#: what methods take, which is asked at every planning; forgotten with the method
+_TAKES: WeakKeyDictionary[Any, dict[tuple[str, int], bool]] = WeakKeyDictionary()
+
+
+def _takes(function: Callable[..., Any], name: str, position: int) -> bool:
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a builtin without a signature
@@ -83,7 +98,7 @@ class Plan:
 
     def __init__(self, trainer: Trainer, callbacks: Sequence[Any]) -> None:
         module = trainer.lightning_module
-        self.callbacks = tuple(callbacks)
+        self.callbacks = list(callbacks)
         self.module = module
         self.datamodule = trainer.datamodule
         self._trainer = trainer
@@ -210,8 +225,9 @@ class Plan:
         return self._step("training_step")
 
     def _plan_optimizer_step(self) -> Callable[..., Any]:
-        """For those who step themselves (LBFGS, or a user's ``optimizer_step``): they get forward and backward as a closure,
-        which they must call; what comes before a step is done when they step."""
+        """For those who step themselves (LBFGS, or a user's ``optimizer_step``): they get forward and backward as a
+        closure, which they must call; what comes before a step is done when they step.
+        """
         method, optimizer = self._method("optimizer_step"), self._trainer.wrapped_optimizer
 
         def optimizer_step(

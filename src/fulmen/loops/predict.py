@@ -18,8 +18,8 @@ def predict_loop(trainer: Trainer) -> list[Any] | None:
     """Predict all batches of all loaders.
 
     Returns:
-        What ``predict_step`` returned, tensors on the CPU: a list of batches, or a list of such lists if there are several
-        loaders. None if predictions are not kept, or there was nothing to predict.
+        What ``predict_step`` returned, tensors on the CPU: a list of batches, or a list of such lists if there are
+        several loaders. None if predictions are not kept, or there was nothing to predict.
     """
     data, metrics, precision = trainer.data, trainer.metrics, trainer.precision_plugin
     loaders = data.evaluation_loaders("predict")

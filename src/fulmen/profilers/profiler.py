@@ -81,6 +81,8 @@ class Profiler(ABC):
 
     def _path(self, ending: str, action_name: str | None = None) -> str:
         """``<dirpath>/<stage>-<filename>[-<action>][-<rank>]<ending>``, fit for any file system."""
+        if action_name is not None:
+            action_name = action_name[-160:]  # names of files have at most 255 bytes; the end says which hook it was
         parts = (self._stage, self.filename, action_name, self._local_rank)
         name = "-".join(str(part) for part in parts if part not in (None, ""))
         directory = self.dirpath or self._log_dir or os.curdir

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -61,11 +62,14 @@ class SimpleProfiler(Profiler):
     def summary(self) -> str:
         whole = time.perf_counter() - self.start_time
         totals = {action: sum(durations) for action, durations in self.recorded_durations.items()}
+        names = _shortened(totals)
         rows = []
         for action in sorted(totals, key=lambda action: -totals[action]):
             calls = len(self.recorded_durations[action])
             share = 100 * totals[action] / whole
-            rows.append((action, f"{totals[action] / calls:.7f}", str(calls), f"{totals[action]:.4f}", f"{share:.2f}"))
+            rows.append(
+                (names[action], f"{totals[action] / calls:.7f}", str(calls), f"{totals[action]:.4f}", f"{share:.2f}")
+            )
         rows.insert(0, ("Total", "-", str(sum(map(len, self.recorded_durations.values()))), f"{whole:.4f}", "100.00"))
         head = ("Action", "Mean duration (s)", "Num calls", "Total time (s)", "Percentage %")
         if not self.extended:
@@ -76,6 +80,14 @@ class SimpleProfiler(Profiler):
 
 def _short(row: tuple[str, ...]) -> tuple[str, ...]:
     return (row[0], row[1], row[3])
+
+
+def _shortened(actions: Iterable[str], width: int = 96) -> dict[str, str]:
+    """Names that leave the table narrow enough for a screen: long ones lose their middle, unless two became equal."""
+    head = width - 40  # the end says which hook it was
+    short = {a: a if len(a) <= width else f"{a[:head]}...{a[-37:]}" for a in actions}
+    counts = Counter(short.values())
+    return {action: name if counts[name] == 1 else action for action, name in short.items()}
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

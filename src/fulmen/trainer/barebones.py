@@ -27,6 +27,6 @@ def refuse_with_barebones(arguments: dict[str, Any]) -> None:
         value = arguments[name]
         if not any(value is allowed or (type(value) is type(allowed) and value == allowed) for allowed in off):
             raise ValueError(
-                f"`Trainer(barebones=True, {name}={value!r})`: barebones switches off everything that costs time, `{name}` "
-                "too. Leave out one of them."
+                f"`Trainer(barebones=True, {name}={value!r})`: barebones switches off everything that costs time, "
+                f"`{name}` too. Leave out one of them."
             )

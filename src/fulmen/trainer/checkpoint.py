@@ -146,8 +146,8 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     missing = [key for key in ("optimizer_states", "lr_schedulers") if key not in checkpoint]
     if missing:
         raise KeyError(
-            f"the checkpoint has no {' and '.join(missing)}: it holds weights only (`save_weights_only=True`), so training "
-            "cannot go on from it. Load the weights by `Model.load_from_checkpoint(path)` and fit anew."
+            f"the checkpoint has no {' and '.join(missing)}: it holds weights only (`save_weights_only=True`), so "
+            "training cannot go on from it. Load the weights by `Model.load_from_checkpoint(path)` and fit anew."
         )
     restored = replace(trainer.progress)
     _restore_loops(restored, checkpoint)

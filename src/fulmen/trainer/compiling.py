@@ -38,7 +38,8 @@ def uncompiled(model: Any) -> Any:
 def compiled_steps(trainer: Trainer, model: Any, compile: bool | dict[str, Any] | None) -> Generator[None, None, None]:
     """Replace the steps of the module by compiled ones, for the length of one run.
 
-    ``self.log`` inside of them breaks no graph: a traced call only notes the value in a list, which is read after the step.
+    ``self.log`` inside of them breaks no graph: a traced call only notes the value in a list, which is read after the
+    step.
     """
     module = trainer.lightning_module
     context = getattr(model, "dynamo_ctx", None) if model is not module else None

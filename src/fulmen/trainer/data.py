@@ -1,23 +1,23 @@
 """The data of a run: where loaders come from, how many batches they give, in which order, and the way to the device.
 
-A user's loader is never rebuilt. Its stream of indices is watched from outside (:class:`IndexStream`), so that the number
-of samples in each batch and their places in the data set are known instead of guessed.
+A user's loader is never rebuilt. Its stream of indices is watched from outside (:class:`IndexStream`), so that the
+number of samples in each batch and their places in the data set are known instead of guessed.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import RandomSampler
 
 from fulmen.core.hooks import DataHooks
 from fulmen.trainer.flags import LIMIT_NAMES, DataFlags
+from fulmen.trainer.sources import Batches, Source, is_batches
 from fulmen.trainer.validation import check_dataloader_idx
 from fulmen.utilities.apply_func import move_data_to_device
 from fulmen.utilities.combined_loader import CombinedLoader
@@ -29,6 +29,7 @@ from fulmen.utilities.warnings import PossibleUserWarning
 if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
     from fulmen.loops.progress import Progress
+    from fulmen.trainer.session import Signals
 
 _LOADER_HOOKS = {
     "train": "train_dataloader",
@@ -36,139 +37,6 @@ _LOADER_HOOKS = {
     "test": "test_dataloader",
     "predict": "predict_dataloader",
 }
-
-
-class IndexStream:
-    """A batch sampler that remembers which indices it gave out, until their batch arrives. All else is the sampler's."""
-
-    def __init__(self, sampler: Any) -> None:
-        self.sampler = sampler
-        self.under_way: deque[Any] = deque()
-
-    def __iter__(self) -> Iterator[Any]:
-        self.under_way.clear()
-        for indices in self.sampler:
-            self.under_way.append(indices)
-            yield indices
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("sampler", "under_way"):
-            raise AttributeError(name)  # not there yet while being unpickled
-        return getattr(self.sampler, name)
-
-
-class Source:
-    """One user's loader (or any iterable), with what is known of the batch it gave last.
-
-    Attributes:
-        loader: the user's object, untouched.
-        batch_indices: the places of the last batch's samples in the data set; None when they cannot be known.
-    """
-
-    def __init__(self, loader: Any, in_order: bool = False) -> None:
-        self.loader = loader
-        self.batch_indices: list[int] | None = None
-        self._in_order = in_order
-        self._stream: IndexStream | None = None
-
-    @property
-    def num_batches(self) -> int | float:
-        """``len`` of the loader; ``inf`` when it has none."""
-        if isinstance(self.loader, DataLoader) and self._in_order and self._batch_sampler() is not None:
-            return len(self._batch_sampler())
-        try:
-            return len(self.loader)
-        except (TypeError, NotImplementedError):
-            return math.inf
-
-    def __len__(self) -> int:
-        length = self.num_batches
-        if math.isinf(length):
-            raise TypeError(f"{type(self.loader).__name__} has no length")
-        return int(length)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Tell samplers that shuffle by epoch which one it is."""
-        samplers = [getattr(self.loader, "sampler", None)]
-        samplers.append(getattr(getattr(self.loader, "batch_sampler", None), "sampler", None))
-        for sampler in dict.fromkeys(id(s) for s in samplers if s is not None):
-            target = next(s for s in samplers if id(s) == sampler)
-            if callable(getattr(target, "set_epoch", None)):
-                target.set_epoch(epoch)
-
-    def __iter__(self) -> Iterator[Any]:
-        stream = self._watch()
-        if stream is None:
-            self.batch_indices = None
-            yield from self.loader
-            return
-        stream.under_way.clear()
-        # the loader keeps the stream that stands in for its batch sampler when its iterator is made; a loader that makes
-        # it late makes it before the first batch
-        attributes = self.loader.__dict__
-        own = attributes["batch_sampler"]
-        attributes["batch_sampler"] = stream
-        try:
-            iterator = iter(self.loader)
-            batch = next(iterator, _END)
-        finally:
-            attributes["batch_sampler"] = own
-        while batch is not _END:
-            self.batch_indices = stream.under_way.popleft() if stream.under_way else None
-            yield batch
-            batch = next(iterator, _END)
-
-    def _batch_sampler(self) -> Any:
-        """The loader's batch sampler, without shuffling if batches must come in order."""
-        sampler = self.loader.__dict__.get("batch_sampler")
-        if sampler is None or not self._in_order:
-            return sampler
-        inner = getattr(sampler, "sampler", None)
-        if isinstance(inner, SequentialSampler) or type(sampler) is not BatchSampler:
-            return sampler
-        return BatchSampler(SequentialSampler(self.loader.dataset), sampler.batch_size, sampler.drop_last)
-
-    def _watch(self) -> IndexStream | None:
-        loader = self.loader
-        if not isinstance(loader, DataLoader) or not getattr(loader, "in_order", True):
-            return None
-        if loader.__dict__.get("batch_sampler") is None:  # batching is the data set's own business
-            return None
-        running = getattr(loader, "_iterator", None)  # of persistent workers, which keep the stream they began with
-        if running is not None and isinstance(running._index_sampler, IndexStream):
-            self._stream = running._index_sampler
-        elif self._stream is None:
-            self._stream = IndexStream(self._batch_sampler())
-        return self._stream
-
-
-_END: Any = object()
-
-
-class Batches:
-    """A list of batches, as one loader: a list by itself would be a list of loaders."""
-
-    def __init__(self, batches: Sequence[Any]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def _is_batches(given: Any) -> bool:
-    """Whether a list holds batches instead of loaders: no tensor is a loader."""
-    if not isinstance(given, (list, tuple)) or not given:
-        return False
-    first = given[0]
-    return isinstance(first, Tensor) or (
-        isinstance(first, (list, tuple)) and bool(first) and isinstance(first[0], Tensor)
-    )
 
 
 @dataclass(slots=True)
@@ -216,8 +84,9 @@ class Data:
         progress: the run's clock, moved on by :meth:`train_batches`.
         device: where batches go.
         convert_input: the precision plugin's change of a batch; None if it makes none.
-        interrupted: says whether the process was asked to end.
+        signals: says whether the process was asked to end.
         quiet: wraps a hook in which nothing can be logged.
+        callbacks: those whose hooks get batches.
     """
 
     def __init__(
@@ -229,16 +98,18 @@ class Data:
         progress: Progress,
         device: torch.device,
         convert_input: Callable[[Any], Any] | None,
-        interrupted: Callable[[], bool],
+        signals: Signals,
         quiet: Callable[[str, Callable[..., Any]], Callable[..., Any]],
+        callbacks: list[Any],
     ) -> None:
         self.module, self.datamodule, self.given, self.flags = module, datamodule, given, flags
         self.progress, self.device = progress, device
         self.loaders: dict[str, Loaders] = {}
         self.epoch_batch_indices: list[list[Any]] = []
-        self._interrupted = interrupted
+        self._signals = signals
         self._convert_input = convert_input
         self._quiet = quiet
+        self._callbacks = callbacks
         self._transfer = self._planned_transfer()
         self._epoch_of_load: dict[str, int] = {}
         self._batch: Any = None
@@ -255,9 +126,10 @@ class Data:
         """Who wrote the data hook ``hook``; the datamodule is asked first."""
         for owner in (self.datamodule, self.module):
             method = getattr(owner, hook, None)
-            if owner is not None and method is not None:
-                if getattr(method, "__func__", method) is not getattr(DataHooks, hook, None):
-                    return owner
+            if owner is None or method is None:
+                continue
+            if getattr(method, "__func__", method) is not getattr(DataHooks, hook, None):
+                return owner
         return None
 
     def request(self, stage: str) -> Loaders:
@@ -284,7 +156,7 @@ class Data:
                 )
             mode = "max_size_cycle" if stage == "train" else "sequential"
             try:
-                combined = CombinedLoader(Batches(given) if _is_batches(given) else given, mode)  # type: ignore[arg-type]
+                combined = CombinedLoader(Batches(given) if is_batches(given) else given, mode)  # type: ignore[arg-type]
             except (TypeError, ValueError, MisconfigurationException) as error:
                 raise TypeError(
                     f"{source} gave {given!r} (a {type(given).__name__}), which cannot be iterated over. "
@@ -297,7 +169,8 @@ class Data:
             )
         if stage == "predict" and combined.mode != "sequential":
             raise ValueError(
-                f"`predict` cannot use `CombinedLoader(..., mode={combined.mode!r})`. Use the mode 'sequential', or pass a list."
+                f"`predict` cannot use `CombinedLoader(..., mode={combined.mode!r})`. Use the mode 'sequential', or "
+                "pass a list."
             )
         in_order = self.flags.overfit_batches > 0 and stage in ("train", "validate")
         sources = [Source(leaf, in_order) for leaf in combined.flattened]
@@ -316,8 +189,8 @@ class Data:
         sampler = getattr(source.loader, "sampler", None)
         if in_order and isinstance(sampler, RandomSampler):
             rank_zero_warn(
-                f"`overfit_batches={self.flags.overfit_batches}` takes the same batches every time, so the shuffling of the "
-                f"{stage} loader is switched off."
+                f"`overfit_batches={self.flags.overfit_batches}` takes the same batches every time, so the shuffling "
+                f"of the {stage} loader is switched off."
             )
         elif stage in ("validate", "test", "predict") and isinstance(sampler, RandomSampler):
             rank_zero_warn(
@@ -374,11 +247,10 @@ class Data:
         progress, loaders = self.progress, self.loaders["train"]
         if progress.done:  # somebody set `should_stop` when the epoch began
             return
-        skip = progress.batches_done
-        size_known = not math.isinf(loaders.total) and not any(math.isinf(s.num_batches) for s in loaders.sources)
-        transfer = self._transfer
-        for batch_idx, (batch, indices), is_last in self._counted(loaders, int(loaders.total) if size_known else None):
-            if self._interrupted():
+        skip, transfer, signals = progress.batches_done, self._transfer, self._signals
+        sized = not math.isinf(loaders.total) and not any(math.isinf(source.num_batches) for source in loaders.sources)
+        for batch_idx, batch, indices, is_last in self._sized(loaders) if sized else self._unsized(loaders):
+            if signals.terminate:
                 raise SIGTERMException
             if batch_idx < skip:  # consumed before the run was interrupted
                 continue
@@ -389,33 +261,34 @@ class Data:
             yield batch_idx, transfer(batch, 0)
         self._batch = None
 
-    def _counted(self, loaders: Loaders, size: int | None) -> Iterator[tuple[int, tuple[Any, Any], bool]]:
-        """Each batch with its position and whether it is the last; without a length, by looking one batch ahead."""
-        if size is not None:
-            iterator = self._raw_batches(loaders)
-            for batch_idx in range(size):
-                batch = next(iterator, _END)
-                if batch is _END:
-                    rank_zero_warn(f"the training loader said that it has {size} batches, but ended after {batch_idx}.")
-                    return
-                yield batch_idx, batch, batch_idx + 1 == size
-            return
-        limit = loaders.total
-        iterator = self._raw_batches(loaders)
-        batch, batch_idx = next(iterator, _END) if limit > 0 else _END, 0
-        while batch is not _END:
-            following = next(iterator, _END) if batch_idx + 1 < limit else _END
-            yield batch_idx, batch, following is _END
-            batch, batch_idx = following, batch_idx + 1
+    def _sized(self, loaders: Loaders) -> Iterator[tuple[int, Any, Any, bool]]:
+        """Each batch with its position, its indices, and whether it is the last."""
+        size, batch_idx = int(loaders.total), -1
+        batches, first = self._rows(loaders)
+        under_way = first.under_way
+        for batch_idx, batch in enumerate(islice(batches, size)):
+            yield batch_idx, batch, under_way.popleft() if under_way else first.batch_indices, batch_idx + 1 == size
+        if batch_idx + 1 < size:
+            rank_zero_warn(f"the training loader said that it has {size} batches, but ended after {batch_idx + 1}.")
 
-    def _raw_batches(self, loaders: Loaders) -> Iterator[tuple[Any, list[int] | None]]:
+    def _unsized(self, loaders: Loaders) -> Iterator[tuple[int, Any, Any, bool]]:
+        """The same without a length: only a look at the batch that follows tells which is the last."""
+        limit = None if math.isinf(loaders.total) else int(loaders.total)
+        batches, first = self._rows(loaders)
+        ahead: tuple[int, Any, Any] | None = None
+        for batch_idx, batch in enumerate(islice(batches, limit)):
+            if ahead is not None:
+                yield *ahead, False
+            ahead = batch_idx, batch, first.under_way.popleft() if first.under_way else first.batch_indices
+        if ahead is not None:
+            yield *ahead, True
+
+    def _rows(self, loaders: Loaders) -> tuple[Iterator[Any], Source]:
+        """The batches of one pass, and the source that tells their indices."""
         first = loaders.sources[0]
         if loaders.combined is None:
-            for batch in first:
-                yield batch, first.batch_indices
-        else:
-            for batch, _, _ in loaders.combined:
-                yield batch, first.batch_indices
+            return first.open(), first
+        return (row[0] for row in loaders.combined), first
 
     # -- evaluation ---------------------------------------------------------------------------------------------------
 
@@ -425,7 +298,7 @@ class Data:
         if self._limit_of("validate" if of_validation else stage) == 0:
             return Loaders(None, [], [], "sequential", None, [])
         loaders = self.request("validate" if of_validation else stage)
-        check_dataloader_idx(self.module, stage, loaders.several)
+        check_dataloader_idx(self.module, self._callbacks, stage, loaders.several)
         for source in loaders.sources:
             source.set_epoch(self.progress.epoch)
         if stage != "sanity_check":
@@ -441,8 +314,9 @@ class Data:
         if loaders.mode != "sequential":
             assert loaders.combined is not None
             total = loaders.total
-            for batch_idx, (batch, indices) in enumerate(self._raw_batches(loaders)):
-                self._batch, self._indices, self._batch_size = batch, indices, None
+            batches, first = self._rows(loaders)
+            for batch_idx, batch in enumerate(batches):
+                self._batch, self._indices, self._batch_size = batch, first.batch_indices, None
                 yield batch_idx, transfer(batch, 0), 0
                 if batch_idx + 1 >= total:
                     break
@@ -451,7 +325,7 @@ class Data:
             if limit == 0:
                 continue
             for batch_idx, batch in enumerate(source):
-                if self._interrupted():
+                if self._signals.terminate:
                     raise SIGTERMException
                 self._batch, self._indices, self._batch_size = batch, source.batch_indices, None
                 self.epoch_batch_indices[dataloader_idx].append(source.batch_indices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
 import inspect
 import os
@@ -26,6 +27,9 @@ def arguments_from_environment(init: Callable[..., None]) -> Callable[..., None]
             if name in kwargs:
                 raise TypeError(f"{type(self).__name__} got two values for `{name}`.")
             kwargs[name] = value
+        for name in kwargs:
+            if name not in names:
+                raise TypeError(_unknown(type(self).__name__, name, kwargs[name], names))
         prefix = f"PL_{type(self).__name__.upper()}_"
         for name in names:
             text = os.environ.get(prefix + name.upper())
@@ -34,6 +38,41 @@ def arguments_from_environment(init: Callable[..., None]) -> Callable[..., None]
         init(self, **kwargs)
 
     return with_environment
+
+
+#: arguments that Lightning once had -> what to write now
+_FORMER = {
+    "amp_backend": "`precision='16-mixed'`",
+    "auto_lr_find": "the callback `LearningRateFinder()`",
+    "auto_scale_batch_size": "the callback `BatchSizeFinder()`",
+    "auto_select_gpus": "`devices='auto'`",
+    "checkpoint_callback": "`enable_checkpointing=True`",
+    "distributed_backend": "`strategy=...`",
+    "gpus": "`accelerator='gpu', devices={value!r}`",
+    "ipus": "`accelerator=...`",
+    "log_gpu_memory": "the callback `DeviceStatsMonitor()`",
+    "multiple_trainloader_mode": "`CombinedLoader(loaders, mode)` in `train_dataloader`",
+    "num_processes": "`accelerator='cpu', devices={value!r}`",
+    "progress_bar_refresh_rate": "the callback `TQDMProgressBar(refresh_rate={value!r})`",
+    "replace_sampler_ddp": "`use_distributed_sampler={value!r}`",
+    "resume_from_checkpoint": "`trainer.fit(model, ckpt_path={value!r})`",
+    "stochastic_weight_avg": "the callback `StochasticWeightAveraging(...)`",
+    "terminate_on_nan": "`detect_anomaly=True`",
+    "tpu_cores": "`accelerator='tpu', devices={value!r}`",
+    "track_grad_norm": "`self.log_dict(grad_norm(self, norm_type=2))` in `on_before_optimizer_step`",
+    "truncated_bptt_steps": "manual optimization",
+    "weights_save_path": "`ModelCheckpoint(dirpath={value!r})`",
+    "weights_summary": "the callback `ModelSummary(max_depth=...)`",
+}
+
+
+def _unknown(owner: str, name: str, value: Any, names: list[str]) -> str:
+    """What to say of an argument that there is not."""
+    if name in _FORMER:
+        return f"{owner} has no argument `{name}` any more. Write {_FORMER[name].format(value=value)}."
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    advice = f"Did you mean `{near[0]}`?" if near else f"`help({owner})` lists those that there are."
+    return f"{owner} has no argument `{name}` (it got `{name}={value!r}`). {advice}"
 
 
 def _value(text: str) -> Any:

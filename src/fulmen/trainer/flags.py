@@ -26,6 +26,7 @@ from fulmen.callbacks.model_summary import ModelSummary
 from fulmen.callbacks.progress.progress_bar import ProgressBar, default_progress_bar
 from fulmen.callbacks.rich_model_summary import RichModelSummary
 from fulmen.callbacks.timer import Timer
+from fulmen.core.hooks import HOOKS
 from fulmen.loggers.csv_logs import CSVLogger
 from fulmen.loggers.logger import DummyLogger, Logger
 from fulmen.loggers.tensorboard import TensorBoardLogger
@@ -42,8 +43,9 @@ from fulmen.strategies.single_device import SingleDeviceStrategy
 from fulmen.strategies.strategy import Strategy
 from fulmen.utilities.enums import GradClipAlgorithmType
 from fulmen.utilities.exceptions import MisconfigurationException
-from fulmen.utilities.interval import Interval, parse_interval
+from fulmen.utilities.interval import Interval, parse_duration, parse_interval
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.text import shown
 
 _STAGES = ("train", "validate", "test", "predict")
 LIMIT_NAMES = {
@@ -83,8 +85,25 @@ class ValidationInterval:
 def whole_number(name: str, value: Any, least: int) -> int:
     """Check that an argument is a whole number not below ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise MisconfigurationException(f"`{name}={value!r}`: must be a whole number from {least}.")
+        advice = {"max_epochs": "; -1 means no limit", "max_steps": "; -1 means no limit"}.get(name, "")
+        advice = "; -1 means all" if name == "num_sanity_val_steps" else advice
+        if isinstance(value, str) and value.strip().isdecimal():
+            advice = f". Write `{name}={value.strip()}`, without quotes"
+        elif name == "accumulate_grad_batches" and isinstance(value, Mapping):
+            advice = f". For a schedule pass the callback `GradientAccumulationScheduler(scheduling={value!r})`"
+        raise MisconfigurationException(f"`{name}={value!r}`: must be a whole number from {least}{advice}.")
     return value
+
+
+def refuse_class(name: str, value: Any, error: type[Exception] = MisconfigurationException) -> None:
+    """Refuse a class where an object of it is meant.
+
+    Raises:
+        Exception: of the type ``error``, if ``value`` is a class.
+    """
+    if isinstance(value, type):
+        kind = value.__name__
+        raise error(f"`{name}` got the class {kind} instead of an instance. Write `{kind}(...)`.")
 
 
 def truth(name: str, value: Any, default: bool) -> bool:
@@ -106,8 +125,8 @@ def batches(name: str, value: int | float | None, default: int | float = 1.0) ->
         value = int(value) if good else value
     if not good:
         raise MisconfigurationException(
-            f"`{name}={value!r}`: must be a fraction from 0.0 to 1.0, or a whole number of batches from 0 (1 means one batch, "
-            "1.0 all)."
+            f"`{name}={value!r}`: must be a fraction from 0.0 to 1.0, or a whole number of batches from 0 (1 means one "
+            "batch, 1.0 all)."
         )
     return value
 
@@ -120,7 +139,10 @@ def validation_interval(value: Any, every_n_epochs: int | None) -> ValidationInt
     if isinstance(value, bool):
         raise _bad_interval(value)
     if isinstance(value, (str, timedelta, Mapping)):
-        interval = parse_interval(value)
+        try:
+            interval = parse_interval(value)
+        except MisconfigurationException as error:
+            raise MisconfigurationException(f"`val_check_interval={value!r}`: {error}") from None
         return (
             ValidationInterval(batches=int(interval.count))
             if interval.unit == "batch"
@@ -136,16 +158,17 @@ def validation_interval(value: Any, every_n_epochs: int | None) -> ValidationInt
         raise _bad_interval(value)
     if every_n_epochs is None and not default:
         raise MisconfigurationException(
-            f"`val_check_interval={value}` is a fraction of an epoch, but with `check_val_every_n_epoch=None` epochs do not "
-            "matter. Give a number of batches, such as `val_check_interval=1000`, or a time, such as '30min'."
+            f"`val_check_interval={value}` is a fraction of an epoch, but with `check_val_every_n_epoch=None` epochs "
+            "do not matter. Give a number of batches, such as `val_check_interval=1000`, or a time, such as '30min'."
         )
     return ValidationInterval(fraction=value)
 
 
 def _bad_interval(value: Any) -> MisconfigurationException:
     return MisconfigurationException(
-        f"`val_check_interval={value!r}`: must be a fraction of the epoch above 0.0 and up to 1.0, a whole number of batches "
-        "from 1, steps or epochs such as '500step' or '2epoch', or a time such as '30min', '00:00:30:00' or a timedelta."
+        f"`val_check_interval={value!r}`: must be a fraction of the epoch above 0.0 and up to 1.0, a whole number of "
+        "batches from 1, steps or epochs such as '500step' or '2epoch', or a time such as '30min', '00:00:30:00' or a "
+        "timedelta."
     )
 
 
@@ -160,6 +183,12 @@ def limits(max_epochs: Any, min_epochs: Any, max_steps: Any, min_steps: Any, has
         whole_number("min_epochs", min_epochs, 0)
     if min_steps is not None:
         whole_number("min_steps", min_steps, 0)
+    for least, most, name in ((min_epochs, max_epochs, "epochs"), (min_steps, max_steps, "steps")):
+        if least is not None and most is not None and -1 < most < least:
+            rank_zero_warn(
+                f"`min_{name}={least}` is more than `max_{name}={most}`, which ends training: it is ignored. "
+                f"Write `max_{name}={least}` or more."
+            )
     unlimited = max_epochs is None and max_steps == -1 and not has_timer
     return Limits(
         max_epochs=1000 if unlimited else -1 if max_epochs is None else max_epochs,
@@ -186,6 +215,7 @@ def accelerator(value: Any) -> Accelerator:
     """The kind of device that ``accelerator=`` names."""
     if isinstance(value, Accelerator):
         return value
+    refuse_class("accelerator", value, ValueError)
     current = torch.accelerator.current_accelerator(check_available=True)
     known: dict[str, Accelerator] = {"cpu": CPUAccelerator(), "cuda": CUDAAccelerator(), "mps": MPSAccelerator()}
     if current is not None and current.type not in known:
@@ -275,7 +305,8 @@ def precision(value: Any, plugins: list[Any], device_type: str) -> Precision:
     if passed:
         if value is not None:
             raise ValueError(
-                f"`precision={value!r}` and the plugin {type(passed[0]).__name__} both choose a precision. Give one of them."
+                f"`precision={value!r}` and the plugin {type(passed[0]).__name__} both choose a precision. Give one of "
+                "them."
             )
         return passed[0]
     name = _PRECISIONS.get(str(value if value is not None else "32-true"))
@@ -298,9 +329,11 @@ def plugin_list(value: Any) -> list[Any]:
     plugins = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
     kinds = (Precision, CheckpointIO)
     for plugin in plugins:
+        refuse_class("plugins", plugin)
         if not isinstance(plugin, kinds):
             raise MisconfigurationException(
-                f"`plugins={plugin!r}`: must be a Precision or a CheckpointIO, or a list of them, not a {type(plugin).__name__}."
+                f"`plugins={plugin!r}`: must be a Precision or a CheckpointIO, or a list of them, not a "
+                f"{type(plugin).__name__}."
             )
     for kind in kinds:
         same = [type(plugin).__name__ for plugin in plugins if isinstance(plugin, kind)]
@@ -321,12 +354,13 @@ def strategy(value: Any, kind: Accelerator, index: int, numbers: Precision, plug
             value.precision_plugin = numbers
         elif type(numbers) is not Precision:
             raise MisconfigurationException(
-                f"{type(value).__name__} already has the precision {value.precision_plugin.precision!r}, and the Trainer was "
-                f"given {numbers.precision!r}. Give one of them."
+                f"{type(value).__name__} already has the precision {value.precision_plugin.precision!r}, and the "
+                f"Trainer was given {numbers.precision!r}. Give one of them."
             )
         if files is not None:
             value.checkpoint_io = files
         return value
+    refuse_class("strategy", value, ValueError)
     name = value.lower() if isinstance(value, str) else value
     if isinstance(name, str) and name.startswith(_LATER_STRATEGIES):
         raise MisconfigurationException(
@@ -347,11 +381,13 @@ def loggers(value: Any, directory: str) -> list[Logger]:
         return [TensorBoardLogger(directory)] if installed else [CSVLogger(directory)]
     if value is False:
         return []
-    found = list(value) if isinstance(value, Iterable) else [value]
+    found = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) else [value]
     for logger in found:
+        refuse_class("logger", logger, TypeError)
         if not isinstance(logger, Logger) and not callable(getattr(logger, "log_metrics", None)):
             raise TypeError(
-                f"`logger={logger!r}`: must be a Logger, a list of them, True or False, not a {type(logger).__name__}."
+                f"`logger={shown(logger)}`: must be a Logger, such as `CSVLogger('logs')`, a list of them, True or False, "
+                f"not a {type(logger).__name__}."
             )
     return found
 
@@ -367,6 +403,7 @@ def profiler(value: Any) -> Profiler:
         return PassThroughProfiler()
     if isinstance(value, Profiler):
         return value
+    refuse_class("profiler", value)
     if isinstance(value, str):
         known = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
         if value.lower() in known:
@@ -385,13 +422,7 @@ def callbacks(
         given: the ``enable_*`` arguments as the user wrote them, to tell a contradiction from a default.
     """
     found: list[Callback] = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
-    for callback in found:
-        if isinstance(callback, type):
-            raise MisconfigurationException(
-                f"`callbacks` has the class {callback.__name__} instead of an instance. Write `{callback.__name__}(...)`."
-            )
-        if isinstance(callback, (str, int, float, dict)):
-            raise MisconfigurationException(f"`callbacks` has {callback!r}, which is no callback.")
+    refuse_no_callbacks("`callbacks` got", found)
     for flag, kind in (("enable_checkpointing", Checkpoint), ("enable_progress_bar", ProgressBar)):
         same = [type(callback).__name__ for callback in found if isinstance(callback, kind)]
         if same and given[flag] is False:
@@ -412,6 +443,30 @@ def callbacks(
     return ordered(found)
 
 
+def refuse_no_callbacks(source: str, found: list[Any]) -> None:
+    """Check that all of these are callbacks: objects with at least one hook.
+
+    Raises:
+        MisconfigurationException: one of them is a class, or has none.
+    """
+    for callback in found:
+        if isinstance(callback, type):
+            raise MisconfigurationException(
+                f"{source} {shown(callback)} instead of an instance. Write `{callback.__name__}(...)`."
+            )
+        if isinstance(callback, Callback) or any(hasattr(callback, hook.name) for hook in HOOKS):
+            continue
+        if callback is None:
+            advice = "Leave it out, or was a `return` forgotten?"
+        elif callable(callback):
+            advice = "For a function write `LambdaCallback(on_train_start=function)`."
+        else:
+            advice = "Derive it from `fulmen.Callback` and pass an instance."
+        raise MisconfigurationException(
+            f"{source} {shown(callback)}, which is no callback: it has none of the hooks. {advice}"
+        )
+
+
 def ordered(found: list[Callback]) -> list[Callback]:
     """Callbacks that write checkpoints come last, so that they save what the others did."""
     unique_states(found)
@@ -428,10 +483,18 @@ def unique_states(found: list[Callback]) -> None:
         key = callback.state_key
         if key in seen and seen[key] is not callback:
             raise RuntimeError(
-                f"two callbacks of the class {type(callback).__name__} have the same `state_key` {key!r}, so only one of their "
-                "states could be saved. Pass one, or define a property `state_key` that tells them apart."
+                f"two callbacks of the class {type(callback).__name__} have the same `state_key` {key!r}, so only one "
+                "of their states could be saved. Pass one, or define a property `state_key` that tells them apart."
             )
         seen[key] = callback
+
+
+def duration(value: Any) -> timedelta:
+    """Read ``max_time``."""
+    try:
+        return parse_duration(value)
+    except MisconfigurationException as error:
+        raise MisconfigurationException(f"`max_time={value!r}`: {error}") from None
 
 
 # -- checks of the rest -----------------------------------------------------------------------------------------------
@@ -451,7 +514,7 @@ def clipping(value: Any, algorithm: Any) -> tuple[int | float | None, GradClipAl
         raise TypeError(f"`gradient_clip_val={value!r}`: must be a number or None.")
     if value is not None and not value >= 0:
         raise MisconfigurationException(
-            f"`gradient_clip_val={value!r}`: must not be negative; 0 or None switches it off."
+            f"`gradient_clip_val={value!r}`: must not be negative, nor NaN; 0 or None switches it off."
         )
     kind = GradClipAlgorithmType.from_str(algorithm) if isinstance(algorithm, str) else None
     if algorithm is not None and kind is None:

@@ -1,8 +1,8 @@
 """From ``self.log`` to where values go: callbacks, the progress bar and the loggers.
 
-The first call from a hook with a name checks everything and makes an :class:`Accumulator`; each later call is one look-up,
-one detach and one addition. Values stay on the device until a logger, a monitor or a visible bar reads them. Whatever is
-averaged is carried as (sum, weight), in double precision where the device has it.
+The first call from a hook with a name checks everything and makes an :class:`Accumulator`; each later call is one
+look-up, one detach and one addition. Values stay on the device until a logger, a monitor or a visible bar reads them.
+Whatever is averaged is carried as (sum, weight), in double precision where the device has it.
 """
 
 from __future__ import annotations
@@ -140,8 +140,9 @@ class Accumulator:
             value = self.metric.compute()
             if not isinstance(value, (Tensor, int, float)):
                 raise ValueError(
-                    f"the metric {type(self.metric).__name__} logged as {self.name!r} computed a {type(value).__name__}; "
-                    "only one number can be logged. Log its parts by `self.log_dict(...)` instead."
+                    f"the metric {type(self.metric).__name__} logged as {self.name!r} computed a "
+                    f"{type(value).__name__}; only one number can be logged. Log its parts by `self.log_dict(...)` "
+                    "instead."
                 )
             return _as_tensor(value)
         total = self.total
@@ -164,7 +165,9 @@ def _double(value: Tensor) -> Tensor:
 
 
 def _visible_dtype(logged: torch.dtype) -> torch.dtype:
-    """The type in which a value is read: single or double precision; all others (half, whole numbers) become the default."""
+    """The type in which a value is read: single or double precision; all others (half, whole numbers) become the
+    default.
+    """
     return logged if logged in (torch.float32, torch.float64) else torch.get_default_dtype()
 
 
@@ -225,9 +228,9 @@ class Metrics:
                 return
         elif entry.settings != settings:
             raise MisconfigurationException(
-                f"`self.log({name!r}, ...)` was called in `{self.hook}` with other arguments than before: {settings} after "
-                f"{entry.settings} (prog_bar, logger, on_step, on_epoch, reduce_fx, sync_dist, add_dataloader_idx). "
-                "Use one set of arguments per name, or another name."
+                f"`self.log({name!r}, ...)` was called in `{self.hook}` with other arguments than before: {settings} "
+                f"after {entry.settings} (prog_bar, logger, on_step, on_epoch, reduce_fx, sync_dist, "
+                "add_dataloader_idx). Use one set of arguments per name, or another name."
             )
         elif entry.metric is None:
             if isinstance(value, Tensor):
@@ -237,7 +240,8 @@ class Metrics:
                 raise _not_a_number(name, value)
         elif value is not entry.metric:
             raise MisconfigurationException(
-                f"`self.log({name!r}, ...)` got another object than the metric it was first given; log one metric per name."
+                f"`self.log({name!r}, ...)` got another object than the metric it was first given; log one metric per "
+                "name."
             )
         weight = 1.0
         if entry.on_epoch and entry.reduction == "mean" and entry.metric is None:
@@ -267,8 +271,9 @@ class Metrics:
         allowed = self._permission()
         if not add_dataloader_idx and any(hook == self.hook and other == name for hook, other, _ in self._entries):
             raise MisconfigurationException(
-                f"`self.log({name!r}, add_dataloader_idx=False)` was called for several loaders, and one value would hide the "
-                f"other. Make names of your own: `self.log(f'{name}_{{dataloader_idx}}', ..., add_dataloader_idx=False)`."
+                f"`self.log({name!r}, add_dataloader_idx=False)` was called for several loaders, and one value would "
+                f"hide the other. Make names of your own: `self.log(f'{name}_{{dataloader_idx}}', ..., "
+                "add_dataloader_idx=False)`."
             )
         if not isinstance(name, str):
             raise MisconfigurationException(f"`self.log` got the name {name!r}; a name must be a string.")
@@ -297,8 +302,8 @@ class Metrics:
                 )
             if on_epoch is False:
                 raise MisconfigurationException(
-                    f"`self.log({name!r}, on_epoch=False)` cannot be called in `{self.hook}`: the value would go nowhere. "
-                    "Leave `on_epoch` out."
+                    f"`self.log({name!r}, on_epoch=False)` cannot be called in `{self.hook}`: the value would go "
+                    "nowhere. Leave `on_epoch` out."
                 )
             on_step, on_epoch = False, True
         else:
@@ -339,14 +344,14 @@ class Metrics:
         if attribute is not None:
             if not hasattr(self.module, attribute):
                 raise MisconfigurationException(
-                    f"`self.log({name!r}, ..., metric_attribute={attribute!r})`: {type(self.module).__name__} has no such "
-                    "attribute."
+                    f"`self.log({name!r}, ..., metric_attribute={attribute!r})`: {type(self.module).__name__} has no "
+                    "such attribute."
                 )
         elif isinstance(metric, torch.nn.Module) and not any(metric is child for child in self.module.modules()):
             raise MisconfigurationException(
-                f"the metric {type(metric).__name__} logged as {name!r} is no attribute of {type(self.module).__name__}, so "
-                "it would be neither moved to the device nor saved. Assign it in `__init__`: "
-                f"`self.{name.replace('/', '_')} = {type(metric).__name__}(...)`."
+                f"the metric {type(metric).__name__} logged as {name!r} is no attribute of "
+                f"{type(self.module).__name__}, so it would be neither moved to the device nor saved. Assign it in "
+                f"`__init__`: `self.{name.replace('/', '_')} = {type(metric).__name__}(...)`."
             )
 
     def _warn_once(self, key: str, message: str) -> None:
@@ -393,9 +398,9 @@ class Metrics:
     def finish_batch(self) -> None:
         """Send this step's values to the loggers when they are due."""
         progress = self.progress
-        if (progress.time_to_log or (progress.should_stop and not progress.accumulating)) and self.loggers:
-            if progress.log_every_n_steps:
-                self._write_step_values(progress.batches_that_stepped, progress.epoch)
+        due = progress.time_to_log or (progress.should_stop and not progress.accumulating)
+        if due and self.loggers and progress.log_every_n_steps:
+            self._write_step_values(progress.batches_that_stepped, progress.epoch)
 
     def finish_training(self) -> None:
         """Send the last step's values, if the run ended in a way that could not be foreseen at that step."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import signal
 import sys
 import threading
@@ -13,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fulmen.callbacks.callback import Callback
-from fulmen.core.hooks import HOOK
 from fulmen.core.module import LightningModule
 from fulmen.core.optimizer import LightningOptimizer, Schedulers, configured_optimizers
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
 from fulmen.trainer import checkpoint as checkpoints
 from fulmen.trainer.explain import headline
-from fulmen.trainer.flags import ordered
+from fulmen.trainer.flags import ordered, refuse_no_callbacks
+from fulmen.trainer.hook_checks import check_hooks
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
-from fulmen.trainer.validation import check_run
+from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
 from fulmen.utilities.exceptions import MisconfigurationException, SIGTERMException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.seed import isolate_rng
@@ -82,7 +81,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         if isinstance(callback, Callback):
             callback.__dict__["log"], callback.__dict__["log_dict"] = module.log, module.log_dict
     check_run(trainer, verb)
-    _warn_of_near_misses(trainer)
+    check_hooks(trainer)
     trainer.begin_run()
     strategy.setup_environment()
     if trainer.profiles:
@@ -90,7 +89,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     call = trainer.replan()
     call.prepare_data()
     for logger in trainer.loggers:
-        _ = logger.experiment  # folders appear now
+        _make_folder_of(logger)
     call.setup(TrainerFn(verb))
     if written(module, "configure_model", LightningModule) is not None:
         with strategy.module_init_context(), trainer.precision_plugin.module_init_context():
@@ -104,7 +103,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     strategy.setup_module(module)
     if verb == "fit":
         _set_up_optimizers(trainer)
-        if trainer.progress_bar_callback is not None:
+        bar = trainer.progress_bar_callback
+        if bar is not None and bar.is_enabled:
             trainer.print(headline(trainer))
         trainer.replan().on_fit_start()
     _log_hyperparameters(trainer)
@@ -113,12 +113,25 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     torch.nn.Module.zero_grad(module)
 
 
+def _make_folder_of(logger: Any) -> None:
+    """Let the logger make its folder now, so that one that cannot be made is told before anything runs."""
+    try:
+        _ = logger.experiment
+    except OSError as error:
+        error.add_note(
+            f"{type(logger).__name__} cannot make its folder. Choose one that can be written to, by "
+            "`Trainer(default_root_dir=...)` or the logger's own argument, or write nothing: `Trainer(logger=False)`."
+        )
+        raise
+
+
 def _merge_callbacks(trainer: Trainer) -> None:
     """Add the module's own callbacks, in place of those of the same class (or of a class that they derive from)."""
     own = trainer.lightning_module.configure_callbacks()
     own = list(own) if isinstance(own, (list, tuple)) else [own]
     if not own:
         return
+    refuse_no_callbacks(f"`{type(trainer.lightning_module).__name__}.configure_callbacks` returned", own)
     classes = [type(callback) for callback in own]
     kept = [
         callback
@@ -133,8 +146,13 @@ def _merge_callbacks(trainer: Trainer) -> None:
 
 def _set_up_optimizers(trainer: Trainer) -> None:
     module = trainer.lightning_module
-    returned = trainer.quietly("configure_optimizers")
+    try:
+        returned = trainer.quietly("configure_optimizers")
+    except ValueError as error:
+        explain_no_parameters(module, error)
+        raise
     trainer.optimizers, trainer.lr_scheduler_configs = configured_optimizers(module, returned)
+    check_optimizers(trainer)
     trainer.wrapped_optimizers = [LightningOptimizer(optimizer) for optimizer in trainer.optimizers]
     for wrapped in trainer.wrapped_optimizers:
         wrapped.attach(module, trainer.precision_plugin, trainer.strategy)
@@ -188,8 +206,9 @@ def _log_hyperparameters(trainer: Trainer) -> None:
         for name, value in owner.hparams_initial.items():
             if name in merged and (type(merged[name]) is not type(value) or not _same(merged[name], value)):
                 raise RuntimeError(
-                    f"the hyperparameter {name!r} is {merged[name]!r} in the datamodule and {value!r} in the module, so it "
-                    "cannot be logged under one name. Rename one, or write `self.save_hyperparameters(logger=False)`."
+                    f"the hyperparameter {name!r} is {merged[name]!r} in the datamodule and {value!r} in the module, "
+                    "so it cannot be logged under one name. Rename one, or write "
+                    "`self.save_hyperparameters(logger=False)`."
                 )
             merged[name] = value
     merged.pop("_class_path", None)
@@ -264,23 +283,6 @@ def _anomaly_detection(trainer: Trainer, verb: str) -> Generator[None, None, Non
             yield
     else:
         yield
-
-
-def _warn_of_near_misses(trainer: Trainer) -> None:
-    """A method that is named almost like a hook was probably meant to be one, and would never be called."""
-    names = [*HOOK, "predict_step", "optimizer_step"]
-    for owner, stop in ((trainer.lightning_module, LightningModule), *((c, Callback) for c in trainer.callbacks)):
-        for kind in type(owner).__mro__:
-            if kind is stop or kind.__module__.startswith(("torch.", "fulmen.")) or kind is object:
-                continue
-            for name, value in vars(kind).items():
-                if name.startswith("_") or name in HOOK or hasattr(stop, name) or not callable(value):
-                    continue
-                near = difflib.get_close_matches(name, names, n=1, cutoff=0.9)
-                if near and name not in ("train_step", "configure_optimizer"):
-                    rank_zero_warn(
-                        f"`{type(owner).__name__}.{name}` is never called: it is no hook. Did you mean `{near[0]}`?"
-                    )
 
 
 # -- after ------------------------------------------------------------------------------------------------------------

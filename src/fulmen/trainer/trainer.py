@@ -34,7 +34,6 @@ from fulmen.trainer.states import RunningStage, TrainerState
 from fulmen.trainer.validation import check_model
 from fulmen.trainer.windows import Windows
 from fulmen.utilities.exceptions import MisconfigurationException
-from fulmen.utilities.interval import parse_duration
 from fulmen.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
@@ -48,8 +47,8 @@ if TYPE_CHECKING:
 class Trainer(Windows):
     """Runs a :class:`~fulmen.core.module.LightningModule`: ``fit``, ``validate``, ``test`` and ``predict``.
 
-    ``trainer.explain()`` says what a run with these arguments will do. Every argument may also come from the environment,
-    as ``PL_TRAINER_<ARGUMENT>``; what is written in the program wins.
+    ``trainer.explain()`` says what a run with these arguments will do. Every argument may also come from the
+    environment, as ``PL_TRAINER_<ARGUMENT>``; what is written in the program wins.
 
     Args:
         accelerator: the kind of device: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"``, or an Accelerator.
@@ -174,7 +173,7 @@ class Trainer(Windows):
             max_epochs, max_steps, min_epochs, min_steps = 1, few, None, None
             val_check_interval, check_val_every_n_epoch = 1.0, 1
         given_callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
-        timer = Timer(duration=parse_duration(max_time), interval="step") if max_time is not None else None
+        timer = Timer(duration=flags.duration(max_time), interval="step") if max_time is not None else None
         has_timer = timer is not None or any(isinstance(callback, Timer) for callback in given_callbacks)
         self._limits, self._unlimited = flags.limits(max_epochs, min_epochs, max_steps, min_steps, has_timer)
         self._data_flags = flags.data_flags(
@@ -242,7 +241,8 @@ class Trainer(Windows):
 
         Args:
             model: the module; also one that ``torch.compile`` returned.
-            train_dataloaders: a loader, any iterable, or a list or dict of them; also a datamodule. None: the module's own.
+            train_dataloaders: a loader, any iterable, or a list or dict of them; also a datamodule. None: the module's
+                own.
             val_dataloaders: the same for validation.
             datamodule: holds all loaders; not together with loaders.
             ckpt_path: go on from this file; ``"last"`` or ``"best"``: one that this Trainer's callbacks wrote.
@@ -335,11 +335,13 @@ class Trainer(Windows):
             datamodule, loaders[name] = first, None
         if datamodule is not None and any(given is not None for given in loaders.values()):
             raise MisconfigurationException(
-                f"`trainer.{verb}` was given loaders and a datamodule, which both say what the data is. Pass one of them."
+                f"`trainer.{verb}` was given loaders and a datamodule, which both say what the data is. Pass one of "
+                "them."
             )
         if datamodule is not None and not isinstance(datamodule, LightningDataModule):
             raise TypeError(
-                f"`trainer.{verb}(datamodule={datamodule!r})`: must be a LightningDataModule, not a {type(datamodule).__name__}."
+                f"`trainer.{verb}(datamodule={datamodule!r})`: must be a LightningDataModule, not a "
+                f"{type(datamodule).__name__}."
             )
         self._module = module
         self.datamodule = datamodule if datamodule is not None else self.datamodule
@@ -352,8 +354,8 @@ class Trainer(Windows):
             self.progress.forget_unfinished_epoch()
             if self._unlimited and self.progress.limits.max_epochs == 1000:
                 rank_zero_warn(
-                    "`max_epochs` was not set: training stops after 1000 epochs. Write `Trainer(max_epochs=...)`; -1 means no "
-                    "limit."
+                    "`max_epochs` was not set: training stops after 1000 epochs. Write `Trainer(max_epochs=...)`; -1 "
+                    "means no limit."
                 )
 
     # -- one run ------------------------------------------------------------------------------------------------------
@@ -381,8 +383,9 @@ class Trainer(Windows):
             self.progress,
             self.strategy.root_device,
             convert,
-            lambda signals=self._signals: signals.terminate,
+            self._signals,
             self.metrics.quiet,
+            self._callbacks,
         )
         self.metrics.batch_size_of = self.data.batch_size
 
@@ -408,9 +411,10 @@ class Trainer(Windows):
 
     @property
     def plan(self) -> Plan:
-        """Who is called at each event, in which order; ``print(trainer.plan)`` shows it. Made anew when a callback came or
-        went."""
-        if self._plan is None or self._plan.callbacks != tuple(self._callbacks):
+        """Who is called at each event, in which order; ``print(trainer.plan)`` shows it. Made anew when a callback came
+        or went.
+        """
+        if self._plan is None or self._plan.callbacks != self._callbacks:
             return self.replan()
         return self._plan
 
@@ -460,14 +464,15 @@ class Trainer(Windows):
             rhythm.every_n_batches = given.batches
             if rhythm.enabled and rhythm.every_n_epochs is not None and given.batches > num_batches:
                 raise ValueError(
-                    f"`val_check_interval={given.batches}` is more than the {num_batches} training batches of an epoch, so it "
-                    "would never validate. Write a smaller number, or `check_val_every_n_epoch=None` to count batches over epochs."
+                    f"`val_check_interval={given.batches}` is more than the {num_batches} training batches of an "
+                    "epoch, so it would never validate. Write a smaller number, or `check_val_every_n_epoch=None` to "
+                    "count batches over epochs."
                 )
         elif math.isinf(num_batches):
             if given.fraction != 1.0:
                 raise MisconfigurationException(
-                    f"`val_check_interval={given.fraction}` is a fraction of the epoch, but the training loader has no length. "
-                    "Write a number of batches, such as `val_check_interval=1000`."
+                    f"`val_check_interval={given.fraction}` is a fraction of the epoch, but the training loader has no "
+                    "length. Write a number of batches, such as `val_check_interval=1000`."
                 )
             rhythm.at_end_of_unsized_epoch = True
         else:
@@ -507,7 +512,8 @@ class Trainer(Windows):
         """
         if self._module is None:
             raise AttributeError(
-                "`trainer.save_checkpoint` needs a model, and this Trainer has not run one yet. Call `trainer.fit(model)` first."
+                "`trainer.save_checkpoint` needs a model, and this Trainer has not run one yet. Call "
+                "`trainer.fit(model)` first."
             )
         with self.profiler.profile("save_checkpoint"):
             checkpoint = checkpoints.dump(self, bool(weights_only))
@@ -539,8 +545,9 @@ class Trainer(Windows):
             yield
 
     def explain(self) -> str:
-        """Say what a run with these arguments does: where, in which precision, when it validates, logs, saves and stops, and
-        who is called. Prints it, and returns it."""
+        """Say what a run with these arguments does: where, in which precision, when it validates, logs, saves and
+        stops, and who is called. Prints it, and returns it.
+        """
         text = explanation(self)
         self.print(text)
         return text

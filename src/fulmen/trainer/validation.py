@@ -5,10 +5,18 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+from torch.optim import LBFGS
+from torch.utils.data import DataLoader
+
+from fulmen.callbacks.callback import Callback
+from fulmen.core.datamodule import LightningDataModule
 from fulmen.core.module import LightningModule
 from fulmen.loops.plan import takes, written
+from fulmen.trainer.hook_checks import near_name
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.text import shown
 from fulmen.utilities.warnings import PossibleUserWarning
 
 if TYPE_CHECKING:
@@ -46,24 +54,41 @@ def check_model(model: Any, verb: str) -> LightningModule:
         TypeError: it is not.
     """
     if isinstance(model, LightningModule):
+        if "_parameters" not in model.__dict__:
+            raise TypeError(
+                f"`trainer.{verb}` got a {type(model).__name__} whose `__init__` did not call that of LightningModule. "
+                "Write `super().__init__()` as its first line."
+            )
         return model
     if model is None:
         raise TypeError(
-            f"`trainer.{verb}()` was given no model, and this Trainer has not run one yet. Write `trainer.{verb}(model)`."
+            f"`trainer.{verb}()` was given no model, and this Trainer has not run one yet. Write "
+            f"`trainer.{verb}(model)`."
         )
     if isinstance(model, type):
         raise TypeError(
-            f"`trainer.{verb}` got the class {model.__name__} instead of an instance. Write `{model.__name__}(...)`."
+            f"`trainer.{verb}` got the class {model.__name__} instead of an instance"
+            + (f". Write `{model.__name__}(...)`." if issubclass(model, LightningModule) else " of a LightningModule.")
         )
     kind = type(model)
     origin = next((parent.__module__ for parent in kind.__mro__ if parent.__name__ == "LightningModule"), None)
     if origin is not None:
         raise TypeError(
-            f"`trainer.{verb}` got a {kind.__name__} that derives from `{origin}.LightningModule`, another package's class. "
-            "Derive it from `fulmen.LightningModule`: `from fulmen import LightningModule`."
+            f"`trainer.{verb}` got a {kind.__name__} that derives from `{origin}.LightningModule`, another package's "
+            "class. Derive it from `fulmen.LightningModule`: `from fulmen import LightningModule`."
+        )
+    if isinstance(model, LightningDataModule):
+        raise TypeError(
+            f"`trainer.{verb}` got a {kind.__name__} as model, which is a LightningDataModule. "
+            f"Write `trainer.{verb}(model, datamodule=datamodule)`."
+        )
+    if isinstance(model, DataLoader):
+        raise TypeError(
+            f"`trainer.{verb}` got a {kind.__name__} as model; the model comes first. "
+            f"Write `trainer.{verb}(model, dataloader)`."
         )
     raise TypeError(
-        f"`trainer.{verb}` got a {kind.__name__}, which is no LightningModule. Derive it from `fulmen.LightningModule`"
+        f"`trainer.{verb}` got {shown(model)}, which is no LightningModule. Derive it from `fulmen.LightningModule`"
         + (", which is a torch.nn.Module too." if "torch" in str(kind.__mro__) else ".")
     )
 
@@ -96,8 +121,14 @@ def _check_steps(module: LightningModule, verb: str) -> None:
         return
     if written(module, name, LightningModule) is None:
         raise MisconfigurationException(
-            f"`trainer.{verb}` needs `{name}`, and {kind} has none. Define `def {name}(self, batch, batch_idx):`."
+            f"`trainer.{verb}` needs `{name}`, and {kind} has none. "
+            + _advice(module, name, f"Define `def {name}(self, batch, batch_idx):`.")
         )
+
+
+def _advice(module: LightningModule, hook: str, otherwise: str) -> str:
+    near = near_name(module, hook)
+    return otherwise if near is None else f"It has `{near}`: rename that to `{hook}`."
 
 
 def _check_fit(trainer: Trainer, module: LightningModule) -> None:
@@ -105,13 +136,17 @@ def _check_fit(trainer: Trainer, module: LightningModule) -> None:
     if written(module, "configure_optimizers", LightningModule) is None:
         raise MisconfigurationException(
             f"`trainer.fit` needs `configure_optimizers`, and {kind} has none. "
-            "Define `def configure_optimizers(self): return torch.optim.Adam(self.parameters(), lr=1e-3)`."
+            + _advice(
+                module,
+                "configure_optimizers",
+                "Define `def configure_optimizers(self): return torch.optim.Adam(self.parameters(), lr=1e-3)`.",
+            )
         )
     if _parameter(module.training_step, "optimizer_idx") is not None:
         raise RuntimeError(
             f"`{kind}.training_step` takes `optimizer_idx`, which belongs to version 1. For several optimizers set "
-            "`self.automatic_optimization = False` and use `opt_a, opt_b = self.optimizers()` in `training_step(self, batch, "
-            "batch_idx)`."
+            "`self.automatic_optimization = False` and use `opt_a, opt_b = self.optimizers()` in `training_step(self, "
+            "batch, batch_idx)`."
         )
     has_step = written(module, "validation_step", LightningModule) is not None
     has_data = trainer.defines_loader("validate")
@@ -125,13 +160,14 @@ def _check_fit(trainer: Trainer, module: LightningModule) -> None:
     if not module.automatic_optimization:
         if trainer.gradient_clip_val:
             raise MisconfigurationException(
-                f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` does nothing in manual optimization. Leave it out and "
-                "call `self.clip_gradients(optimizer, gradient_clip_val=...)` before `optimizer.step()`."
+                f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` does nothing in manual optimization. Leave "
+                "it out and call `self.clip_gradients(optimizer, gradient_clip_val=...)` before `optimizer.step()`."
             )
         if trainer.accumulate_grad_batches != 1:
             raise MisconfigurationException(
-                f"`Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches})` does nothing in manual optimization. "
-                "Leave it out and step every so many batches: `if (batch_idx + 1) % n == 0: optimizer.step()`."
+                f"`Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches})` does nothing in manual "
+                "optimization. Leave it out and step every so many batches: `if (batch_idx + 1) % n == 0: "
+                "optimizer.step()`."
             )
 
 
@@ -160,24 +196,88 @@ def _check_signatures(module: LightningModule, verb: str) -> None:
             )
 
 
-def check_dataloader_idx(module: LightningModule, stage: str, several: bool) -> None:
-    """With several loaders the steps must take ``dataloader_idx``; with one they must not need it."""
+def check_optimizers(trainer: Trainer) -> None:
+    """Check the optimizers against the module and the Trainer's arguments.
+
+    Raises:
+        MisconfigurationException: LBFGS with accumulation.
+    """
+    module = trainer.lightning_module
+    every = trainer.accumulate_grad_batches
+    if module.automatic_optimization and every != 1 and any(isinstance(o, LBFGS) for o in trainer.optimizers):
+        raise MisconfigurationException(
+            f"`Trainer(accumulate_grad_batches={every})` with LBFGS: it computes the loss several times per step, which only "
+            "the window's last batch could give. Write `accumulate_grad_batches=1` and larger batches, or another optimizer."
+        )
+    own = set(map(id, module.parameters()))
+    for optimizer in trainer.optimizers:
+        stepped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        foreign = sum(id(parameter) not in own for parameter in stepped)
+        name, kind = type(optimizer).__name__, type(module).__name__
+        if not foreign:
+            continue
+        if foreign == len(stepped) and own:
+            rank_zero_warn(
+                f"{name} would train nothing of {kind}: none of its {foreign} parameters belongs to the module. Make it in "
+                f"`configure_optimizers`, when all layers are there, by `{name}(self.parameters(), ...)`."
+            )
+        else:
+            rank_zero_warn(
+                f"{name} trains what is no part of {kind}: {foreign} of its {len(stepped)} parameters, which are neither "
+                "saved nor moved to the device. Assign the module that they belong to: `self.part = part`.",
+                category=PossibleUserWarning,
+            )
+
+
+def explain_no_parameters(module: LightningModule, error: ValueError) -> None:
+    """Add to torch's error about an empty list of parameters why it is empty."""
+    if "empty parameter list" not in str(error) or any(True for _ in module.parameters()):
+        return
+    kind = type(module).__name__
+    for name, value in vars(module).items():
+        parts = list(value.values()) if isinstance(value, dict) else value
+        if name[0] != "_" and isinstance(parts, (list, tuple)) and any(isinstance(part, nn.Module) for part in parts):
+            container = "ModuleDict" if isinstance(value, dict) else "ModuleList"
+            error.add_note(
+                f"{kind} has no parameters: torch does not see the modules in its {type(value).__name__} `{name}`. "
+                f"Write `self.{name} = nn.{container}(...)`."
+            )
+            return
+    error.add_note(
+        f"{kind} has no parameters: it never assigned a layer or a parameter to itself. "
+        "Write `self.layer = nn.Linear(...)` in `__init__`."
+    )
+
+
+def check_dataloader_idx(module: Any, callbacks: list[Any], stage: str, several: bool) -> None:
+    """With several loaders steps and hooks must take ``dataloader_idx``; with one they must not need it.
+
+    Raises:
+        RuntimeError: they do.
+    """
+    _check_dataloader_idx(module, LightningModule, stage, several)
+    for callback in callbacks:
+        _check_dataloader_idx(callback, Callback, stage, several, skip=2)
+
+
+def _check_dataloader_idx(owner: Any, empty: type, stage: str, several: bool, skip: int = 0) -> None:
+    """``skip``: the arguments that come before those of the module's hooks."""
     name = {"test": "test", "predict": "predict"}.get(stage, "validation")
     for method in (f"{name}_step", f"on_{name}_batch_start", f"on_{name}_batch_end"):
-        if written(module, method, LightningModule) is None:
+        if written(owner, method, empty) is None:
             continue
-        function = getattr(module, method)
-        place = 3 if method.endswith("_batch_end") else 2
+        function = getattr(owner, method)
+        place = skip + (3 if method.endswith("_batch_end") else 2)
         if several and method != "predict_step" and not takes(function, "dataloader_idx", place):
             raise RuntimeError(
-                f"there are several {name} loaders, but `{type(module).__name__}.{method}` does not take the number of the "
+                f"there are several {name} loaders, but `{type(owner).__name__}.{method}` does not take the number of the "
                 "loader. Add the argument `dataloader_idx=0`."
             )
         if not several:
             parameter = _parameter(function, "dataloader_idx")
             if parameter is not None and parameter.default is parameter.empty:
                 raise RuntimeError(
-                    f"`{type(module).__name__}.{method}` needs `dataloader_idx`, but there is one {name} loader. "
+                    f"`{type(owner).__name__}.{method}` needs `dataloader_idx`, but there is one {name} loader. "
                     "Write `dataloader_idx=0`."
                 )
 

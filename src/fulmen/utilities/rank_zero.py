@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from functools import wraps
@@ -60,8 +61,15 @@ def rank_zero_deprecation(message: str | Warning, stacklevel: int = 5) -> None:
 
 @rank_zero_only
 def rank_zero_info(message: object, *args: object) -> None:
-    """Log ``message % args`` at INFO on rank 0, to the logger named ``fulmen``."""
-    log.info(message, *args)
+    """Log ``message % args`` at INFO on rank 0, to the logger named ``fulmen``.
+
+    Where logging is not set up at all, the message goes to stderr, as Python does with warnings. To silence these
+    messages write ``logging.getLogger("fulmen").setLevel(logging.WARNING)``.
+    """
+    if log.hasHandlers():
+        log.info(message, *args)
+    elif log.level <= logging.INFO:  # NOTSET is 0
+        print(str(message) % args if args else message, file=sys.stderr)
 
 
 @rank_zero_only

@@ -97,8 +97,8 @@ def worker_init_function(worker_id: int, rank: int | None = None) -> None:
     """
     if rank is None:
         rank = int(rank_zero_only.rank)  # type: ignore[attr-defined]
-    base_seed = torch.initial_seed() - worker_id  # torch has set base_seed + worker_id; the base is new in each epoch
-    seed_generators(base_seed, worker_id, rank)
+    first_seed = torch.initial_seed() - worker_id  # torch has set first_seed + worker_id; the base is new in each epoch
+    seed_generators(first_seed, worker_id, rank)
 
 
 pl_worker_init_function = worker_init_function

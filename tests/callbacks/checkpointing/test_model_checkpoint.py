@@ -214,13 +214,19 @@ def test_last_as_link_without_any_other_file_is_a_file(fit, policy, left):
     assert left() == {"last": (4, 12)}
 
 
+class InPlace(TorchCheckpointIO):
+    """Writes straight to the path, through a link if there is one."""
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        torch.save(checkpoint, path)
+
+
 def test_last_as_link_becomes_a_file_again_without_touching_what_it_pointed_to(fit, policy, left):
     fit(policy(save_last="link", filename="a"), max_epochs=1)
-    linked = policy(save_last=True, filename="b")
-    linked.CHECKPOINT_NAME_LAST = "last"
-    linked.enable_version_counter = False
+    linked = policy(save_last=True, filename="b", enable_version_counter=False)
     with pytest.warns(UserWarning, match="not empty"):
-        fit(linked, max_epochs=2)
+        fit(linked, max_epochs=2, plugins=InPlace())
 
     assert left() == {"a": (0, 3), "b": (1, 6), "last": (2, 6)}
 
@@ -359,6 +365,19 @@ def test_steps_are_counted_and_not_batches_when_gradients_accumulate(fit, policy
     )
 
     assert list(left()) == ["epoch=0-step=1", "epoch=0-step=2", "epoch=0-step=3"]
+
+
+def test_time_that_is_over_within_an_accumulation_window_waits_for_its_step(fit, policy, left):
+    fit(
+        policy(train_time_interval=timedelta(0), save_top_k=-1),
+        model=BoringModel(),
+        max_epochs=1,
+        limit_train_batches=4,
+        limit_val_batches=0,
+        accumulate_grad_batches=2,
+    )
+
+    assert left() == {"epoch=0-step=1": (0, 1), "epoch=0-step=2": (0, 2)}
 
 
 def test_time_interval_as_text_is_read(policy):
@@ -550,6 +569,22 @@ def test_resumed_run_goes_on_with_the_ranking_and_does_not_save_at_once(fit, pol
     assert list(before) == ["epoch=0-step=3", "epoch=1-step=6", "last"]
     assert left() == {"epoch=1-step=6": (1, 6), "epoch=2-step=9": (2, 9), "last": (4, 12)}
     assert resumed.best_model_score == 1.0
+
+
+def test_resumed_run_counts_its_steps_from_the_beginning_of_the_first(fit, policy, left):
+    first = policy(every_n_train_steps=2)
+    fit(first, max_steps=4)
+    fit(policy(every_n_train_steps=2, save_top_k=-1), ckpt_path=first.best_model_path, max_steps=7)
+
+    assert list(left()) == ["epoch=1-step=4", "epoch=1-step=6"]
+
+
+def test_resumed_run_does_not_save_again_what_it_began_with(fit, policy, left):
+    first = policy()
+    fit(first, max_epochs=1)
+    fit(policy(save_top_k=-1), ckpt_path=first.best_model_path, max_epochs=2)
+
+    assert left() == {"epoch=0-step=3": (0, 3), "epoch=1-step=6": (1, 6)}
 
 
 def test_resumed_run_keeps_the_file_that_it_began_with(fit, policy, left):

@@ -225,11 +225,12 @@ class StreamAbove:
         self._process = os.getpid()
         self._rest = ""
         self._decoder = AnsiDecoder()
-        self._handlers = [
-            handler
+        # what ``logging`` writes to this stream with
+        self._outlets = [
+            outlet
             for logger in (logging.root, logging.getLogger("fulmen"))
-            for handler in logger.handlers
-            if isinstance(handler, logging.StreamHandler) and handler.stream is self._stream
+            for outlet in logger.handlers
+            if isinstance(outlet, logging.StreamHandler) and outlet.stream is self._stream
         ]
 
     @classmethod
@@ -241,8 +242,8 @@ class StreamAbove:
             stream = getattr(sys, name)
             if stream is not None and console.is_interactive and stream.isatty() and not isinstance(stream, cls):
                 streams.append(cls(name, console))
-                for handler in streams[-1]._handlers:
-                    handler.setStream(streams[-1])
+                for outlet in streams[-1]._outlets:
+                    outlet.setStream(streams[-1])
                 setattr(sys, name, streams[-1])
         return streams
 
@@ -251,9 +252,9 @@ class StreamAbove:
         if self._rest:
             self.write("\n")
         self._console = None
-        for handler in self._handlers:
-            if handler.stream is self:
-                handler.setStream(self._stream)
+        for outlet in self._outlets:
+            if outlet.stream is self:
+                outlet.setStream(self._stream)
         if getattr(sys, self._name) is self:
             setattr(sys, self._name, self._stream)
 

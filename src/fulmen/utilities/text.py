@@ -1,0 +1,24 @@
+"""Values in messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def shown(value: Any) -> str:
+    """A value in a message: as Python writes it if that is short and says something, else by its type (``a Linear``)."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if value in ([], (), {}) if isinstance(value, (list, tuple, dict)) else False:
+        return f"an empty {type(value).__name__}"
+    try:
+        text = repr(value)
+    except Exception:  # an object whose __init__ has not run
+        text = " at 0x"
+    return a_kind(value) if len(text) > 60 or " at 0x" in text or "\n" in text else text
+
+
+def a_kind(value: Any) -> str:
+    """The type of a value with its article: ``a Linear``, ``an Adam``."""
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiouAEIO' else 'a'} {kind}"
