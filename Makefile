@@ -31,7 +31,7 @@ test: $(VENV)/dev.stamp
 test-slow: $(VENV)/dev.stamp
 	$(PYTEST) -m slow $(PYTEST_ARGS)
 
-check: lint types house fast
+check: lint types fast
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -44,7 +44,7 @@ house: $(VENV)/dev.stamp
 	$(PYTEST) tests/house
 
 fast: $(VENV)/dev.stamp
-	$(PYTEST) --ignore tests/house --ignore tests/examples $(PYTEST_ARGS)
+	$(PYTEST) --ignore tests/examples $(PYTEST_ARGS)
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .

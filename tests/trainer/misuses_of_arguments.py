@@ -65,7 +65,9 @@ for argument in ("limit_train_batches", "limit_val_batches", "limit_test_batches
     _argument(argument, -1, MisconfigurationException, "fraction from 0.0 to 1.0", "whole number of batches")
     _argument(argument, 1.5, MisconfigurationException, "fraction from 0.0 to 1.0", "whole number of batches")
 _argument("overfit_batches", -1, MisconfigurationException, "fraction from 0.0 to 1.0")
-_argument("limit_train_batches", "half", MisconfigurationException, "fraction from 0.0 to 1.0", "whole number of batches")
+_argument(
+    "limit_train_batches", "half", MisconfigurationException, "fraction from 0.0 to 1.0", "whole number of batches"
+)
 _argument("limit_train_batches", True, MisconfigurationException, "1 means one batch, 1.0 all")
 
 for value in (0, -1, 1.5, True, [2]):
@@ -116,17 +118,25 @@ _argument("logger", "csv", TypeError, "a Logger", "CSVLogger")
 _argument("logger", 1, TypeError, "a Logger")
 _argument("logger", CSVLogger, TypeError, "class CSVLogger", "Write `CSVLogger(...)`", shown="CSVLogger")
 _argument("accelerator", CPUAccelerator, ValueError, "class", "`CPUAccelerator(...)`", shown="CPUAccelerator")
-_argument("strategy", SingleDeviceStrategy, ValueError, "class", "`SingleDeviceStrategy(...)`", shown="SingleDeviceStrategy")
-_argument("profiler", SimpleProfiler, MisconfigurationException, "class", "`SimpleProfiler(...)`", shown="SimpleProfiler")
+_argument(
+    "strategy", SingleDeviceStrategy, ValueError, "class", "`SingleDeviceStrategy(...)`", shown="SingleDeviceStrategy"
+)
+_argument(
+    "profiler", SimpleProfiler, MisconfigurationException, "class", "`SimpleProfiler(...)`", shown="SimpleProfiler"
+)
 _argument("plugins", [Precision], MisconfigurationException, "class", "`Precision(...)`", shown="[Precision]")
 
 _argument("callbacks", "early_stopping", MisconfigurationException, "no callback", "Callback", shown="'early_stopping'")
 _argument("callbacks", ["a"], MisconfigurationException, "'a'", "no callback", shown="['a']")
 _argument("callbacks", [None], MisconfigurationException, "None", "no callback", shown="[None]")
 _argument("callbacks", [print], MisconfigurationException, "print", "LambdaCallback", shown="[print]")
-_argument("callbacks", ModelCheckpoint, MisconfigurationException, "class", "`ModelCheckpoint(...)`", shown="ModelCheckpoint")
+_argument(
+    "callbacks", ModelCheckpoint, MisconfigurationException, "class", "`ModelCheckpoint(...)`", shown="ModelCheckpoint"
+)
 
-_together(MisconfigurationException, "number of batches", "epochs", check_val_every_n_epoch=None, val_check_interval=0.5)
+_together(
+    MisconfigurationException, "number of batches", "epochs", check_val_every_n_epoch=None, val_check_interval=0.5
+)
 _together(ValueError, "barebones", "fast_dev_run=True", "Leave out one", barebones=True, fast_dev_run=True)
 _together(UserWarning, "min_epochs=5", "max_epochs=2", "ignored", min_epochs=5, max_epochs=2)
 _together(UserWarning, "min_steps=50", "max_steps=20", "ignored", min_steps=50, max_steps=20)
@@ -139,7 +149,14 @@ _together(TypeError, "`gpus`", "accelerator='gpu', devices=", gpus=1)
 _together(TypeError, "`resume_from_checkpoint`", "ckpt_path=", resume_from_checkpoint="a.ckpt")
 
 
-@misuse(_SUBJECT, "ModelCheckpoint with enable_checkpointing=False", MisconfigurationException)
+@misuse(
+    _SUBJECT,
+    "ModelCheckpoint with enable_checkpointing=False",
+    MisconfigurationException,
+    "enable_checkpointing=False",
+    "ModelCheckpoint",
+    "Leave out one",
+)
 def _(scene: Scene) -> None:
     scene.trainer(callbacks=ModelCheckpoint(), enable_checkpointing=False)
 
@@ -216,14 +233,28 @@ for hook, right in (
     )
 
 
-@misuse("Callbacks", "callback whose on_train_start is text", TypeError, "`Note.on_train_start`", "'now'", "no function",
-        spoils_trainer=True)  # fmt: skip
+@misuse(
+    "Callbacks",
+    "callback whose on_train_start is text",
+    TypeError,
+    "`Note.on_train_start`",
+    "'now'",
+    "no function",
+    spoils_trainer=True,
+)
 def _(scene: Scene) -> None:
     scene.fit(callbacks=_callback_of("on_train_start", "now"))
 
 
-@misuse("Callbacks", "EarlyStopping on a name that is not logged", RuntimeError, "'val_loss'", "'loss'", "self.log",
-        spoils_trainer=True)  # fmt: skip
+@misuse(
+    "Callbacks",
+    "EarlyStopping on a name that is not logged",
+    RuntimeError,
+    "'val_loss'",
+    "'loss'",
+    "self.log",
+    spoils_trainer=True,
+)
 def _(scene: Scene) -> None:
     def step(module: Any, batch: Any, batch_idx: int) -> Any:
         module.log("loss", 1.0)
@@ -237,14 +268,22 @@ def _(scene: Scene) -> None:
     EarlyStopping("loss", mode="lower")
 
 
-@misuse("Callbacks", "ModelCheckpoint on a name that is not logged", MisconfigurationException, "'val_loss'", "self.log",
-        spoils_trainer=True)  # fmt: skip
+@misuse(
+    "Callbacks",
+    "ModelCheckpoint on a name that is not logged",
+    MisconfigurationException,
+    "'val_loss'",
+    "self.log",
+    spoils_trainer=True,
+)
 def _(scene: Scene) -> None:
     checkpoint = ModelCheckpoint(dirpath=scene.folder / "new", monitor="val_loss")
     scene.fit(callbacks=checkpoint, enable_checkpointing=True)
 
 
-@misuse("Callbacks", "ModelCheckpoint(save_top_k=3) without monitor", MisconfigurationException, "save_top_k=3", "monitor")
+@misuse(
+    "Callbacks", "ModelCheckpoint(save_top_k=3) without monitor", MisconfigurationException, "save_top_k=3", "monitor"
+)
 def _(scene: Scene) -> None:
     ModelCheckpoint(save_top_k=3)
 
@@ -254,31 +293,59 @@ def _(scene: Scene) -> None:
     ModelCheckpoint(save_last="yes")  # type: ignore[arg-type]
 
 
-@misuse("Callbacks", "ModelCheckpoint with two triggers", MisconfigurationException, "every_n_train_steps", "every_n_epochs")
+@misuse(
+    "Callbacks", "ModelCheckpoint with two triggers", MisconfigurationException, "every_n_train_steps", "every_n_epochs"
+)
 def _(scene: Scene) -> None:
     ModelCheckpoint(every_n_train_steps=1, every_n_epochs=1)
 
 
-@misuse("Callbacks", "a folder that cannot be made (of a ModelCheckpoint)", OSError, "notes.txt", spoils_trainer=True)
+@misuse(
+    "Callbacks",
+    "a folder that cannot be made (of a ModelCheckpoint)",
+    OSError,
+    "notes.txt is no folder",
+    "dirpath=",
+    spoils_trainer=True,
+)
 def _(scene: Scene) -> None:
     checkpoint = ModelCheckpoint(dirpath=scene.folder / "notes.txt" / "checkpoints")
     scene.fit(callbacks=checkpoint, enable_checkpointing=True)
 
 
-@misuse("Callbacks", "configure_callbacks that forgot the return", MisconfigurationException, "`Net.configure_callbacks`",
-        "None", "return")  # fmt: skip
+@misuse(
+    "Callbacks",
+    "configure_callbacks that forgot the return",
+    MisconfigurationException,
+    "`Net.configure_callbacks`",
+    "None",
+    "return",
+)
 def _(scene: Scene) -> None:
     scene.fit(scene.module(configure_callbacks=lambda self: None))
 
 
-@misuse("Callbacks", "configure_callbacks that returns a class", MisconfigurationException, "`Net.configure_callbacks`",
-        "class ModelCheckpoint", "`ModelCheckpoint(...)`")  # fmt: skip
+@misuse(
+    "Callbacks",
+    "configure_callbacks that returns a class",
+    MisconfigurationException,
+    "`Net.configure_callbacks`",
+    "class ModelCheckpoint",
+    "`ModelCheckpoint(...)`",
+)
 def _(scene: Scene) -> None:
     scene.fit(scene.module(configure_callbacks=lambda self: ModelCheckpoint))
 
 
-@misuse("Callbacks", "dataloader_idx missing in a callback with several loaders", RuntimeError, "several validation loaders",
-        "`Note.on_validation_batch_start`", "dataloader_idx=0", spoils_trainer=True)  # fmt: skip
+@misuse(
+    "Callbacks",
+    "dataloader_idx missing in a callback with several loaders",
+    RuntimeError,
+    "several validation loaders",
+    "`Note.on_validation_batch_start`",
+    "dataloader_idx=0",
+    spoils_trainer=True,
+)
 def _(scene: Scene) -> None:
     from misuse_table import loader
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from misuse_table import Misuse, Scene, enter, loader, misuse
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from fulmen import LightningDataModule, LightningModule
 from fulmen.utilities.combined_loader import CombinedLoader
@@ -22,6 +22,13 @@ _DATA, _FILES = "Data", "Checkpoint files"
 class _Stream(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         yield from torch.ones(4, 2)
+
+
+class _Rows(Dataset[Any]):
+    def __getitem__(self, index: int) -> Any:
+        if index == 4:
+            raise IndexError
+        return torch.ones(2, 2)
 
 
 def _train_on(
@@ -54,26 +61,77 @@ for value in (None, 1):
 _train_on("a path as loader", lambda: "data.csv", TypeError, "'data.csv'", "a DataLoader")
 _train_on("a DataLoader's class", lambda: DataLoader, TypeError, "class DataLoader", "`DataLoader(...)`")
 _train_on("a function that makes a loader", lambda: loader, TypeError, "function", "`loader()`")
-_train_on("a dataset instead of a loader", lambda: TensorDataset(torch.ones(4, 2, 2)), PossibleUserWarning,
-          "TensorDataset", "each sample", "DataLoader(dataset, batch_size=")  # fmt: skip
-_train_on("an empty list of loaders", list, MisconfigurationException, "empty list", "`train_dataloader`")
+_train_on(
+    "a dataset instead of a loader",
+    _Rows,
+    PossibleUserWarning,
+    "a _Rows",
+    "each sample",
+    "DataLoader(dataset, batch_size=",
+)
+_train_on("an empty list of loaders", list, UserWarning, "an empty list", "`train_dataloader`", "nothing to train on")
 _train_on("None among the loaders", lambda: [loader(), None], TypeError, "None", "a DataLoader")
 _train_on("a training loader of length zero", lambda: loader(0), UserWarning, "`train_dataloader`", "length is 0")
-_train_on("CombinedLoader in sequential mode in fit", lambda: CombinedLoader([loader(), loader()], "sequential"), ValueError,
-          "mode='sequential'", "'max_size_cycle'")  # fmt: skip
-_train_on("a generator in the second epoch", lambda: (torch.ones(2, 2) for _ in range(3)), MisconfigurationException,
-          "generator", "epoch 1", "no batch", "a DataLoader", arguments={"max_epochs": 2})  # fmt: skip
-_train_on("a fraction that leaves no batch", loader, MisconfigurationException, "limit_train_batches=0.1", "4 batches",
-          "limit_train_batches=0.25", arguments={"limit_train_batches": 0.1})  # fmt: skip
-_train_on("a fraction of a loader without length", lambda: DataLoader(_Stream()), MisconfigurationException,
-          "limit_train_batches=0.5", "no length", "limit_train_batches=100",
-          arguments={"limit_train_batches": 0.5})  # fmt: skip
-_train_on("val_check_interval=0.5 without length", lambda: DataLoader(_Stream(), batch_size=2), MisconfigurationException,
-          "val_check_interval=0.5", "no length", arguments={"val_check_interval": 0.5})  # fmt: skip
-_train_on("val_check_interval of more than an epoch", loader, ValueError, "val_check_interval=9", "4 training batches",
-          "check_val_every_n_epoch=None", arguments={"val_check_interval": 9})  # fmt: skip
-_train_on("overfit_batches with a loader that shuffles", lambda: loader(4, shuffle=True), UserWarning, "overfit_batches=2",
-          "shuffling", arguments={"overfit_batches": 2})  # fmt: skip
+_train_on(
+    "CombinedLoader in sequential mode in fit",
+    lambda: CombinedLoader([loader(), loader()], "sequential"),
+    ValueError,
+    "mode='sequential'",
+    "'max_size_cycle'",
+)
+_train_on(
+    "a generator in the second epoch",
+    lambda: (torch.ones(2, 2) for _ in range(3)),
+    MisconfigurationException,
+    "generator",
+    "epoch 1",
+    "no batch",
+    "a DataLoader",
+    arguments={"max_epochs": 2},
+)
+_train_on(
+    "a fraction that leaves no batch",
+    loader,
+    MisconfigurationException,
+    "limit_train_batches=0.1",
+    "4 batches",
+    "limit_train_batches=0.25",
+    arguments={"limit_train_batches": 0.1},
+)
+_train_on(
+    "a fraction of a loader without length",
+    lambda: DataLoader(_Stream()),
+    MisconfigurationException,
+    "limit_train_batches=0.5",
+    "no length",
+    "limit_train_batches=100",
+    arguments={"limit_train_batches": 0.5},
+)
+_train_on(
+    "val_check_interval=0.5 without length",
+    lambda: DataLoader(_Stream(), batch_size=2),
+    MisconfigurationException,
+    "val_check_interval=0.5",
+    "no length",
+    arguments={"val_check_interval": 0.5},
+)
+_train_on(
+    "val_check_interval of more than an epoch",
+    loader,
+    ValueError,
+    "val_check_interval=9",
+    "4 training batches",
+    "check_val_every_n_epoch=None",
+    arguments={"val_check_interval": 9},
+)
+_train_on(
+    "overfit_batches with a loader that shuffles",
+    lambda: loader(4, shuffle=True),
+    UserWarning,
+    "overfit_batches=2",
+    "shuffling",
+    arguments={"overfit_batches": 2},
+)
 
 
 @misuse(_DATA, "CombinedLoader(mode='both')", ValueError, "mode='both'", "min_size", "max_size_cycle")
@@ -96,20 +154,37 @@ def _(scene: Scene) -> None:
     scene.trainer().validate(scene.module(), loader(4, shuffle=True), verbose=False)
 
 
-@misuse(_DATA, "a generator for validation, used up by the sanity check", MisconfigurationException, "generator",
-        "`val_dataloader`", "a DataLoader")  # fmt: skip
+@misuse(
+    _DATA,
+    "a generator for validation, used up by the sanity check",
+    MisconfigurationException,
+    "generator",
+    "`val_dataloader`",
+    "a DataLoader",
+)
 def _(scene: Scene) -> None:
     scene.trainer().fit(scene.module(), val_dataloaders=(torch.ones(2, 2) for _ in range(2)))
 
 
-@misuse(_DATA, "dataloader_idx missing with several loaders", RuntimeError, "several validation loaders",
-        "`Net.validation_step`", "`dataloader_idx=0`")  # fmt: skip
+@misuse(
+    _DATA,
+    "dataloader_idx missing with several loaders",
+    RuntimeError,
+    "several validation loaders",
+    "`Net.validation_step`",
+    "`dataloader_idx=0`",
+)
 def _(scene: Scene) -> None:
     scene.trainer().fit(scene.module(), val_dataloaders=[loader(), loader()])
 
 
-@misuse(_DATA, "dataloader_idx required with one loader", RuntimeError, "`Net.validation_step` needs `dataloader_idx`",
-        "`dataloader_idx=0`")  # fmt: skip
+@misuse(
+    _DATA,
+    "dataloader_idx required with one loader",
+    RuntimeError,
+    "`Net.validation_step` needs `dataloader_idx`",
+    "`dataloader_idx=0`",
+)
 def _(scene: Scene) -> None:
     scene.fit(scene.module(validation_step=lambda self, batch, batch_idx, dataloader_idx: None))
 
@@ -156,7 +231,9 @@ def _(scene: Scene) -> None:
     scene.trainer().fit(scene.module(), datamodule=scene.datamodule(train_dataloaders=lambda self: loader()))
 
 
-@misuse(_DATA, "setup(self) in a datamodule", TypeError, "`Data.setup`", "`def setup(self, stage):`")
+@misuse(
+    _DATA, "setup(self) in a datamodule", TypeError, "`Data.setup`", "`def setup(self, stage):`", spoils_trainer=True
+)
 def _(scene: Scene) -> None:
     scene.trainer().fit(scene.module(), datamodule=scene.datamodule(setup=lambda self: None))
 
@@ -164,7 +241,9 @@ def _(scene: Scene) -> None:
 # -- checkpoint files -------------------------------------------------------------------------------------------------
 
 
-def _resume(name: str, make: Any, raises: type[BaseException], *says: str, module: Any = None, **arguments: Any) -> None:
+def _resume(
+    name: str, make: Any, raises: type[BaseException], *says: str, module: Any = None, **arguments: Any
+) -> None:
     """Go on from a file."""
 
     def commit(scene: Scene) -> None:
@@ -187,7 +266,9 @@ def _other_shape(scene: Scene) -> Any:
 
 
 def _other_names(scene: Scene) -> Any:
-    module = scene.module(training_step=lambda self, batch, batch_idx: self.head(batch).mean(), without=("validation_step",))
+    module = scene.module(
+        training_step=lambda self, batch, batch_idx: self.head(batch).mean(), without=("validation_step",)
+    )
     del module.layer
     module.head = nn.Linear(2, 1)
     return module
@@ -209,30 +290,93 @@ _resume("a checkpoint that is not there", lambda scene: scene.folder / "absent.c
 _resume("a folder as checkpoint", lambda scene: scene.folder / "checkpoints", IsADirectoryError, "is a folder")
 _resume("a number as checkpoint", lambda scene: 3, TypeError, "ckpt_path=3", "a path")
 _resume("True as checkpoint", lambda scene: True, TypeError, "ckpt_path=True", "'last'")
-_resume("a truncated checkpoint",
-        lambda scene: scene.raw(scene.checkpoint().read_bytes()[:900], "half.ckpt"), RuntimeError, "half.ckpt",
-        "truncated")  # fmt: skip
+_resume(
+    "a truncated checkpoint",
+    lambda scene: scene.raw(scene.checkpoint().read_bytes()[:900], "half.ckpt"),
+    RuntimeError,
+    "half.ckpt",
+    "truncated",
+)
 _resume("an empty file as checkpoint", lambda scene: scene.raw(b""), RuntimeError, "raw.ckpt", "empty")
 _resume("a text file as checkpoint", lambda scene: scene.folder / "notes.txt", RuntimeError, "notes.txt", "torch.save")
-_resume("a bare state_dict as checkpoint", lambda scene: scene.raw(scene.module().state_dict()),
-        MisconfigurationException, "raw.ckpt", "weights", "model.load_state_dict(torch.load(")  # fmt: skip
+_resume(
+    "a bare state_dict as checkpoint",
+    lambda scene: scene.raw(scene.module().state_dict()),
+    MisconfigurationException,
+    "raw.ckpt",
+    "weights",
+    "model.load_state_dict(torch.load(",
+)
 _resume("a list as checkpoint", lambda scene: scene.raw([1, 2]), MisconfigurationException, "raw.ckpt", "a list")
-_resume("a dict with a state_dict and nothing else", lambda scene: scene.raw({"state_dict": scene.module().state_dict()}),
-        KeyError, "optimizer_states", "weights only")  # fmt: skip
-_resume("a checkpoint of weights only", lambda scene: scene.checkpoint(weights_only=True), KeyError, "weights only",
-        "load_from_checkpoint")  # fmt: skip
-_resume("a checkpoint of other shapes", lambda scene: scene.checkpoint(), RuntimeError, "run.ckpt", "Net", "layer.weight",
-        "(1, 2)", "(3, 2)", module=_other_shape)  # fmt: skip
-_resume("a checkpoint with other keys", lambda scene: scene.checkpoint(), RuntimeError, "run.ckpt", "Net", "missing",
-        "head.weight", "unexpected", "layer.weight", "strict_loading = False", module=_other_names)  # fmt: skip
-_resume("another number of optimizers", lambda scene: scene.checkpoint(), MisconfigurationException, "1 optimizers",
-        "returned 2", module=_two_optimizers)  # fmt: skip
-_resume("another number of parameter groups", lambda scene: scene.checkpoint(), ValueError, "SGD", "1 parameter group",
-        "2", module=_two_groups)  # fmt: skip
-_resume("resume with max_epochs that are behind", lambda scene: _after_epochs(scene, 3), MisconfigurationException,
-        "3 epochs", "max_epochs=2", "more than 3")  # fmt: skip
-_resume("ckpt_path='best' without ModelCheckpoint", lambda scene: "best", ValueError, "ckpt_path='best'", "ModelCheckpoint")
-_resume("ckpt_path='last' that is not there", lambda scene: "last", UserWarning, "ckpt_path='last'", "nothing is loaded")
+_resume(
+    "a dict with a state_dict and nothing else",
+    lambda scene: scene.raw({"state_dict": scene.module().state_dict()}),
+    KeyError,
+    "optimizer_states",
+    "weights only",
+)
+_resume(
+    "a checkpoint of weights only",
+    lambda scene: scene.checkpoint(weights_only=True),
+    KeyError,
+    "weights only",
+    "load_from_checkpoint",
+)
+_resume(
+    "a checkpoint of other shapes",
+    lambda scene: scene.checkpoint(),
+    RuntimeError,
+    "run.ckpt",
+    "Net",
+    "layer.weight",
+    "(1, 2)",
+    "(3, 2)",
+    module=_other_shape,
+)
+_resume(
+    "a checkpoint with other keys",
+    lambda scene: scene.checkpoint(),
+    RuntimeError,
+    "run.ckpt",
+    "Net",
+    "missing",
+    "head.weight",
+    "unexpected",
+    "layer.weight",
+    "strict_loading = False",
+    module=_other_names,
+)
+_resume(
+    "another number of optimizers",
+    lambda scene: scene.checkpoint(),
+    MisconfigurationException,
+    "1 optimizer,",
+    "returned 2",
+    module=_two_optimizers,
+)
+_resume(
+    "another number of parameter groups",
+    lambda scene: scene.checkpoint(),
+    ValueError,
+    "SGD",
+    "1 parameter group",
+    "2",
+    module=_two_groups,
+)
+_resume(
+    "resume with max_epochs that are behind",
+    lambda scene: _after_epochs(scene, 3),
+    MisconfigurationException,
+    "3 epochs",
+    "max_epochs=2",
+    "more than 3",
+)
+_resume(
+    "ckpt_path='best' without ModelCheckpoint", lambda scene: "best", ValueError, "ckpt_path='best'", "ModelCheckpoint"
+)
+_resume(
+    "ckpt_path='last' that is not there", lambda scene: "last", UserWarning, "ckpt_path='last'", "nothing is loaded"
+)
 
 
 def _after_epochs(scene: Scene, epochs: int) -> Any:
@@ -258,7 +402,13 @@ def _(scene: Scene) -> None:
     scene.trainer(enable_checkpointing=True).test(scene.module(), ckpt_path="best")
 
 
-@misuse(_FILES, "save_checkpoint before a run", AttributeError, "`trainer.save_checkpoint` needs a model", "trainer.fit(model)")
+@misuse(
+    _FILES,
+    "save_checkpoint before a run",
+    AttributeError,
+    "`trainer.save_checkpoint` needs a model",
+    "trainer.fit(model)",
+)
 def _(scene: Scene) -> None:
     scene.trainer().save_checkpoint(scene.folder / "none.ckpt")
 
@@ -286,7 +436,7 @@ def _(scene: Scene) -> None:
     _Wide.load_from_checkpoint(scene.checkpoint())
 
 
-@misuse(_FILES, "load_from_checkpoint of an instance", TypeError, "instance", "_Wide.load_from_checkpoint")
+@misuse(_FILES, "load_from_checkpoint of an instance", TypeError, "makes a new object", "_Wide.load_from_checkpoint")
 def _(scene: Scene) -> None:
     _Wide(1).load_from_checkpoint(scene.checkpoint())
 

@@ -37,11 +37,24 @@ _log("self.log('a', 1.0, reduce_fx='median', on_epoch=True)", MisconfigurationEx
 _log("self.log('a', 1.0, reduce_fx=len, on_epoch=True)", MisconfigurationException, "'mean', 'sum'", "torchmetrics")
 _log("self.log('a', 1.0, on_step=False, on_epoch=False)", MisconfigurationException, "go nowhere", "True")
 _log("self.log('a/dataloader_idx_0', 1.0)", MisconfigurationException, "add_dataloader_idx=False")
-_log("self.log('a', 1.0, on_epoch=bool(batch_idx))", MisconfigurationException, "on_epoch=True", "on_epoch=False", "before",
-     "another name")  # fmt: skip
+_log(
+    "self.log('a', 1.0, on_epoch=bool(batch_idx))",
+    MisconfigurationException,
+    "on_epoch=True",
+    "on_epoch=False",
+    "before",
+    "another name",
+)
 _log("self.log('a', 1.0, prog_bar='yes')", MisconfigurationException, "prog_bar='yes'", "True or False")
-_log("self.log('a', 1.0, on_epoch=True, batch_size=0)", MisconfigurationException, "batch_size=0", "whole number from 1")
-_log("self.log('a', 1.0, on_epoch=True, batch_size='2')", MisconfigurationException, "batch_size='2'", "whole number from 1")
+_log(
+    "self.log('a', 1.0, on_epoch=True, batch_size=0)", MisconfigurationException, "batch_size=0", "whole number from 1"
+)
+_log(
+    "self.log('a', 1.0, on_epoch=True, batch_size='2')",
+    MisconfigurationException,
+    "batch_size='2'",
+    "whole number from 1",
+)
 _log("self.log('a', 1.0, logger=True)", UserWarning, "logger=True", "no logger")
 _log("self.log_dict(1.0)", TypeError, "log_dict(1.0)", "`self.log(")
 _log("self.log_dict({'a': {'b': 1.0}})", ValueError, "'a'", "a dict")
@@ -65,19 +78,27 @@ def _in_hook(hook: str, takes: int, raises: type[BaseException], *says: str, ver
 
 _in_hook("configure_optimizers", 0, MisconfigurationException, "`training_step`")
 _in_hook("train_dataloader", 0, MisconfigurationException, "`training_step`")
-_in_hook("on_fit_start", 0, MisconfigurationException, "`training_step`")
-_in_hook("on_train_end", 0, MisconfigurationException, "`training_step`")
+_in_hook("on_fit_start", 0, MisconfigurationException, "`on_train_start`")
+_in_hook("on_train_end", 0, MisconfigurationException, "`on_train_epoch_end`")
 _in_hook("on_validation_end", 0, MisconfigurationException, "`on_validation_epoch_end`")
 _in_hook("predict_step", 2, MisconfigurationException, "`training_step`", verb="predict")
 
 
-@misuse(_SUBJECT, "on_step=True in on_train_epoch_end", MisconfigurationException, "on_step=True", "`on_train_epoch_end`",
-        "Leave `on_step` out")  # fmt: skip
+@misuse(
+    _SUBJECT,
+    "on_step=True in on_train_epoch_end",
+    MisconfigurationException,
+    "on_step=True",
+    "`on_train_epoch_end`",
+    "Leave `on_step` out",
+)
 def _(scene: Scene) -> None:
     scene.fit(scene.module(on_train_epoch_end=lambda self: self.log("a", 1.0, on_step=True)))
 
 
-@misuse(_SUBJECT, "self.log without a Trainer", UserWarning, "self.log('a', ...)", "not attached to a Trainer", "ignored")
+@misuse(
+    _SUBJECT, "self.log without a Trainer", UserWarning, "self.log('a', ...)", "not attached to a Trainer", "ignored"
+)
 def _(scene: Scene) -> None:
     scene.module().log("a", 1.0)
 
@@ -107,8 +128,14 @@ class _WithoutTensor:
         yield from ("a few words", "more words")
 
 
-@misuse(_SUBJECT, "an epoch's mean over batches without any tensor", MisconfigurationException, "a str", "no tensor",
-        "batch_size=")  # fmt: skip
+@misuse(
+    _SUBJECT,
+    "an epoch's mean over batches without any tensor",
+    MisconfigurationException,
+    "a str",
+    "no tensor",
+    "batch_size=",
+)
 def _(scene: Scene) -> None:
     def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
         self.log("a", 1.0, on_epoch=True)
@@ -148,8 +175,13 @@ def _(scene: Scene) -> None:
     scene.fit(module)
 
 
-@misuse(_SUBJECT, "one name in two loaders with add_dataloader_idx=False", MisconfigurationException,
-        "add_dataloader_idx=False", "several loaders")  # fmt: skip
+@misuse(
+    _SUBJECT,
+    "one name in two loaders with add_dataloader_idx=False",
+    MisconfigurationException,
+    "add_dataloader_idx=False",
+    "several loaders",
+)
 def _(scene: Scene) -> None:
     def validation_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         self.log("a", 1.0, add_dataloader_idx=False)
@@ -157,7 +189,7 @@ def _(scene: Scene) -> None:
     scene.trainer().fit(scene.module(validation_step=validation_step), val_dataloaders=[loader(), loader()])
 
 
-@misuse(_SUBJECT, "EarlyStopping on NaN", UserWarning, "'loss'", "nan", "not finite", "stops")
+@misuse(_SUBJECT, "EarlyStopping on NaN", UserWarning, "'loss'", "nan", "not finite", "stops", spoils_trainer=True)
 def _(scene: Scene) -> None:
     from fulmen.callbacks import EarlyStopping
 
@@ -166,5 +198,3 @@ def _(scene: Scene) -> None:
         return self.layer(batch).mean()
 
     scene.fit(scene.module(training_step=training_step), callbacks=EarlyStopping("loss"))
-
-

@@ -146,7 +146,12 @@ class EarlyStopping(Callback):
             self.stopped_epoch = trainer.current_epoch
         if stops:
             self.stopping_reason, self.stopping_reason_message = reason, message
-        if message and self.verbose and (trainer.is_global_zero or not self.log_rank_zero_only):
+        if reason is EarlyStoppingReason.NON_FINITE_METRIC:
+            rank_zero_warn(
+                f"EarlyStopping(monitor={self.monitor!r}) stops the training: {message} "
+                "Write `check_finite=False` to go on nevertheless."
+            )
+        elif message and self.verbose and (trainer.is_global_zero or not self.log_rank_zero_only):
             log.info("%s%s", f"[rank {trainer.global_rank}] " if trainer.world_size > 1 else "", message)
 
     def _judge(self, current: Tensor) -> tuple[EarlyStoppingReason, str]:

@@ -191,6 +191,8 @@ class ModelCheckpoint(Checkpoint):
         self._saved_at = None
         if stage == "fit":
             self._check_link()
+            if trainer.is_global_zero and not trainer.fast_dev_run:
+                writing.refuse_unwritable(self.dirpath)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         here = Position.of(trainer)

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch._jit_internal import is_scripting
 
 from fulmen.core import export
 from fulmen.core.hooks import CheckpointHooks, DataHooks, ModelHooks
@@ -19,6 +20,7 @@ from fulmen.utilities.apply_func import apply_to_collection
 from fulmen.utilities.enums import GradClipAlgorithmType
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +37,17 @@ _OTHER_SPELLINGS = {
     "train_step": "training_step",
     "configure_optimizer": "configure_optimizers",
 }
+
+
+class _ReadOnly(property):
+    """A property whose name users like to take for an attribute of their own."""
+
+    def __set__(self, module: Any, value: Any) -> None:
+        name = getattr(self.fget, "__name__", "")
+        raise AttributeError(
+            f"`{type(module).__name__}.{name}` cannot be set to {shown(value)}: it is a property of LightningModule. "
+            "Use another name for the attribute."
+        )
 
 
 class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHooks, nn.Module):
@@ -108,7 +121,7 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         Raises:
             RuntimeError: no trainer does.
         """
-        if self._trainer is None and not torch.jit.is_scripting():
+        if self._trainer is None and not is_scripting():
             raise RuntimeError(
                 f"{type(self).__name__} is not attached to a Trainer. "
                 "`self.trainer` is there from `setup` on, once `trainer.fit(model)` or another verb was called."
@@ -121,7 +134,7 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
             if isinstance(module, LightningModule):
                 module.__dict__["_trainer"] = trainer
 
-    @property
+    @_ReadOnly
     def device(self) -> torch.device:
         """Where the parameters are (the first of them; the CPU if there are none)."""
         for tensor in self.parameters():
@@ -130,7 +143,7 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
             return tensor.device
         return torch.device("cpu")
 
-    @property
+    @_ReadOnly
     def dtype(self) -> torch.dtype:
         """The type of the first floating-point parameter or buffer; torch's default type if there is none."""
         for tensor in (*self.parameters(), *self.buffers()):
@@ -138,34 +151,34 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
                 return tensor.dtype
         return torch.get_default_dtype()
 
-    @property
+    @_ReadOnly
     def on_gpu(self) -> bool:
         return self.device.type == "cuda"
 
-    @property
+    @_ReadOnly
     def current_epoch(self) -> int:
         """Completed epochs; 0 without a trainer."""
         return 0 if self._trainer is None else self._trainer.current_epoch
 
-    @property
+    @_ReadOnly
     def global_step(self) -> int:
         """Optimizer steps made; 0 without a trainer."""
         return 0 if self._trainer is None else self._trainer.global_step
 
-    @property
+    @_ReadOnly
     def global_rank(self) -> int:
         return 0 if self._trainer is None else self._trainer.global_rank
 
-    @property
+    @_ReadOnly
     def local_rank(self) -> int:
         return 0 if self._trainer is None else self._trainer.local_rank
 
-    @property
+    @_ReadOnly
     def logger(self) -> Logger | None:
         """The first logger, or None."""
         return None if self._trainer is None else self._trainer.logger
 
-    @property
+    @_ReadOnly
     def loggers(self) -> list[Logger]:
         return [] if self._trainer is None else self._trainer.loggers
 
@@ -342,6 +355,11 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         rank_zero_only: bool = False,
     ) -> None:
         """Log each item of ``dictionary`` (or each metric of a torchmetrics ``MetricCollection``) as :meth:`log`."""
+        if not hasattr(dictionary, "items"):
+            raise TypeError(
+                f"`self.log_dict({shown(dictionary)})`: must be a dict of names and values. "
+                "For one value write `self.log('name', value)`."
+            )
         items = dictionary.items(keep_base=False) if hasattr(dictionary, "compute_groups") else dictionary.items()  # type: ignore[call-arg]
         for name, value in items:
             self.log(

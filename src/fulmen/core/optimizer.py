@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.interval import parse_interval
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.text import a_kind, shown
 
 if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
@@ -84,17 +85,11 @@ class LightningOptimizer:
                 f"`optimizer.step` got the closure {closure!r}, which cannot be called. "
                 "Give a function that computes the loss, goes backward and returns the loss."
             )
-        before_step, inner = self._before_step, closure
-        if before_step is not None:
-            if inner is None:
-                before_step()
-            else:
-
-                def closure() -> Any:  # gradients are there only after it; LBFGS calls it several times
-                    loss = inner()
-                    before_step()
-                    return loss
-
+        before_step = self._before_step
+        if before_step is not None and closure is None:
+            before_step()
+        elif before_step is not None and closure is not None:
+            closure = _followed_by(closure, before_step)
         if self._precision is None:
             return self._optimizer.step(closure, **kwargs)
         return self._precision.optimizer_step(self._optimizer, closure, **kwargs)
@@ -141,6 +136,17 @@ class LightningOptimizer:
 
     def __reduce__(self) -> Any:
         return LightningOptimizer, (self._optimizer,)
+
+
+def _followed_by(closure: Callable[[], Any], before_step: Callable[[], None]) -> Callable[[], Any]:
+    """Gradients are there only after the closure, which LBFGS calls several times."""
+
+    def closure_and_more() -> Any:
+        loss = closure()
+        before_step()
+        return loss
+
+    return closure_and_more
 
 
 _OWN = frozenset(
@@ -241,7 +247,8 @@ def configured_optimizers(module: LightningModule, returned: Any) -> tuple[list[
     optimizers, entries, monitor = _unfold(returned)
     if not optimizers:
         rank_zero_warn(
-            "`configure_optimizers` returned None: training runs without an optimizer and changes no parameter."
+            "`configure_optimizers` returned None: training runs without an optimizer and changes no parameter. "
+            "Was `return` forgotten?"
         )
         optimizers = [NoOptimizer()]
     automatic = module.automatic_optimization
@@ -293,9 +300,25 @@ def _unfold(returned: Any) -> tuple[list[Any], list[Any], str | None]:
         if len(returned) == 2 and isinstance(returned[0], (list, tuple)) and all(map(_is_optimizer, returned[0])):
             schedulers = returned[1]
             return list(returned[0]), list(schedulers) if isinstance(schedulers, (list, tuple)) else [schedulers], None
-    raise MisconfigurationException(
-        f"`configure_optimizers` returned {returned!r}, which is none of its forms. Return an optimizer, a list of "
-        "them, `([optimizers], [schedulers])`, or {'optimizer': optimizer, 'lr_scheduler': scheduler}."
+    raise MisconfigurationException(f"`configure_optimizers` returned {_why_not(returned)}")
+
+
+def _why_not(returned: Any) -> str:
+    """What is wrong with a value that is none of the allowed forms, and what to write instead."""
+    items = list(returned) if isinstance(returned, (list, tuple)) else [returned]
+    kinds = [item if isinstance(item, type) else type(item) for item in items]
+    if any(isinstance(item, type) for item in items):
+        kind = next(item for item in items if isinstance(item, type))
+        return f"the class {kind.__name__} instead of an instance. Write `{kind.__name__}(self.parameters(), ...)`."
+    if items and any(issubclass(kind, (LRScheduler, ReduceLROnPlateau)) for kind in kinds):
+        names = ", ".join(kind.__name__ for kind in kinds)
+        return (
+            f"{names}: a scheduler cannot stand where an optimizer is expected. Write `return [optimizer], "
+            "[scheduler]`, or {'optimizer': optimizer, 'lr_scheduler': scheduler}."
+        )
+    return (
+        f"{shown(returned)}, which is none of its forms. Return an optimizer, a list of them, "
+        "`([optimizers], [schedulers])`, or {'optimizer': optimizer, 'lr_scheduler': scheduler}."
     )
 
 
@@ -339,9 +362,17 @@ def _scheduler_config(module: LightningModule, entry: Any, monitor: str | None) 
             f"...}}."
         )
     name = type(scheduler).__name__
+    if isinstance(scheduler, type):
+        raise MisconfigurationException(
+            f"a scheduler is the class {scheduler.__name__} instead of an instance. "
+            f"Write `{scheduler.__name__}(optimizer, ...)`."
+        )
     for method in ("state_dict", "load_state_dict"):
         if not callable(getattr(scheduler, method, None)):
-            raise TypeError(f"the scheduler {name} has no `{method}`, so it could not be saved. Give it one.")
+            raise TypeError(
+                f"{a_kind(scheduler)} is no scheduler: it has no `{method}`, so it could not be saved. "
+                "Return one of torch.optim.lr_scheduler, or an object with `step`, `state_dict` and `load_state_dict`."
+            )
     plateau = entry.get("reduce_on_plateau", isinstance(scheduler, ReduceLROnPlateau))
     interval, frequency = _interval(entry.get("interval", "epoch"), entry.get("frequency", 1))
     if not module.automatic_optimization:
@@ -382,7 +413,10 @@ def _interval(interval: Any, frequency: Any) -> tuple[str, int]:
         )
     if interval in ("epoch", "step"):
         return interval, frequency
-    parsed = parse_interval(interval) if isinstance(interval, str) else None
+    try:
+        parsed = parse_interval(interval) if isinstance(interval, str) else None
+    except MisconfigurationException:
+        parsed = None
     if parsed is None or parsed.unit not in ("epoch", "step"):
         raise MisconfigurationException(
             f"a scheduler's 'interval' is {interval!r}; allowed are 'epoch', 'step', or a number of them such as "

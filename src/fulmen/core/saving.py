@@ -134,7 +134,7 @@ def load_module(
     module.configure_model()
     module.on_load_checkpoint(checkpoint)
     state_dict = checkpoint["state_dict"]
-    differences = module.load_state_dict(state_dict, strict=strict)
+    differences = load_weights(module, state_dict, strict, _name(checkpoint_path))
     if not strict and differences is not None:
         _warn_of_differences(type(module).__name__, differences.missing_keys, differences.unexpected_keys)
     device = next((value.device for value in state_dict.values() if isinstance(value, Tensor)), None)
@@ -144,6 +144,39 @@ def load_module(
         )
         return module
     return module.to(device)
+
+
+def load_weights(module: torch.nn.Module, state_dict: Mapping[str, Any], strict: bool, source: str) -> Any:
+    """``module.load_state_dict``, with an error that says briefly what does not fit.
+
+    Raises:
+        RuntimeError: names or shapes differ.
+    """
+    try:
+        return module.load_state_dict(state_dict, strict=strict)
+    except RuntimeError as error:
+        own = module.state_dict()
+        kind = type(module).__name__
+        missing, unexpected = (
+            [key for key in own if key not in state_dict],
+            [key for key in state_dict if key not in own],
+        )
+        shapes = [
+            f"{key} is {tuple(value.shape)} in the file and {tuple(own[key].shape)} in the module"
+            for key, value in state_dict.items()
+            if isinstance(value, Tensor) and isinstance(own.get(key), Tensor) and value.shape != own[key].shape
+        ]
+        found = [
+            f"{what}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+            for what, names in (("missing", missing), ("unexpected", unexpected), ("other shapes", shapes[:2]))
+            if names
+        ]
+        if not found:
+            raise
+        advice = "Make the module with the arguments of the one that was saved"
+        if not shapes:
+            advice += ", or set `self.strict_loading = False` to load what fits"
+        raise RuntimeError(f"the weights in {source} do not fit {kind} ({'; '.join(found)}). {advice}.") from error
 
 
 def load_datamodule(

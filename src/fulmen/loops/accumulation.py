@@ -10,6 +10,8 @@ from torch import Tensor
 
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.memory import recursive_detach
+from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.text import described
 
 
 class Window:
@@ -20,12 +22,14 @@ class Window:
     the summed loss over tokens and their number); the update is then that of ``sum(s) / sum(w)`` over the window.
     """
 
-    __slots__ = ("contributed", "size", "weight")
+    __slots__ = ("contributed", "size", "skipped", "weight")
 
     def __init__(self) -> None:
         self.size = 1  #: batches that the window will have
         self.contributed = 0  #: batches that gave a loss
         self.weight: Tensor | float | None = None  #: sum of weights, if losses come as sums
+
+        self.skipped = 0  #: batches of the epoch that gave no loss
 
     def open(self, size: int) -> None:
         """Begin a window of ``size`` batches."""
@@ -50,6 +54,7 @@ class Window:
         if isinstance(output, Tensor):
             loss, outputs = output, {}
         elif output is None:
+            self.skipped += 1
             return None, {}
         elif isinstance(output, Mapping):
             if "loss_sum" in output:
@@ -62,8 +67,8 @@ class Window:
             loss, outputs = output["loss"], recursive_detach(dict(output))
         else:
             raise MisconfigurationException(
-                f"`training_step` returned {output!r} (a {type(output).__name__}), which is no loss. "
-                "Return a tensor with one element, {'loss': loss, ...}, or None to skip the batch."
+                f"`training_step` returned {described(output)}, which is no loss. `return` a "
+                "tensor with one element, {'loss': loss, ...}, or None to skip the batch."
             )
         if self.weight is not None:
             raise _mixed()
@@ -92,6 +97,15 @@ class Window:
         self.weight = weight if self.weight is None else self.weight + weight
         self.contributed += 1
         return loss, outputs
+
+    def finish_epoch(self, batches: int) -> None:
+        """Say if none of the epoch's batches gave a loss: nobody wants that."""
+        if self.skipped == batches > 0:
+            rank_zero_warn(
+                f"`training_step` returned None for every batch of the epoch ({batches}), so nothing was trained. "
+                "Was `return loss` forgotten?"
+            )
+        self.skipped = 0
 
     def rescale(self, optimizer: Any) -> None:
         """Divide the gradients by what only the end of the window could tell: the weight, or skipped batches."""
@@ -123,8 +137,7 @@ def detached_outputs(output: Any) -> dict[str, Any]:
     if isinstance(output, Mapping):
         return recursive_detach(dict(output))
     raise MisconfigurationException(
-        f"`training_step` returned {output!r} (a {type(output).__name__}). "
-        "In manual optimization return a tensor, a dict, or nothing."
+        f"`training_step` returned {described(output)}. In manual optimization return a tensor, a dict, or nothing."
     )
 
 

@@ -76,6 +76,7 @@ def fit_loop(trainer: Trainer) -> None:
             progress.count_logger_step()
             if progress.done:
                 break
+        window.finish_epoch(progress.batches_done)
         metrics.end_of_epoch()
         trainer.plan.on_train_epoch_end()
         metrics.finish_epoch()

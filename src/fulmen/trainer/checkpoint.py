@@ -5,17 +5,23 @@ The keys are those of Lightning's checkpoint files, and every value can be read 
 
 from __future__ import annotations
 
+import os
 from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.optim import Optimizer
 
 from fulmen import __version__
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.core.optimizer import NoOptimizer
+from fulmen.core.saving import load_weights
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from fulmen.utilities.text import a_kind, shown
 
 if TYPE_CHECKING:
     from fulmen.loops.progress import Progress
@@ -120,7 +126,7 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Put back the module's weights, the datamodule's and the callbacks' state: before optimizers are made."""
     module, datamodule = trainer.lightning_module, trainer.datamodule
     module.on_load_checkpoint(checkpoint)
-    module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
+    load_weights(module, checkpoint["state_dict"], module.strict_loading, str(trainer.loaded_ckpt_path))
     if datamodule is not None and type(datamodule).__qualname__ in checkpoint:
         datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])
     states = checkpoint.get("callbacks")
@@ -168,11 +174,35 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     ):
         if len(owners) != len(states):
             raise MisconfigurationException(
-                f"the checkpoint holds {len(states)} {kind}, but `configure_optimizers` returned {len(owners)}. "
+                f"the checkpoint holds {len(states)} {kind[: -1 if len(states) == 1 else None]}, but "
+                f"`configure_optimizers` returned {len(owners)}. "
                 "Return the same ones as in the run that was saved."
             )
         for owner, state in zip(owners, states):
-            owner.load_state_dict(state)
+            _load_state(owner, state)
+
+
+def _load_state(owner: Any, state: Any) -> None:
+    """Give an optimizer or a scheduler its state back."""
+    try:
+        owner.load_state_dict(state)
+    except ValueError as error:  # of torch: other parameter groups
+        if not isinstance(owner, Optimizer):
+            raise
+        saved, own = (
+            [len(group["params"]) for group in groups] for groups in (state["param_groups"], owner.param_groups)
+        )
+        if saved == own:
+            raise
+        raise ValueError(
+            f"the checkpoint's state does not fit {type(owner).__name__}: it holds {_groups(saved)}, and "
+            f"`configure_optimizers` made {_groups(own)}. Make the same ones as in the run that was saved."
+        ) from error
+
+
+def _groups(sizes: list[int]) -> str:
+    parts = " and ".join(map(str, sizes))
+    return f"{len(sizes)} parameter group{'s' * (len(sizes) != 1)} (of {parts} parameters)"
 
 
 def _restore_loops(progress: Progress, checkpoint: dict[str, Any]) -> None:
@@ -206,6 +236,11 @@ def resolve_path(trainer: Trainer, verb: str, ckpt_path: Any, has_model: bool) -
     Raises:
         ValueError: ``"best"`` cannot be answered.
     """
+    if ckpt_path is not None and not isinstance(ckpt_path, (str, os.PathLike)):
+        raise TypeError(
+            f"`trainer.{verb}(ckpt_path={shown(ckpt_path)})`: must be a path, 'best', 'last' or None. "
+            f"Write `trainer.{verb}(model, ckpt_path='last')`, say."
+        )
     writers = [callback for callback in trainer.callbacks if isinstance(callback, Checkpoint)]
     if ckpt_path is None:
         if verb == "fit":
@@ -263,8 +298,6 @@ def _last(trainer: Trainer, writers: list[Any]) -> str | None:
 
 
 def _left_by_an_exception(writers: list[Any]) -> str | None:
-    import os
-
     for writer in writers:
         path = getattr(writer, "ckpt_path", None)  # of an OnExceptionCheckpoint
         if isinstance(path, str) and os.path.exists(path):
@@ -277,8 +310,14 @@ def load(trainer: Trainer, path: Any, weights_only: bool | None) -> dict[str, An
     """Read the file, safely unless ``weights_only=False`` was asked for."""
     checkpoint = trainer.strategy.load_checkpoint(path, weights_only=weights_only)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        if isinstance(checkpoint, dict) and checkpoint and all(isinstance(v, Tensor) for v in checkpoint.values()):
+            raise MisconfigurationException(
+                f"{path} is no checkpoint of a run: it holds weights and nothing else. Load them by "
+                "`model.load_state_dict(torch.load(path))`, and leave `ckpt_path` out."
+            )
         raise MisconfigurationException(
-            f"{path} is no checkpoint of a run: it has no `state_dict`. Load such a file by `torch.load` yourself."
+            f"{path} is no checkpoint of a run: it holds {a_kind(checkpoint)} without a `state_dict`. "
+            "Give a file that `trainer.save_checkpoint` or a ModelCheckpoint wrote."
         )
     rank_zero_info("going on from %s", path)
     return checkpoint

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import RandomSampler
+from torch.utils.data import Dataset, IterableDataset, RandomSampler
 
 from fulmen.core.hooks import DataHooks
 from fulmen.trainer.flags import LIMIT_NAMES, DataFlags
-from fulmen.trainer.sources import Batches, Source, is_batches
+from fulmen.trainer.sources import Batches, Source, is_batches, refuse_no_loader, refuse_used_up, shown_loaders
 from fulmen.trainer.validation import check_dataloader_idx
 from fulmen.utilities.apply_func import move_data_to_device
 from fulmen.utilities.combined_loader import CombinedLoader
 from fulmen.utilities.data import extract_batch_size
 from fulmen.utilities.exceptions import MisconfigurationException, SIGTERMException
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.text import a_kind, shown
 from fulmen.utilities.warnings import PossibleUserWarning
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Loaders:
         num_batches: how many batches each leaf gives, limits applied; ``inf`` when unknown.
         mode: how several are combined (:class:`CombinedLoader`).
         limits: the most batches to take from each leaf.
+        hook: the hook that gives them.
     """
 
     given: Any
@@ -57,6 +59,7 @@ class Loaders:
     mode: str
     combined: CombinedLoader | None
     limits: list[int | float]
+    hook: str = ""
 
     @property
     def several(self) -> bool:
@@ -142,7 +145,9 @@ class Data:
             given = self.given.get(stage)
             if given is None:
                 owner = self._owner(hook)
-                given = self._quiet(hook, getattr(owner if owner is not None else self.module, hook))()
+                if owner is None:  # the empty body says what is missing, and where
+                    owner = self.datamodule if self.datamodule is not None else self.module
+                given = self._quiet(hook, getattr(owner, hook))()
             self.loaders[stage] = self._prepared(stage, given)
         return self.loaders[stage]
 
@@ -152,16 +157,20 @@ class Data:
         if combined is None:
             if given is None:
                 raise TypeError(
-                    f"{source} returned None. Return a DataLoader, any iterable, or a list or dict of them."
+                    f"{source} returned None: was `return` forgotten? "
+                    "Return a DataLoader, any iterable, or a list or dict of them."
                 )
+            refuse_no_loader(source, given)
             mode = "max_size_cycle" if stage == "train" else "sequential"
             try:
                 combined = CombinedLoader(Batches(given) if is_batches(given) else given, mode)  # type: ignore[arg-type]
             except (TypeError, ValueError, MisconfigurationException) as error:
                 raise TypeError(
-                    f"{source} gave {given!r} (a {type(given).__name__}), which cannot be iterated over. "
+                    f"{source} gave {shown_loaders(given)}, which cannot be iterated over. "
                     "Give a DataLoader, any iterable, or a list or dict of them."
                 ) from error
+            if stage == "train" and not combined.flattened:
+                rank_zero_warn(f"{source} gave {shown(given)} of loaders: there is nothing to train on.")
         if stage == "train" and combined.mode == "sequential":
             raise ValueError(
                 "`fit` cannot train on `CombinedLoader(..., mode='sequential')`: an epoch has no order of loaders. "
@@ -169,8 +178,8 @@ class Data:
             )
         if stage == "predict" and combined.mode != "sequential":
             raise ValueError(
-                f"`predict` cannot use `CombinedLoader(..., mode={combined.mode!r})`. Use the mode 'sequential', or "
-                "pass a list."
+                f"`predict` cannot use `CombinedLoader(..., mode={combined.mode!r})`. "
+                "Use the mode 'sequential', or pass a list."
             )
         in_order = self.flags.overfit_batches > 0 and stage in ("train", "validate")
         sources = [Source(leaf, in_order) for leaf in combined.flattened]
@@ -183,9 +192,15 @@ class Data:
             copy.flattened = sources
             copy.limits = limits
         num_batches = [min(leaf.num_batches, limit) for leaf, limit in zip(sources, limits)]
-        return Loaders(given, sources, num_batches, combined.mode, copy, limits)
+        return Loaders(given, sources, num_batches, combined.mode, copy, limits, _LOADER_HOOKS[stage])
 
     def _advise(self, stage: str, source: Source, in_order: bool) -> None:
+        if isinstance(source.loader, Dataset) and not isinstance(source.loader, IterableDataset):
+            rank_zero_warn(
+                f"`{_LOADER_HOOKS[stage]}` gave {a_kind(source.loader)}, which is a dataset: each sample would be a "
+                "batch. Write `DataLoader(dataset, batch_size=...)`.",
+                category=PossibleUserWarning,
+            )
         sampler = getattr(source.loader, "sampler", None)
         if in_order and isinstance(sampler, RandomSampler):
             rank_zero_warn(
@@ -260,6 +275,9 @@ class Data:
                 rank_zero_warn("the training loader gave None instead of a batch: it is skipped.")
             yield batch_idx, transfer(batch, 0)
         self._batch = None
+        if progress.batch_idx < 0 and progress.epoch > 0 and math.isinf(loaders.total):
+            for source in loaders.sources:
+                refuse_used_up(source.loader, _LOADER_HOOKS["train"], f"in epoch {progress.epoch}")
 
     def _sized(self, loaders: Loaders) -> Iterator[tuple[int, Any, Any, bool]]:
         """Each batch with its position, its indices, and whether it is the last."""
@@ -305,7 +323,7 @@ class Data:
             return loaders
         steps = self.flags.num_sanity_val_steps
         few = [min(n, math.inf if steps == -1 else steps) for n in loaders.num_batches]
-        return Loaders(loaders.given, loaders.sources, few, loaders.mode, loaders.combined, loaders.limits)
+        return replace(loaders, num_batches=few)
 
     def evaluation_batches(self, loaders: Loaders) -> Iterator[tuple[int, Any, int]]:
         """``(batch_idx, batch on the device, dataloader_idx)`` of all loaders."""
@@ -324,6 +342,7 @@ class Data:
         for dataloader_idx, (source, limit) in enumerate(zip(loaders.sources, loaders.num_batches)):
             if limit == 0:
                 continue
+            batch_idx = -1
             for batch_idx, batch in enumerate(source):
                 if self._signals.terminate:
                     raise SIGTERMException
@@ -332,6 +351,8 @@ class Data:
                 yield batch_idx, transfer(batch, dataloader_idx), dataloader_idx
                 if batch_idx + 1 >= limit:
                     break
+            if batch_idx < 0:
+                refuse_used_up(source.loader, loaders.hook, "any more")
         self._batch = None
 
     # -- the batch ----------------------------------------------------------------------------------------------------
@@ -370,16 +391,27 @@ class Data:
         def transfer(batch: Any, dataloader_idx: int) -> Any:
             if convert is not None:
                 batch = convert(batch)
+            given = batch
             if before is not None:
                 batch = before(batch, dataloader_idx)
             if move is not None:
                 batch = move(batch, device, dataloader_idx)
             else:
                 batch = move_data_to_device(batch, device)
-            return after(batch, dataloader_idx) if after is not None else batch
+            if after is not None:
+                batch = after(batch, dataloader_idx)
+            if batch is None and given is not None:
+                raise _no_batch_returned(before, move, after)
+            return batch
 
         return transfer
 
     def close(self) -> None:
         """Let go of the batch; loaders stay to be looked at."""
         self._batch = self._indices = None
+
+
+def _no_batch_returned(*hooks: Callable[..., Any] | None) -> MisconfigurationException:
+    names = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+    found = " or ".join(f"`{name}`" for name, hook in zip(names, hooks) if hook is not None)
+    return MisconfigurationException(f"{found} returned None instead of a batch. Was `return batch` forgotten?")

@@ -45,7 +45,7 @@ from fulmen.utilities.enums import GradClipAlgorithmType
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.interval import Interval, parse_duration, parse_interval
 from fulmen.utilities.rank_zero import rank_zero_warn
-from fulmen.utilities.text import shown
+from fulmen.utilities.text import a_kind, shown
 
 _STAGES = ("train", "validate", "test", "predict")
 LIMIT_NAMES = {
@@ -332,8 +332,8 @@ def plugin_list(value: Any) -> list[Any]:
         refuse_class("plugins", plugin)
         if not isinstance(plugin, kinds):
             raise MisconfigurationException(
-                f"`plugins={plugin!r}`: must be a Precision or a CheckpointIO, or a list of them, not a "
-                f"{type(plugin).__name__}."
+                f"`plugins={plugin!r}`: must be a Precision or a CheckpointIO, or a list of them, not "
+                f"{a_kind(plugin)}."
             )
     for kind in kinds:
         same = [type(plugin).__name__ for plugin in plugins if isinstance(plugin, kind)]
@@ -381,13 +381,14 @@ def loggers(value: Any, directory: str) -> list[Logger]:
         return [TensorBoardLogger(directory)] if installed else [CSVLogger(directory)]
     if value is False:
         return []
-    found = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) else [value]
+    several = isinstance(value, Iterable) and not isinstance(value, (str, Mapping))
+    found: list[Any] = list(value) if several else [value]
     for logger in found:
         refuse_class("logger", logger, TypeError)
         if not isinstance(logger, Logger) and not callable(getattr(logger, "log_metrics", None)):
             raise TypeError(
-                f"`logger={shown(logger)}`: must be a Logger, such as `CSVLogger('logs')`, a list of them, True or False, "
-                f"not a {type(logger).__name__}."
+                f"`logger={shown(logger)}`: must be a Logger, such as `CSVLogger('logs')`, a list of them, True or "
+                f"False, not {a_kind(logger)}."
             )
     return found
 

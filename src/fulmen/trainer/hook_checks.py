@@ -108,7 +108,7 @@ def _check_call(owner: Any, name: str, method: Any, empty: type) -> None:
     else:
         right = f"{name}({arguments})"
     taken = f"({', '.join(signature.parameters)})" if signature.parameters else "no argument"
-    wanted = f"({', '.join(given)})" if given else "none"
+    wanted = f"({', '.join(given)})" if given else "no argument"
     raise TypeError(f"{where} takes {taken}, but is called with {wanted}. Write `{right}`.")
 
 

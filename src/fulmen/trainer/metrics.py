@@ -16,6 +16,7 @@ from torch import Tensor
 from fulmen.core.hooks import HOOK
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.text import shown
 
 if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
@@ -37,6 +38,23 @@ _REDUCTIONS: dict[Any, str] = {
     sum: "sum",
     min: "min",
     max: "max",
+}
+
+
+_NAMES = ("prog_bar", "logger", "on_step", "on_epoch", "reduce_fx", "sync_dist", "add_dataloader_idx")
+#: hooks that do not allow logging -> those near them that do, and why
+_INSTEAD = {
+    "on_fit_start": "`on_train_start`",
+    "on_train_end": "`on_train_epoch_end`",
+    "on_fit_end": "`on_train_epoch_end`",
+    "on_validation_end": "`on_validation_epoch_end`",
+    "on_test_end": "`on_test_epoch_end`",
+}
+_WHY_NOT = {
+    **dict.fromkeys(
+        ("on_train_end", "on_validation_end", "on_test_end", "on_fit_end"), "the values are written by then"
+    ),
+    "predict_step": "prediction has no metrics",
 }
 
 
@@ -223,15 +241,11 @@ class Metrics:
         entry = self._entries.get((self.hook, name, self.dataloader_idx))
         settings = (prog_bar, logger, on_step, on_epoch, reduce_fx, sync_dist, add_dataloader_idx)
         if entry is None:
-            entry = self._register(name, value, settings, metric_attribute)
+            entry = self._register(name, value, settings, batch_size, metric_attribute)
             if entry is None:
                 return
         elif entry.settings != settings:
-            raise MisconfigurationException(
-                f"`self.log({name!r}, ...)` was called in `{self.hook}` with other arguments than before: {settings} "
-                f"after {entry.settings} (prog_bar, logger, on_step, on_epoch, reduce_fx, sync_dist, "
-                "add_dataloader_idx). Use one set of arguments per name, or another name."
-            )
+            raise _other_settings(name, self.hook, entry.settings, settings)
         elif entry.metric is None:
             if isinstance(value, Tensor):
                 if value.numel() != 1:
@@ -262,7 +276,9 @@ class Metrics:
     def _in_batch(self) -> bool:
         return self.hook is not None and HOOK[self.hook].log != "epoch"
 
-    def _register(self, name: str, value: Any, settings: tuple[Any, ...], attribute: str | None) -> Accumulator | None:
+    def _register(
+        self, name: str, value: Any, settings: tuple[Any, ...], batch_size: Any, attribute: str | None
+    ) -> Accumulator | None:
         """Check everything once, and make the accumulator."""
         if self.ignore:
             self._warn_once("barebones", "`self.log` does nothing in `Trainer(barebones=True)`.")
@@ -276,13 +292,21 @@ class Metrics:
                 "add_dataloader_idx=False)`."
             )
         if not isinstance(name, str):
-            raise MisconfigurationException(f"`self.log` got the name {name!r}; a name must be a string.")
+            raise MisconfigurationException(
+                f"`self.log` got the name {shown(name)}; a name must be a string. Write `self.log('name', value)`."
+            )
+        _check_arguments(name, settings, batch_size)
         if add_dataloader_idx and "/dataloader_idx_" in name:
             raise MisconfigurationException(
                 f"`self.log({name!r}, ...)`: `/dataloader_idx_` is added to the name by itself. "
                 "Leave it out, or say `add_dataloader_idx=False`."
             )
         metric = value if is_metric(value) else None
+        if attribute is not None and not hasattr(self.module, attribute):
+            raise MisconfigurationException(
+                f"`self.log({name!r}, ..., metric_attribute={attribute!r})`: {type(self.module).__name__} has no such "
+                "attribute. Leave it out, and the metric is found by itself."
+            )
         if metric is not None:
             self._check_metric(name, metric, attribute)
         elif isinstance(value, Tensor):
@@ -292,7 +316,9 @@ class Metrics:
             raise _not_a_number(name, value)
         if logger and not self.loggers:
             self._warn_once(
-                f"logger-{name}", f"`self.log({name!r}, ..., logger=True)` is asked for, but the Trainer has no logger."
+                f"logger-{name}",
+                f"`self.log({name!r}, ..., logger=True)` is asked for, but the Trainer has no logger. Leave it out, or "
+                "write `Trainer(logger=True)`.",
             )
         if allowed == "epoch":
             if on_step:
@@ -337,17 +363,18 @@ class Metrics:
         allowed = HOOK[hook].log
         if allowed == "no":
             places = "`training_step`, `validation_step`, `test_step` or a hook of an epoch or a batch"
-            raise MisconfigurationException(f"`self.log` cannot be called in `{hook}`. Call it in {places}.")
+            raise MisconfigurationException(
+                f"`self.log` cannot be called in `{hook}`: {_WHY_NOT.get(hook, 'no step or epoch runs then')}. "
+                f"Call it in {_INSTEAD.get(hook, places)}."
+            )
         return allowed
 
     def _check_metric(self, name: str, metric: Any, attribute: str | None) -> None:
-        if attribute is not None:
-            if not hasattr(self.module, attribute):
-                raise MisconfigurationException(
-                    f"`self.log({name!r}, ..., metric_attribute={attribute!r})`: {type(self.module).__name__} has no "
-                    "such attribute."
-                )
-        elif isinstance(metric, torch.nn.Module) and not any(metric is child for child in self.module.modules()):
+        if (
+            attribute is None
+            and isinstance(metric, torch.nn.Module)
+            and not any(metric is child for child in self.module.modules())
+        ):
             raise MisconfigurationException(
                 f"the metric {type(metric).__name__} logged as {name!r} is no attribute of "
                 f"{type(self.module).__name__}, so it would be neither moved to the device nor saved. Assign it in "
@@ -540,6 +567,29 @@ def _reduction(name: str, reduce_fx: Any) -> str:
             f"`self.log({name!r}, reduce_fx={reduce_fx!r})`: allowed are 'mean', 'sum', 'min' and 'max' "
             "(or torch's functions of these names). For anything else log a torchmetrics object."
         ) from None
+
+
+def _check_arguments(name: str, settings: tuple[Any, ...], batch_size: Any) -> None:
+    for argument, value in zip(_NAMES, settings):
+        if argument != "reduce_fx" and value is not None and not isinstance(value, bool):
+            raise MisconfigurationException(
+                f"`self.log({name!r}, ..., {argument}={shown(value)})`: must be True or False."
+            )
+    good = isinstance(batch_size, Tensor) or (isinstance(batch_size, (int, float)) and batch_size > 0)
+    if batch_size is not None and (not good or isinstance(batch_size, bool)):
+        raise MisconfigurationException(
+            f"`self.log({name!r}, ..., batch_size={shown(batch_size)})`: must be a whole number from 1, the samples in "
+            "the batch; None counts them."
+        )
+
+
+def _other_settings(name: str, hook: str | None, before: tuple[Any, ...], now: tuple[Any, ...]) -> Exception:
+    differing = [place for place, pair in enumerate(zip(before, now)) if pair[0] != pair[1]]
+    first, second = (", ".join(f"{_NAMES[place]}={values[place]!r}" for place in differing) for values in (before, now))
+    return MisconfigurationException(
+        f"`self.log({name!r}, ..., {second})` in `{hook}`: this name was logged there with `{first}` before. "
+        "Use the same arguments every time, or another name."
+    )
 
 
 def _not_one_number(name: str, value: Tensor) -> ValueError:

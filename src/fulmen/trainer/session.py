@@ -13,7 +13,7 @@ import torch
 
 from fulmen.callbacks.callback import Callback
 from fulmen.core.module import LightningModule
-from fulmen.core.optimizer import LightningOptimizer, Schedulers, configured_optimizers
+from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, configured_optimizers
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
 from fulmen.trainer import checkpoint as checkpoints
@@ -170,7 +170,7 @@ def _set_up_optimizers(trainer: Trainer) -> None:
 
 def _count_steps(trainer: Trainer, optimizer: Any) -> None:
     """Let an optimizer in manual optimization report its steps, also when the user steps it directly."""
-    if not hasattr(optimizer, "register_step_pre_hook"):
+    if isinstance(optimizer, NoOptimizer) or not hasattr(optimizer, "register_step_pre_hook"):
         return
     progress = trainer.progress
 

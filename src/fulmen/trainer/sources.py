@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -10,6 +12,9 @@ from typing import Any
 
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+
+from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.text import a_kind, shown
 
 
 class IndexStream:
@@ -146,3 +151,34 @@ def is_batches(given: Any) -> bool:
     return isinstance(first, Tensor) or (
         isinstance(first, (list, tuple)) and bool(first) and isinstance(first[0], Tensor)
     )
+
+
+def refuse_no_loader(source: str, given: Any) -> None:
+    """Refuse what can be iterated over, or made into a loader, but is none."""
+    if isinstance(given, type):
+        raise TypeError(f"{source} gave {shown(given)} instead of an instance. Write `{given.__name__}(...)`.")
+    if isinstance(given, (str, bytes, os.PathLike)):
+        raise TypeError(
+            f"{source} gave {shown(given)}, which is no loader. Read it, and give a DataLoader of what is there."
+        )
+    if inspect.isroutine(given):
+        raise TypeError(f"{source} gave a function instead of what it returns. Write `{given.__name__}()`.")
+
+
+def shown_loaders(given: Any) -> str:
+    """Loaders in a message: a list or dict of them by its members."""
+    members = given.values() if isinstance(given, dict) else given if isinstance(given, (list, tuple)) else None
+    return shown(given) if members is None else f"{a_kind(given)} of {', '.join(map(shown, members))}"
+
+
+def refuse_used_up(loader: Any, hook: str, when: str) -> None:
+    """A loader gave nothing: say so if that is because it can be iterated over only once."""
+    try:
+        once = iter(loader) is loader
+    except TypeError:
+        once = False
+    if once:
+        raise MisconfigurationException(
+            f"`{hook}` gave {a_kind(loader)} that gives no batch {when}: it can be iterated over only once, and is "
+            "used up. Give what starts anew each time: a DataLoader, a list, or an object with `__iter__`."
+        )

@@ -35,6 +35,7 @@ from fulmen.trainer.validation import check_model
 from fulmen.trainer.windows import Windows
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.text import shown
 
 if TYPE_CHECKING:
     from fulmen.accelerators.accelerator import Accelerator
@@ -317,6 +318,11 @@ class Trainer(Windows):
         ckpt_path: Any,
         weights_only: bool | None,
     ) -> Any:
+        if self.has_begun:
+            raise RuntimeError(
+                f"`trainer.{verb}` was called while `{self.state.fn}` is running on this Trainer, which does one thing "
+                f"at a time. Call it when `{self.state.fn}` has returned, or use another Trainer."
+            )
         self._take_inputs(verb, model, loaders, datamodule)
         compiled = compiled_steps(self, model, self._compile)
         with compiled, session(self, verb, ckpt_path or self._ckpt_path, weights_only, self._signals) as ready:
@@ -333,15 +339,18 @@ class Trainer(Windows):
             if datamodule is not None:
                 raise MisconfigurationException(f"`trainer.{verb}` was given two datamodules. Pass one.")
             datamodule, loaders[name] = first, None
+        if datamodule is not None and not isinstance(datamodule, LightningDataModule):
+            argument = "train_dataloaders" if verb == "fit" else "dataloaders"
+            advice = f"For a loader write `trainer.{verb}(model, {argument}=...)`."
+            if isinstance(datamodule, type):
+                advice = f"Write `{datamodule.__name__}(...)`."
+            raise TypeError(
+                f"`trainer.{verb}` got {shown(datamodule)} as datamodule, which must be a LightningDataModule. {advice}"
+            )
         if datamodule is not None and any(given is not None for given in loaders.values()):
             raise MisconfigurationException(
                 f"`trainer.{verb}` was given loaders and a datamodule, which both say what the data is. Pass one of "
                 "them."
-            )
-        if datamodule is not None and not isinstance(datamodule, LightningDataModule):
-            raise TypeError(
-                f"`trainer.{verb}(datamodule={datamodule!r})`: must be a LightningDataModule, not a "
-                f"{type(datamodule).__name__}."
             )
         self._module = module
         self.datamodule = datamodule if datamodule is not None else self.datamodule

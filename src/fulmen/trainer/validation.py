@@ -151,7 +151,10 @@ def _check_fit(trainer: Trainer, module: LightningModule) -> None:
     has_step = written(module, "validation_step", LightningModule) is not None
     has_data = trainer.defines_loader("validate")
     if has_data and not has_step:
-        rank_zero_warn(f"{kind} has validation data but no `validation_step`: nothing is validated.")
+        rank_zero_warn(
+            f"{kind} has validation data but no `validation_step`: nothing is validated. "
+            + _advice(module, "validation_step", "Define `def validation_step(self, batch, batch_idx):`.")
+        )
     if has_step and not has_data:
         rank_zero_warn(
             f"{kind} has a `validation_step` but no validation data: nothing is validated. Pass `val_dataloaders`.",
@@ -206,8 +209,9 @@ def check_optimizers(trainer: Trainer) -> None:
     every = trainer.accumulate_grad_batches
     if module.automatic_optimization and every != 1 and any(isinstance(o, LBFGS) for o in trainer.optimizers):
         raise MisconfigurationException(
-            f"`Trainer(accumulate_grad_batches={every})` with LBFGS: it computes the loss several times per step, which only "
-            "the window's last batch could give. Write `accumulate_grad_batches=1` and larger batches, or another optimizer."
+            f"`Trainer(accumulate_grad_batches={every})` with LBFGS: it computes the loss several times per step, which"
+            " only the window's last batch could give. Write `accumulate_grad_batches=1` and make batches larger, or "
+            "choose another optimizer."
         )
     own = set(map(id, module.parameters()))
     for optimizer in trainer.optimizers:
@@ -218,13 +222,13 @@ def check_optimizers(trainer: Trainer) -> None:
             continue
         if foreign == len(stepped) and own:
             rank_zero_warn(
-                f"{name} would train nothing of {kind}: none of its {foreign} parameters belongs to the module. Make it in "
-                f"`configure_optimizers`, when all layers are there, by `{name}(self.parameters(), ...)`."
+                f"{name} would train nothing of {kind}: none of its {foreign} parameters belongs to the module. Make "
+                f"it in `configure_optimizers`, when all layers are there, by `{name}(self.parameters(), ...)`."
             )
         else:
             rank_zero_warn(
-                f"{name} trains what is no part of {kind}: {foreign} of its {len(stepped)} parameters, which are neither "
-                "saved nor moved to the device. Assign the module that they belong to: `self.part = part`.",
+                f"{name} trains what is no part of {kind}: {foreign} of its {len(stepped)} parameters, which are "
+                "neither saved nor moved to the device. Assign the module that they belong to: `self.part = part`.",
                 category=PossibleUserWarning,
             )
 
@@ -270,8 +274,8 @@ def _check_dataloader_idx(owner: Any, empty: type, stage: str, several: bool, sk
         place = skip + (3 if method.endswith("_batch_end") else 2)
         if several and method != "predict_step" and not takes(function, "dataloader_idx", place):
             raise RuntimeError(
-                f"there are several {name} loaders, but `{type(owner).__name__}.{method}` does not take the number of the "
-                "loader. Add the argument `dataloader_idx=0`."
+                f"there are several {name} loaders, but `{type(owner).__name__}.{method}` does not take the number of "
+                "the loader. Add the argument `dataloader_idx=0`."
             )
         if not several:
             parameter = _parameter(function, "dataloader_idx")

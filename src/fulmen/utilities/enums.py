@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Self
 
 
 class LightningEnum(str, Enum):
@@ -19,7 +20,7 @@ class LightningEnum(str, Enum):
         return self.value
 
     @classmethod
-    def from_str(cls, value: str) -> LightningEnum | None:
+    def from_str(cls, value: str) -> Self | None:
         """The member whose name or value is ``value`` (any case), or None."""
         wanted = value.lower()
         return next((member for member in cls if wanted in (member.value.lower(), member.name.lower())), None)

@@ -97,8 +97,8 @@ def worker_init_function(worker_id: int, rank: int | None = None) -> None:
     """
     if rank is None:
         rank = int(rank_zero_only.rank)  # type: ignore[attr-defined]
-    first_seed = torch.initial_seed() - worker_id  # torch has set first_seed + worker_id; the base is new in each epoch
-    seed_generators(first_seed, worker_id, rank)
+    seed_of_the_epoch = torch.initial_seed() - worker_id  # torch adds the worker's number to a seed new in each epoch
+    seed_generators(seed_of_the_epoch, worker_id, rank)
 
 
 pl_worker_init_function = worker_init_function

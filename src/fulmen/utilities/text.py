@@ -6,10 +6,10 @@ from typing import Any
 
 
 def shown(value: Any) -> str:
-    """A value in a message: as Python writes it if that is short and says something, else by its type (``a Linear``)."""
+    """A value in a message: as Python writes it if that is short and says something, else its type."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    if value in ([], (), {}) if isinstance(value, (list, tuple, dict)) else False:
+    if isinstance(value, (list, tuple, dict)) and not value:
         return f"an empty {type(value).__name__}"
     try:
         text = repr(value)
@@ -22,3 +22,9 @@ def a_kind(value: Any) -> str:
     """The type of a value with its article: ``a Linear``, ``an Adam``."""
     kind = type(value).__name__
     return f"{'an' if kind[0] in 'aeiouAEIO' else 'a'} {kind}"
+
+
+def described(value: Any) -> str:
+    """A value and its type: ``'text' (a str)``; only the type of what is long or says nothing."""
+    text, kind = shown(value), a_kind(value)
+    return kind if text == kind else f"{text} ({kind})"

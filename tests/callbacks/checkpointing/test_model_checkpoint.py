@@ -14,6 +14,7 @@ import yaml
 from torch import nn
 
 from fulmen.callbacks.callback import Callback
+from fulmen.callbacks.checkpointing import trigger
 from fulmen.callbacks.early_stopping import EarlyStopping
 from fulmen.callbacks.model_checkpoint import ModelCheckpoint
 from fulmen.demos.boring_classes import BoringModel
@@ -367,17 +368,53 @@ def test_steps_are_counted_and_not_batches_when_gradients_accumulate(fit, policy
     assert list(left()) == ["epoch=0-step=1", "epoch=0-step=2", "epoch=0-step=3"]
 
 
-def test_time_that_is_over_within_an_accumulation_window_waits_for_its_step(fit, policy, left):
+def test_time_that_is_over_within_an_accumulation_window_waits_for_its_step(fit, policy, left, monkeypatch):
+    class Clock:
+        seconds = 0.0
+
+        def monotonic(self) -> float:
+            return self.seconds
+
+    class TenSecondsPerBatch(BoringModel):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            clock.seconds += 10
+
+    clock = Clock()
+    monkeypatch.setattr(trigger, "time", clock)
     fit(
-        policy(train_time_interval=timedelta(0), save_top_k=-1),
-        model=BoringModel(),
+        policy(train_time_interval="30s", save_top_k=-1),
+        model=TenSecondsPerBatch(),
         max_epochs=1,
-        limit_train_batches=4,
+        limit_train_batches=8,
         limit_val_batches=0,
+        accumulate_grad_batches=4,
+    )
+
+    assert list(left()) == ["epoch=0-step=1", "epoch=0-step=2"]
+
+
+def test_validations_within_an_accumulation_window_do_not_save_the_same_weights_again(fit, policy, left, scored):
+    fit(
+        policy(monitor="v", save_top_k=-1, save_on_train_epoch_end=False),
+        model=scored([4.0, 3.0, 2.0, 1.0], num_batches=4),
+        max_epochs=1,
+        val_check_interval=1,
         accumulate_grad_batches=2,
     )
 
-    assert left() == {"epoch=0-step=1": (0, 1), "epoch=0-step=2": (0, 2)}
+    assert list(left()) == ["epoch=0-step=1", "epoch=0-step=2"]
+
+
+def test_hook_that_is_called_twice_at_one_position_writes_once(fit, policy):
+    class Twice(BoringModel):
+        def on_train_epoch_end(self) -> None:
+            checkpoint.on_train_epoch_end(self.trainer, self)  # and the trainer calls it afterwards
+
+    checkpoint = policy()
+    disk = FullDisk(-1, checkpoint)
+    fit(checkpoint, model=Twice(), max_epochs=2, limit_train_batches=1, limit_val_batches=0, plugins=disk)
+
+    assert len(disk.announced) == 2
 
 
 def test_time_interval_as_text_is_read(policy):

@@ -28,6 +28,25 @@ def resolved(folder: str | os.PathLike[str]) -> str:
     return folder if is_remote(folder) else os.path.realpath(local_path(folder))
 
 
+def refuse_unwritable(folder: str) -> None:
+    """Tell now, and not after an epoch, that nothing can be written to the local ``folder``. It is not made.
+
+    Raises:
+        NotADirectoryError: a part of its path is a file.
+        PermissionError: this process may not write there.
+    """
+    if is_remote(folder):
+        return
+    place = os.path.abspath(local_path(folder))
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    advice = "Choose another folder, by `ModelCheckpoint(dirpath=...)` or `Trainer(default_root_dir=...)`."
+    if not os.path.isdir(place):
+        raise NotADirectoryError(f"checkpoints cannot be written to {folder}: {place} is no folder. {advice}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(f"checkpoints cannot be written to {folder}: {place} may not be written to. {advice}")
+
+
 def is_not_empty(folder: str) -> bool:
     """Whether ``folder`` is a local folder with something in it."""
     return not is_remote(folder) and os.path.isdir(folder) and bool(os.listdir(folder))
