@@ -59,7 +59,8 @@ def test_max_steps_in_the_middle_of_an_epoch_still_ends_the_epoch(trainer_of):
 @pytest.mark.parametrize("form", ["00:00:00:00", timedelta(0), {"seconds": 0}])
 def test_max_time_ends_training_at_once_if_it_is_nothing(trainer_of, form):
     module = Trains()
-    trainer_of(max_time=form).fit(module, batches())
+    with pytest.warns(UserWarning, match="nothing to train: `trainer.should_stop`"):
+        trainer_of(max_time=form).fit(module, batches())
 
     assert len(module.trained) == 0
 
@@ -99,6 +100,7 @@ def test_minima_put_off_a_stop(trainer_of, minima, trained):
     assert len(module.trained) == trained
 
 
+@pytest.mark.filterwarnings("ignore:nothing to train")
 @pytest.mark.parametrize("owner", ["callback", "module"])
 @pytest.mark.parametrize(
     ("hook", "trained", "epochs"),
@@ -194,7 +196,8 @@ def test_early_stopping_on_a_training_metric_ends_training(trainer_of):
 def test_timer_as_a_callback_is_a_limit(trainer_of):
     module = Trains()
     trainer = trainer_of(callbacks=Timer(duration=timedelta(0)))
-    trainer.fit(module, batches())
+    with pytest.warns(UserWarning, match="nothing to train"):
+        trainer.fit(module, batches())
 
     assert len(module.trained) == 0
 

@@ -257,7 +257,10 @@ def _explain_nothing_to_do(trainer: Trainer) -> None:
     if limits.max_epochs == 0 or limits.max_steps == 0:
         return
     if not (0 <= limits.max_epochs <= progress.epoch or 0 <= limits.max_steps <= progress.step):
-        rank_zero_info("nothing to train: `should_stop` was set before training began")
+        rank_zero_warn(
+            "nothing to train: `trainer.should_stop` was set before training began, as by a Timer whose time is used "
+            "up. Give it more time, or set it later."
+        )
         return
     rank_zero_warn(
         f"nothing to train: {progress.epoch} epochs and {progress.step} steps are done, and the limits are "
