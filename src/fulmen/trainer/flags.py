@@ -332,8 +332,7 @@ def plugin_list(value: Any) -> list[Any]:
         refuse_class("plugins", plugin)
         if not isinstance(plugin, kinds):
             raise MisconfigurationException(
-                f"`plugins={plugin!r}`: must be a Precision or a CheckpointIO, or a list of them, not "
-                f"{a_kind(plugin)}."
+                f"`plugins={plugin!r}`: must be a Precision or a CheckpointIO, or a list of them, not {a_kind(plugin)}."
             )
     for kind in kinds:
         same = [type(plugin).__name__ for plugin in plugins if isinstance(plugin, kind)]
