@@ -57,6 +57,7 @@ def _fit(stop: EarlyStopping, values: list[float], *, num_batches: int = 2, **ar
     return trainer
 
 
+@pytest.mark.filterwarnings("ignore:.*is not finite")
 @pytest.mark.parametrize(
     ("values", "arguments", "epochs", "reason"),
     [

@@ -313,8 +313,8 @@ def _why_not(returned: Any) -> str:
     if items and any(issubclass(kind, (LRScheduler, ReduceLROnPlateau)) for kind in kinds):
         names = ", ".join(kind.__name__ for kind in kinds)
         return (
-            f"{names}: a scheduler cannot stand where an optimizer is expected. Write `return [optimizer], "
-            "[scheduler]`, or {'optimizer': optimizer, 'lr_scheduler': scheduler}."
+            f"{names}, which is none of its forms: a scheduler cannot stand where an optimizer is expected. Write "
+            "`return [optimizer], [scheduler]`, or {'optimizer': optimizer, 'lr_scheduler': scheduler}."
         )
     return (
         f"{shown(returned)}, which is none of its forms. Return an optimizer, a list of them, "
