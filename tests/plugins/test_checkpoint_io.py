@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fulmen.plugins.io import CheckpointIO, TorchCheckpointIO
-from fulmen.plugins.io.torch_io import read_checkpoint, write_whole
+from fulmen.plugins.io.torch_plugin import read_checkpoint, write_whole
 
 CHECKPOINT: dict[str, Any] = {"state_dict": {"weight": torch.arange(4.0)}, "epoch": 3, "name": "x"}
 

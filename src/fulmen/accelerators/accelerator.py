@@ -43,51 +43,6 @@ class Accelerator:
         """Give back what a run held."""
 
 
-class CPUAccelerator(Accelerator):
-    """The processor."""
-
-    name = "cpu"
-
-    @classmethod
-    def is_available(cls) -> bool:
-        return True
-
-    @classmethod
-    def auto_device_count(cls) -> int:
-        return 1
-
-    def device(self, index: int = 0) -> torch.device:
-        return torch.device("cpu")
-
-    def setup_device(self, device: torch.device) -> None:
-        if device.type != "cpu":
-            raise ValueError(f"the CPU accelerator cannot use the device {device}. Write `accelerator='auto'`.")
-
-
-class CUDAAccelerator(Accelerator):
-    """NVIDIA's (and, through ROCm, AMD's) graphics processors."""
-
-    name = "cuda"
-
-    def get_device_stats(self, device: torch.device) -> dict[str, Any]:
-        return torch.cuda.memory_stats(device)
-
-    def teardown(self) -> None:
-        torch.cuda.empty_cache()
-
-
-class MPSAccelerator(Accelerator):
-    """Apple's graphics processors."""
-
-    name = "mps"
-
-    def device(self, index: int = 0) -> torch.device:
-        return torch.device("mps", 0)
-
-    def setup_device(self, device: torch.device) -> None:
-        pass  # there is only one
-
-
 class OtherAccelerator(Accelerator):
     """Any further device type that ``torch.accelerator`` knows, such as ``xpu``."""
 

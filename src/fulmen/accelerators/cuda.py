@@ -1,5 +1,21 @@
-"""The accelerator ``cuda``."""
+"""NVIDIA's graphics processors, and through ROCm AMD's."""
 
-from fulmen.accelerators.accelerator import CUDAAccelerator
+from __future__ import annotations
 
-__all__ = ["CUDAAccelerator"]
+from typing import Any
+
+import torch
+
+from fulmen.accelerators.accelerator import Accelerator
+
+
+class CUDAAccelerator(Accelerator):
+    """NVIDIA's (and, through ROCm, AMD's) graphics processors."""
+
+    name = "cuda"
+
+    def get_device_stats(self, device: torch.device) -> dict[str, Any]:
+        return torch.cuda.memory_stats(device)
+
+    def teardown(self) -> None:
+        torch.cuda.empty_cache()

@@ -1,5 +1,19 @@
-"""The accelerator ``mps``."""
+"""Apple's graphics processors."""
 
-from fulmen.accelerators.accelerator import MPSAccelerator
+from __future__ import annotations
 
-__all__ = ["MPSAccelerator"]
+import torch
+
+from fulmen.accelerators.accelerator import Accelerator
+
+
+class MPSAccelerator(Accelerator):
+    """Apple's graphics processors."""
+
+    name = "mps"
+
+    def device(self, index: int = 0) -> torch.device:
+        return torch.device("mps", 0)
+
+    def setup_device(self, device: torch.device) -> None:
+        pass  # there is only one

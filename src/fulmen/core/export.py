@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import torch
 
-from fulmen.plugins.io.torch_io import write_whole
+from fulmen.plugins.io.torch_plugin import write_whole
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_deprecation
 

@@ -30,7 +30,7 @@ from fulmen.core.plain import (
     plain_value,
     restore_container,
 )
-from fulmen.plugins.io.torch_io import local_path, open_remote, read_checkpoint, write_whole
+from fulmen.plugins.io.torch_plugin import local_path, open_remote, read_checkpoint, write_whole
 from fulmen.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def load_module(
         ValueError: ``strict`` contradicts the ``strict_loading`` that the module has set.
         KeyError: the file is not a checkpoint of a trainer.
         FileNotFoundError, RuntimeError, pickle.UnpicklingError: the file cannot be read; see
-            :func:`~fulmen.plugins.io.torch_io.read_checkpoint`.
+            :func:`~fulmen.plugins.io.torch_plugin.read_checkpoint`.
     """
     checkpoint = _read(checkpoint_path, map_location, weights_only)
     if "state_dict" not in checkpoint:

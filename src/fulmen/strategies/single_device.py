@@ -11,7 +11,7 @@ from fulmen.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
     from fulmen.accelerators.accelerator import Accelerator
-    from fulmen.plugins.io.checkpoint_io import CheckpointIO
+    from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
     from fulmen.plugins.precision.precision import Precision
 
 T = TypeVar("T")

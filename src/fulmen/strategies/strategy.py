@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from fulmen.plugins.io.torch_io import TorchCheckpointIO
+from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
 from fulmen.plugins.precision.precision import Precision
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from fulmen.accelerators.accelerator import Accelerator
     from fulmen.core.module import LightningModule
-    from fulmen.plugins.io.checkpoint_io import CheckpointIO
+    from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 
 T = TypeVar("T")
 _NOTHING = nullcontext()

@@ -12,13 +12,10 @@ from typing import Any
 
 import torch
 
-from fulmen.accelerators.accelerator import (
-    Accelerator,
-    CPUAccelerator,
-    CUDAAccelerator,
-    MPSAccelerator,
-    OtherAccelerator,
-)
+from fulmen.accelerators.accelerator import Accelerator, OtherAccelerator
+from fulmen.accelerators.cpu import CPUAccelerator
+from fulmen.accelerators.cuda import CUDAAccelerator
+from fulmen.accelerators.mps import MPSAccelerator
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.callbacks.model_checkpoint import ModelCheckpoint
@@ -31,10 +28,11 @@ from fulmen.loggers.csv_logs import CSVLogger
 from fulmen.loggers.logger import DummyLogger, Logger
 from fulmen.loggers.tensorboard import TensorBoardLogger
 from fulmen.loops.progress import Limits
-from fulmen.plugins.io.checkpoint_io import CheckpointIO
+from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.precision.amp import MixedPrecision
+from fulmen.plugins.precision.double import DoublePrecision
+from fulmen.plugins.precision.half import HalfPrecision
 from fulmen.plugins.precision.precision import Precision
-from fulmen.plugins.precision.true import DoublePrecision, HalfPrecision
 from fulmen.profilers.advanced import AdvancedProfiler
 from fulmen.profilers.base import PassThroughProfiler
 from fulmen.profilers.profiler import Profiler

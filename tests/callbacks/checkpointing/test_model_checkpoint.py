@@ -19,7 +19,7 @@ from fulmen.callbacks.early_stopping import EarlyStopping
 from fulmen.callbacks.model_checkpoint import ModelCheckpoint
 from fulmen.demos.boring_classes import BoringModel
 from fulmen.loggers.csv_logs import CSVLogger
-from fulmen.plugins.io.torch_io import TorchCheckpointIO
+from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
 from fulmen.utilities.exceptions import MisconfigurationException
 
 NAN = float("nan")

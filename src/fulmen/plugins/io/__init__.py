@@ -1,6 +1,6 @@
 """How checkpoints are written and read."""
 
-from fulmen.plugins.io.checkpoint_io import CheckpointIO
-from fulmen.plugins.io.torch_io import TorchCheckpointIO
+from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
+from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
 
 __all__ = ["CheckpointIO", "TorchCheckpointIO"]

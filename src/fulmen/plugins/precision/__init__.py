@@ -1,7 +1,8 @@
 """How numbers are kept while training."""
 
 from fulmen.plugins.precision.amp import MixedPrecision
+from fulmen.plugins.precision.double import DoublePrecision
+from fulmen.plugins.precision.half import HalfPrecision
 from fulmen.plugins.precision.precision import Precision
-from fulmen.plugins.precision.true import DoublePrecision, HalfPrecision
 
 __all__ = ["DoublePrecision", "HalfPrecision", "MixedPrecision", "Precision"]

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import torch
 
-from fulmen.plugins.io.checkpoint_io import CheckpointIO
+from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 
 #: what a file of ``torch.save`` begins with: a zip archive
 _ZIP_START = b"PK\x03\x04"

@@ -1,9 +1,9 @@
-"""Precisions in which all numbers have one type other than 32-bit."""
+"""All numbers in 64 bits."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +39,3 @@ class DoublePrecision(Precision):
 
     def tensor_init_context(self) -> AbstractContextManager[Any]:
         return DefaultDtype(self.dtype)
-
-
-class HalfPrecision(DoublePrecision):
-    """16-bit floating point (``"bf16-true"`` or ``"16-true"``) for parameters, inputs and new tensors."""
-
-    def __init__(self, precision: Literal["bf16-true", "16-true"] = "16-true") -> None:
-        self.precision = precision
-        self.dtype = torch.bfloat16 if precision == "bf16-true" else torch.float16
