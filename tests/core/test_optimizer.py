@@ -123,7 +123,7 @@ def test_no_optimizer_changes_nothing_and_warns():
     [
         (3, MisconfigurationException, "none of its forms"),
         ([], MisconfigurationException, "none of its forms"),
-        ([SGD, STEP], MisconfigurationException, "none of its forms"),
+        ([SGD, STEP], MisconfigurationException, "cannot stand where"),
         ({"lr_scheduler": STEP}, MisconfigurationException, "without an optimizer"),
         ({"optimizer": SGD, "lr_scheduler": {"interval": "step"}}, MisconfigurationException, "but not 'scheduler'"),
         ({"optimizer": SGD, "lr_scheduler": PLATEAU}, MisconfigurationException, "'monitor'"),
