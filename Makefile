@@ -3,7 +3,7 @@
 # make test-slow  the tests that run for long
 # make check      style, types, the house rules and the fast tests (what to run before every commit)
 # make format     bring the code into shape
-# make lists      write the checked-in lists anew: the public surface, and the tree in the README
+# make lists      write the checked-in lists anew: the public surface, the tree in the README, docs/errors.md
 # make clean      remove what make made
 #
 # Everything happens in .venv, made from PYTHON (3.11 or newer). It is installed again only when pyproject.toml or
@@ -53,6 +53,7 @@ format: $(VENV)/dev.stamp
 lists: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.house.public_surface
 	$(BIN)/python -m tests.house.readme_tree
+	$(BIN)/python docs/generate_errors.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis src/*.egg-info

@@ -123,11 +123,7 @@ def test_no_optimizer_changes_nothing_and_warns():
     [
         (3, MisconfigurationException, "none of its forms"),
         ([], MisconfigurationException, "none of its forms"),
-<<<<<<< HEAD
         ([SGD, STEP], MisconfigurationException, "cannot stand where an optimizer"),
-=======
-        ([SGD, STEP], MisconfigurationException, "cannot stand where"),
->>>>>>> looptests
         ({"lr_scheduler": STEP}, MisconfigurationException, "without an optimizer"),
         ({"optimizer": SGD, "lr_scheduler": {"interval": "step"}}, MisconfigurationException, "but not 'scheduler'"),
         ({"optimizer": SGD, "lr_scheduler": PLATEAU}, MisconfigurationException, "'monitor'"),
