@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.memory import recursive_detach
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.text import described
+
+if TYPE_CHECKING:
+    from fulmen.loops.progress import Progress
 
 
 class Window:
@@ -28,17 +31,10 @@ class Window:
         self.size = 1  #: batches that the window will have
         self.contributed = 0  #: batches that gave a loss
         self.weight: Tensor | float | None = None  #: sum of weights, if losses come as sums
-
         self.skipped = 0  #: batches of the epoch that gave no loss
 
-    def open(self, size: int) -> None:
-        """Begin a window of ``size`` batches."""
-        self.size = size
-        self.contributed = 0
-        self.weight = None
-
-    def loss_of(self, output: Any) -> tuple[Tensor | None, dict[str, Any]]:
-        """Read what ``training_step`` returned.
+    def loss_of(self, output: Any, progress: Progress) -> tuple[Tensor | None, dict[str, Any]]:
+        """Read what ``training_step`` returned for the batch at which ``progress`` stands.
 
         Args:
             output: a tensor with one element, a mapping with the key ``loss`` or the keys ``loss_sum`` and ``weight``,
@@ -51,6 +47,8 @@ class Window:
         Raises:
             MisconfigurationException: it is none of those, or the loss has no graph.
         """
+        if progress.starts_accumulation:
+            self.size, self.contributed, self.weight = progress.window, 0, None
         if isinstance(output, Tensor):
             loss, outputs = output, {}
         elif output is None:

@@ -19,12 +19,11 @@ def evaluate_loop(trainer: Trainer, stage: str) -> list[dict[str, float]]:
     Returns:
         What was logged per epoch, as numbers: a dict for each loader.
     """
-    data, metrics, precision = trainer.data, trainer.metrics, trainer.precision_plugin
+    data, metrics = trainer.data, trainer.metrics
     loaders = data.evaluation_loaders(stage)
     if not loaders.num_batches or not any(loaders.num_batches):
         return []
     call = trainer.plan.evaluation("test" if stage == "test" else "validation")
-    step_context = precision.test_step_context if stage == "test" else precision.val_step_context
     several = loaders.several
     outer = metrics.begin_evaluation(stage)
     with trainer.without_gradients(), in_evaluation_mode(trainer.lightning_module, call.model_eval, call.model_train):
@@ -34,8 +33,7 @@ def evaluate_loop(trainer: Trainer, stage: str) -> list[dict[str, float]]:
             position = (batch_idx, dataloader_idx) if several else (batch_idx,)
             metrics.dataloader_idx = dataloader_idx if several else None
             call.batch_start(batch, *position)
-            with step_context():
-                output = call.step(batch, *position)
+            output = call.step(batch, *position)
             call.batch_end(output, batch, *position)
             metrics.finish_evaluation_batch(metrics.dataloader_idx)
         metrics.dataloader_idx = None

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 def fit_loop(trainer: Trainer) -> None:
     """Train until ``progress.done``. Everything around it (setup, exceptions, teardown) is :mod:`trainer.session`'s."""
-    strategy, precision = trainer.strategy, trainer.precision_plugin
     optimizer, schedulers = trainer.optimizer, trainer.schedulers  # the one optimizer, or None if manual
     progress, metrics, call = trainer.progress, trainer.metrics, trainer.plan
     window = Window()
@@ -23,11 +22,8 @@ def fit_loop(trainer: Trainer) -> None:
     def forward_backward() -> Tensor | None:
         """One forward and one backward on the current batch; returns the loss, or None if the user skips it."""
         nonlocal output
-        if progress.starts_accumulation:
-            window.open(progress.window)
-        with precision.train_step_context():
-            output = call.training_step(batch, batch_idx) if batch is not None else None
-        loss, output = window.loss_of(output)
+        output = call.training_step(batch, batch_idx) if batch is not None else None
+        loss, output = window.loss_of(output, progress)
         if progress.starts_accumulation:
             call.on_before_zero_grad(optimizer)
             call.optimizer_zero_grad(progress.epoch, batch_idx, optimizer)
@@ -54,11 +50,9 @@ def fit_loop(trainer: Trainer) -> None:
                 schedulers.step(progress)
                 break
             if not call.optimizes_itself:
-                with precision.train_step_context():
-                    output = call.training_step(batch, batch_idx) if batch is not None else None
-                output = detached_outputs(output)
+                output = detached_outputs(call.training_step(batch, batch_idx) if batch is not None else None)
             elif progress.accumulating:
-                with strategy.no_backward_sync():
+                with trainer.strategy.no_backward_sync():
                     forward_backward()
             elif call.steps_alone:
                 forward_backward()

@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from torch import Tensor
 from torch.optim import LBFGS
 
 from fulmen.callbacks.callback import Callback
@@ -21,6 +23,7 @@ from fulmen.callbacks.early_stopping import EarlyStopping
 from fulmen.core.datamodule import LightningDataModule
 from fulmen.core.hooks import HOOK, HOOKS
 from fulmen.core.module import LightningModule
+from fulmen.plugins.precision.precision import Precision
 from fulmen.strategies.strategy import Strategy
 from fulmen.utilities.exceptions import MisconfigurationException
 
@@ -28,8 +31,15 @@ if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 
-def nobody(*args: Any, **kwargs: Any) -> None:
-    """What an event is when nobody listens."""
+#: What an event is when nobody listens: it takes anything and does nothing, without a Python frame of its own.
+nobody: Callable[..., Any] = "".format
+
+_CONTEXTS = {
+    "training_step": "train_step_context",
+    "validation_step": "val_step_context",
+    "test_step": "test_step_context",
+    "predict_step": "predict_step_context",
+}
 
 
 def written(owner: Any, name: str, empty: type) -> Callable[..., Any] | None:
@@ -206,8 +216,17 @@ class Plan:
         return self._trainer.metrics.quiet(name, self._method(name))
 
     def _step(self, name: str) -> Callable[..., Any]:
-        """A step method, which may be written without ``batch_idx``, and may have been compiled."""
+        """A step method: in the context of the precision, if that has one; it may be written without ``batch_idx``, and
+        may have been compiled."""
         method = self._method(name)
+        context = self._precision_context(name)
+        if context is not None:
+            plain = method
+
+            def method(*args: Any) -> Any:
+                with context():
+                    return plain(*args)
+
         drain = self._trainer.compiled_logs_drain(name)
         if drain is not None:
             compiled = method
@@ -220,6 +239,13 @@ class Plan:
         if takes(getattr(self.module, name), "batch_idx", 1):
             return method
         return lambda batch, *positions: method(batch)
+
+    def _precision_context(self, step: str) -> Callable[[], AbstractContextManager[Any]] | None:
+        precision, name = self._trainer.precision_plugin, _CONTEXTS[step]
+        for context in (name, "forward_context"):
+            if written(precision, context, Precision) is not None:
+                return getattr(precision, name)
+        return None
 
     def _plan_training_step(self) -> Callable[..., Any]:
         return self._step("training_step")
@@ -252,6 +278,9 @@ class Plan:
 
     def _plan_backward(self) -> Callable[..., Any]:
         backward = self._trainer.precision_plugin.backward_for(self.module)
+        nobody_wrote = written(self.module, "backward", LightningModule) is None
+        if backward == self.module.backward and nobody_wrote and self._profiler is None:
+            return Tensor.backward
         return self._profiled(self.module, "backward", backward)
 
     def _plan_configure_gradient_clipping(self) -> Callable[..., Any]:

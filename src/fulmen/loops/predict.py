@@ -21,7 +21,7 @@ def predict_loop(trainer: Trainer) -> list[Any] | None:
         What ``predict_step`` returned, tensors on the CPU: a list of batches, or a list of such lists if there are
         several loaders. None if predictions are not kept, or there was nothing to predict.
     """
-    data, metrics, precision = trainer.data, trainer.metrics, trainer.precision_plugin
+    data, metrics = trainer.data, trainer.metrics
     loaders = data.evaluation_loaders("predict")
     if not loaders.num_batches or not any(loaders.num_batches):
         return None
@@ -34,8 +34,7 @@ def predict_loop(trainer: Trainer) -> list[Any] | None:
         for batch_idx, batch, dataloader_idx in data.evaluation_batches(loaders):  # already on the device
             position = (batch_idx, dataloader_idx) if loaders.several else (batch_idx,)
             call.on_predict_batch_start(batch, *position)
-            with precision.predict_step_context():
-                prediction = call.predict_step(batch, *position)
+            prediction = call.predict_step(batch, *position)
             if prediction is None and trainer.keeps_predictions:
                 rank_zero_warn(
                     "`predict_step` returned None. Return the predictions, or set `return_predictions=False`."
