@@ -125,7 +125,8 @@ def test_resumed_run_without_time_left_does_not_train(clock, tmp_path):
     checkpoint = ModelCheckpoint(tmp_path, every_n_train_steps=2)
     _trainer(Timer("60s"), checkpoint, max_steps=2, limit_val_batches=0).fit(Slow(clock))
     trainer = _trainer(Timer("15s"), ModelCheckpoint(tmp_path, every_n_train_steps=2), limit_val_batches=0)
-    trainer.fit(Slow(clock), ckpt_path=checkpoint.best_model_path)
+    with pytest.warns(UserWarning, match="Timer whose time is used up"):
+        trainer.fit(Slow(clock), ckpt_path=checkpoint.best_model_path)
 
     assert trainer.global_step == 2
 
