@@ -273,7 +273,7 @@ class Data:
             progress.start_batch(batch_idx, is_last)
             if batch is None:
                 rank_zero_warn("the training loader gave None instead of a batch: it is skipped.")
-            yield batch_idx, transfer(batch, 0)
+            yield batch_idx, batch if transfer is None else transfer(batch, 0)
         self._batch = None
         if progress.batch_idx < 0 and progress.epoch > 0 and math.isinf(loaders.total):
             for source in loaders.sources:
@@ -335,7 +335,7 @@ class Data:
             batches, first = self._rows(loaders)
             for batch_idx, batch in enumerate(batches):
                 self._batch, self._indices, self._batch_size = batch, first.batch_indices, None
-                yield batch_idx, transfer(batch, 0), 0
+                yield batch_idx, batch if transfer is None else transfer(batch, 0), 0
                 if batch_idx + 1 >= total:
                     break
             return
@@ -348,7 +348,7 @@ class Data:
                     raise SIGTERMException
                 self._batch, self._indices, self._batch_size = batch, source.batch_indices, None
                 self.epoch_batch_indices[dataloader_idx].append(source.batch_indices)
-                yield batch_idx, transfer(batch, dataloader_idx), dataloader_idx
+                yield batch_idx, batch if transfer is None else transfer(batch, dataloader_idx), dataloader_idx
                 if batch_idx + 1 >= limit:
                     break
             if batch_idx < 0:
@@ -375,8 +375,8 @@ class Data:
                 self._batch_size = extract_batch_size(self._batch)
         return self._batch_size
 
-    def _planned_transfer(self) -> Callable[[Any, int], Any]:
-        """The way to the device, with the hooks that somebody wrote."""
+    def _planned_transfer(self) -> Callable[[Any, int], Any] | None:
+        """The way to the device, with the hooks that somebody wrote; None if a batch is already there."""
         device, convert = self.device, self._convert_input
         before, move, after = (
             self._quiet(name, getattr(owner, name)) if owner is not None else None
@@ -385,7 +385,7 @@ class Data:
         )
         if before is move is after is convert is None:
             if device.type == "cpu" and torch.accelerator.current_accelerator() is None:
-                return lambda batch, dataloader_idx: batch  # there is no other device that a batch could come from
+                return None  # there is no other device that a batch could come from
             return lambda batch, dataloader_idx: move_data_to_device(batch, device)
 
         def transfer(batch: Any, dataloader_idx: int) -> Any:
