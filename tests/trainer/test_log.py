@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from fulmen import Callback, LightningModule
 from fulmen.loggers import CSVLogger
@@ -86,6 +86,11 @@ class Graphs(Vector):
             return self.numbers.mean()
 
 
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(VALUES)
+
+
 class Nothing:
     """A batch without any tensor that could be found."""
 
@@ -115,6 +120,8 @@ class Nothing:
             id="batch_sampler",
         ),
         pytest.param(lambda: DataLoader(BATCHES, batch_size=None), id="no_batching"),
+        pytest.param(lambda: DataLoader(Stream(), batch_size=4), id="iterable_dataset"),
+        pytest.param(lambda: DataLoader(Stream(), batch_size=4, num_workers=1), id="iterable_dataset_in_a_worker"),
         pytest.param(lambda: list(BATCHES), id="list"),
     ],
 )

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
+from fulmen.utilities.data import has_iterable_dataset
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.text import a_kind, shown
 
@@ -108,6 +109,8 @@ class Source:
 
     def _batch_sampler(self) -> Any:
         """The loader's batch sampler, without shuffling if batches must come in order."""
+        if has_iterable_dataset(self.loader):  # it is read in its own order, and only it knows how far a batch goes
+            return None
         sampler = self.loader.__dict__.get("batch_sampler")
         if sampler is None or not self._in_order:
             return sampler
@@ -120,7 +123,7 @@ class Source:
         loader = self.loader
         if not isinstance(loader, DataLoader) or not getattr(loader, "in_order", True):
             return None
-        if loader.__dict__.get("batch_sampler") is None:  # batching is the data set's own business
+        if self._batch_sampler() is None:  # batching is the data set's own business
             return None
         running = getattr(loader, "_iterator", None)  # of persistent workers, which keep the stream they began with
         if running is not None and isinstance(running._index_sampler, IndexStream):
