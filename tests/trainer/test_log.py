@@ -164,6 +164,25 @@ def test_epoch_mean_with_workers_weighs_by_samples(trainer_of):
     assert result["x"] == pytest.approx(BY_SAMPLE, rel=1e-7)
 
 
+@pytest.mark.parametrize("other", [lambda: values(batch_size=6), lambda: DataLoader(Stream(), batch_size=6)])
+def test_epoch_mean_over_several_loaders_with_workers_weighs_by_the_samples_of_the_first(trainer_of, other):
+    places = []
+
+    class OfParts(Mean):
+        def value(self, batch):
+            places.append(self.trainer.data.batch_indices)
+            return batch["first"].mean()
+
+    def logs(module, value, batch_idx):
+        module.log("x", value, on_step=False, on_epoch=True)
+
+    trainer = trainer_of(max_epochs=2)
+    trainer.fit(OfParts(logs), {"first": values(num_workers=1), "other": other()})
+
+    assert trainer.callback_metrics["x"].item() == pytest.approx(BY_SAMPLE, rel=1e-7)
+    assert places == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]] * 2
+
+
 def test_epoch_value_starts_anew_in_each_epoch(trainer_of):
     seen = []
 
