@@ -315,3 +315,22 @@ def test_on_save_and_on_load_checkpoint_add_to_the_file(trainer_of, tmp_path):
     trainer_of(max_epochs=2).fit(module, loader(4), ckpt_path=tmp_path / "stop.ckpt")
 
     assert module.memory == [1, 2, 3]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 5, 6, 7, 8])
+def test_file_written_within_an_accumulation_window_takes_the_window_from_its_beginning(trainer_of, tmp_path, at):
+    class Saves(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.progress.total_batches == at:
+                trainer.save_checkpoint(tmp_path / "within.ckpt")
+
+    whole = new()
+    straight = trainer_of(max_epochs=2, accumulate_grad_batches=3, callbacks=Saves())
+    straight.fit(whole, loader(20))
+
+    resumed = Regressor()
+    second = trainer_of(max_epochs=2, accumulate_grad_batches=3)
+    second.fit(resumed, loader(20), ckpt_path=tmp_path / "within.ckpt")
+
+    assert_same_weights(resumed, whole)
+    assert (second.global_step, second.progress.total_batches) == (straight.global_step, straight.progress.total_batches)
