@@ -324,7 +324,8 @@ def test_file_written_within_an_accumulation_window_takes_the_window_from_its_be
             if trainer.progress.total_batches == at:
                 trainer.save_checkpoint(tmp_path / "within.ckpt")
 
-    whole = new()
+    torch.manual_seed(1)
+    whole = Regressor()
     straight = trainer_of(max_epochs=2, accumulate_grad_batches=3, callbacks=Saves())
     straight.fit(whole, loader(20))
 
@@ -333,4 +334,26 @@ def test_file_written_within_an_accumulation_window_takes_the_window_from_its_be
     second.fit(resumed, loader(20), ckpt_path=tmp_path / "within.ckpt")
 
     assert_same_weights(resumed, whole)
-    assert (second.global_step, second.progress.total_batches) == (straight.global_step, straight.progress.total_batches)
+    assert (second.global_step, second.progress.total_batches) == (
+        straight.global_step,
+        straight.progress.total_batches,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*the best checkpoint is used")
+@pytest.mark.parametrize("given", [True, False])
+def test_best_is_known_when_the_module_makes_its_checkpoint_callback_itself(trainer_of, tmp_path, given):
+    class Own(Validated):
+        def configure_callbacks(self):
+            return ModelCheckpoint(tmp_path, monitor="val")
+
+    torch.manual_seed(1)
+    module = Own()
+    trainer = trainer_of(max_epochs=2, enable_checkpointing=True)
+    trainer.fit(module, loader(12), loader(8))
+    best = trainer.checkpoint_callback.best_model_path
+
+    trainer.validate(module if given else None, loader(8), ckpt_path="best" if given else None, verbose=False)
+
+    assert best
+    assert trainer.loaded_ckpt_path == best

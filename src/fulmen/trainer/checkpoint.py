@@ -227,8 +227,12 @@ def _restore_loops(progress: Progress, checkpoint: dict[str, Any]) -> None:
 # -- which file -------------------------------------------------------------------------------------------------------
 
 
-def resolve_path(trainer: Trainer, verb: str, ckpt_path: Any, has_model: bool) -> Any:
+def resolve_path(trainer: Trainer, verb: str, ckpt_path: Any, has_model: bool, before: list[Any]) -> Any:
     """The file that ``ckpt_path`` means: a path, ``"best"``, ``"last"`` or None.
+
+    Args:
+        before: the checkpoint callbacks of the run before, which know its best file; those of this run may be new, if
+            the module's ``configure_callbacks`` makes them.
 
     Returns:
         A path, or None to load nothing.
@@ -247,7 +251,7 @@ def resolve_path(trainer: Trainer, verb: str, ckpt_path: Any, has_model: bool) -
             return _left_by_an_exception(writers)
         if has_model:
             return None
-        if not writers or not getattr(writers[0], "best_model_path", ""):
+        if not before or not getattr(before[0], "best_model_path", ""):
             return None
         rank_zero_warn(
             f"`trainer.{verb}()` was given neither a model nor a `ckpt_path`: the best checkpoint is used. "
@@ -255,7 +259,7 @@ def resolve_path(trainer: Trainer, verb: str, ckpt_path: Any, has_model: bool) -
         )
         ckpt_path = "best"
     if ckpt_path == "best":
-        return _best(trainer, verb, writers)
+        return _best(trainer, verb, before or writers)
     if ckpt_path == "last":
         return _last(trainer, writers)
     if ckpt_path in ("hpc", "registry") or str(ckpt_path).startswith("registry:"):
