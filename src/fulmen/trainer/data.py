@@ -410,6 +410,9 @@ class Data:
     def close(self) -> None:
         """Let go of the batch; loaders stay to be looked at."""
         self._batch = self._indices = None
+        for loaders in self.loaders.values():
+            for source in loaders.sources:
+                source.close()
 
 
 def _no_batch_returned(*hooks: Callable[..., Any] | None) -> MisconfigurationException:
