@@ -313,3 +313,24 @@ def test_samplers_that_shuffle_by_epoch_are_told_the_epoch(trainer_of):
     trainer_of(max_epochs=3).fit(Regressor(), loader(8, sampler=ByEpoch(range(8))))
 
     assert told == [0, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:.*shuffling of the")
+def test_overfitting_with_persistent_workers_is_in_order_and_leaves_the_shuffling(trainer_of):
+    firsts = []
+
+    class Looks(Regressor):
+        def training_step(self, batch, batch_idx):
+            firsts.append(self.trainer.data.batch_indices)
+            return super().training_step(batch, batch_idx)
+
+    shuffled = loader(20, shuffle=True, num_workers=1, persistent_workers=True)
+    list(shuffled)  # its workers are running
+    trainer_of(max_epochs=2, overfit_batches=2).fit(Looks(), shuffled)
+
+    assert firsts == [[0, 1, 2, 3], [4, 5, 6, 7]] * 2
+
+    firsts.clear()
+    trainer_of(max_epochs=1).fit(Looks(), shuffled)
+    assert sorted(index for indices in firsts for index in indices) == list(range(20))
+    assert firsts[0] != [0, 1, 2, 3]

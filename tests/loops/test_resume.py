@@ -315,3 +315,68 @@ def test_on_save_and_on_load_checkpoint_add_to_the_file(trainer_of, tmp_path):
     trainer_of(max_epochs=2).fit(module, loader(4), ckpt_path=tmp_path / "stop.ckpt")
 
     assert module.memory == [1, 2, 3]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 5, 6, 7, 8])
+def test_file_written_within_an_accumulation_window_takes_the_window_from_its_beginning(trainer_of, tmp_path, at):
+    class Saves(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.progress.total_batches == at:
+                trainer.save_checkpoint(tmp_path / "within.ckpt")
+
+    torch.manual_seed(1)
+    whole = Regressor()
+    straight = trainer_of(max_epochs=2, accumulate_grad_batches=3, callbacks=Saves())
+    straight.fit(whole, loader(20))
+
+    resumed = Regressor()
+    second = trainer_of(max_epochs=2, accumulate_grad_batches=3)
+    second.fit(resumed, loader(20), ckpt_path=tmp_path / "within.ckpt")
+
+    assert_same_weights(resumed, whole)
+    assert (second.global_step, second.progress.total_batches) == (
+        straight.global_step,
+        straight.progress.total_batches,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*the best checkpoint is used")
+@pytest.mark.parametrize("given", [True, False])
+def test_best_is_known_when_the_module_makes_its_checkpoint_callback_itself(trainer_of, tmp_path, given):
+    class Own(Validated):
+        def configure_callbacks(self):
+            return ModelCheckpoint(tmp_path, monitor="val")
+
+    torch.manual_seed(1)
+    module = Own()
+    trainer = trainer_of(max_epochs=2, enable_checkpointing=True)
+    trainer.fit(module, loader(12), loader(8))
+    best = trainer.checkpoint_callback.best_model_path
+
+    trainer.validate(module if given else None, loader(8), ckpt_path="best" if given else None, verbose=False)
+
+    assert best
+    assert trainer.loaded_ckpt_path == best
+
+
+def test_file_written_by_the_validation_that_ends_an_epoch_is_resumed_with_what_that_validation_logged(
+    trainer_of, tmp_path
+):
+    arguments = {"max_epochs": 6, "check_val_every_n_epoch": 2}
+
+    def with_plateau_of_every_other_epoch(module):
+        configured = with_plateau(module)
+        return {**configured, "lr_scheduler": {**configured["lr_scheduler"], "frequency": 2}}
+
+    whole = new(with_plateau_of_every_other_epoch)
+    writer = ModelCheckpoint(tmp_path, monitor="val", save_top_k=-1, filename="{epoch}")
+    straight = trainer_of(**arguments, enable_checkpointing=True, callbacks=writer)
+    straight.fit(whole, loader(12), loader(8))
+
+    resumed = Validated(with_plateau_of_every_other_epoch)
+    second = trainer_of(**arguments)
+    second.fit(resumed, loader(12), loader(8), ckpt_path=tmp_path / "epoch=3.ckpt")
+
+    assert_same_weights(resumed, whole)
+    schedulers = [trainer.lr_scheduler_configs[0].scheduler.state_dict() for trainer in (straight, second)]
+    assert schedulers[0] == schedulers[1]

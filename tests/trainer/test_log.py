@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from fulmen import Callback, LightningModule
 from fulmen.loggers import CSVLogger
@@ -86,6 +86,11 @@ class Graphs(Vector):
             return self.numbers.mean()
 
 
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(VALUES)
+
+
 class Nothing:
     """A batch without any tensor that could be found."""
 
@@ -115,6 +120,8 @@ class Nothing:
             id="batch_sampler",
         ),
         pytest.param(lambda: DataLoader(BATCHES, batch_size=None), id="no_batching"),
+        pytest.param(lambda: DataLoader(Stream(), batch_size=4), id="iterable_dataset"),
+        pytest.param(lambda: DataLoader(Stream(), batch_size=4, num_workers=1), id="iterable_dataset_in_a_worker"),
         pytest.param(lambda: list(BATCHES), id="list"),
     ],
 )
@@ -155,6 +162,25 @@ def test_epoch_mean_with_workers_weighs_by_samples(trainer_of):
     (result,) = trainer_of().validate(Mean(logs), values(num_workers=2, collate_fn=Nothing), verbose=False)
 
     assert result["x"] == pytest.approx(BY_SAMPLE, rel=1e-7)
+
+
+@pytest.mark.parametrize("other", [lambda: values(batch_size=6), lambda: DataLoader(Stream(), batch_size=6)])
+def test_epoch_mean_over_several_loaders_with_workers_weighs_by_the_samples_of_the_first(trainer_of, other):
+    places = []
+
+    class OfParts(Mean):
+        def value(self, batch):
+            places.append(self.trainer.data.batch_indices)
+            return batch["first"].mean()
+
+    def logs(module, value, batch_idx):
+        module.log("x", value, on_step=False, on_epoch=True)
+
+    trainer = trainer_of(max_epochs=2)
+    trainer.fit(OfParts(logs), {"first": values(num_workers=1), "other": other()})
+
+    assert trainer.callback_metrics["x"].item() == pytest.approx(BY_SAMPLE, rel=1e-7)
+    assert places == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]] * 2
 
 
 def test_epoch_value_starts_anew_in_each_epoch(trainer_of):

@@ -286,3 +286,23 @@ def test_second_run_after_an_exception_writes_a_checkpoint_as_ever(trainer_of, t
     trainer.fit(module, batches(2))
 
     assert (tmp_path / "end.ckpt").exists()
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "predict"])
+def test_exception_while_evaluating_gives_the_modes_back(trainer_of, verb):
+    class Fails(Validates):
+        def validation_step(self, batch, batch_idx):
+            raise ArithmeticError
+
+        predict_step = validation_step
+
+    module = Fails()
+    module.frozen = torch.nn.Dropout().eval()
+    with pytest.raises(ArithmeticError):
+        getattr(trainer_of(max_epochs=1, num_sanity_val_steps=0), verb)(
+            module, *[batches(1)] * (2 if verb == "fit" else 1)
+        )
+
+    assert module.training
+    assert module.layer.training
+    assert not module.frozen.training

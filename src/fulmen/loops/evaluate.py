@@ -57,13 +57,17 @@ def in_evaluation_mode(
         model_train: what the user wrote to switch back; None to restore.
     """
     modes = {child: child.training for child in module.modules()}
-    model_eval()
-    yield  # after an exception the run is over: nothing to restore
-    if model_train is not None:
-        model_train()
-        return
-    for child, training in modes.items():
-        child.training = training
+    own = None  # after an exception too: the module may be trained again
+    try:
+        model_eval()
+        yield
+        own = model_train
+    finally:
+        if own is None:
+            for child, training in modes.items():
+                child.training = training
+    if own is not None:
+        own()
 
 
 def no_gradients(inference_mode: bool) -> torch.inference_mode | torch.no_grad:

@@ -186,6 +186,11 @@ class Progress:
             counters["epoch"] += 1
         if self.batch_is_open and not self.accumulating:
             counters["batches_that_stepped"] += 1
+        ended = self.batches_done >= self.num_batches or (self.is_last_batch and self.batches_done > self.batch_idx)
+        if self.in_epoch and not ended:
+            begun = self.batches_done % self.accumulate_grad_batches  # their gradients are not saved: once more
+            counters["batches_done"] -= begun
+            counters["total_batches"] -= begun
         return counters
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

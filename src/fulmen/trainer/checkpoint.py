@@ -46,6 +46,10 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
         "state_dict": trainer.strategy.lightning_module_state_dict(module),
         "loops": _dump_loops(progress),
     }
+    if progress.in_epoch:  # those that watch are asked at its end, and what a validation logged does not come again
+        checkpoint["loops"]["callback_metrics"] = {
+            name: value.detach().cpu() for name, value in trainer.callback_metrics.items()
+        }
     call = trainer.plan
     if not weights_only:
         checkpoint["callbacks"] = _dump_callbacks(trainer)
@@ -164,6 +168,8 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
             f"{limit}. Set `max_epochs` to more than {restored.epoch}."
         )
     _restore_loops(trainer.progress, checkpoint)
+    if trainer.progress.in_epoch:
+        trainer.metrics.callback.update(checkpoint["loops"].get("callback_metrics", {}))
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:
         precision.load_state_dict(checkpoint[type(precision).__name__])
@@ -227,8 +233,12 @@ def _restore_loops(progress: Progress, checkpoint: dict[str, Any]) -> None:
 # -- which file -------------------------------------------------------------------------------------------------------
 
 
-def resolve_path(trainer: Trainer, verb: str, ckpt_path: Any, has_model: bool) -> Any:
+def resolve_path(trainer: Trainer, verb: str, ckpt_path: Any, has_model: bool, before: list[Any]) -> Any:
     """The file that ``ckpt_path`` means: a path, ``"best"``, ``"last"`` or None.
+
+    Args:
+        before: the checkpoint callbacks of the run before, which know its best file; those of this run may be new, if
+            the module's ``configure_callbacks`` makes them.
 
     Returns:
         A path, or None to load nothing.
@@ -247,7 +257,7 @@ def resolve_path(trainer: Trainer, verb: str, ckpt_path: Any, has_model: bool) -
             return _left_by_an_exception(writers)
         if has_model:
             return None
-        if not writers or not getattr(writers[0], "best_model_path", ""):
+        if not before or not getattr(before[0], "best_model_path", ""):
             return None
         rank_zero_warn(
             f"`trainer.{verb}()` was given neither a model nor a `ckpt_path`: the best checkpoint is used. "
@@ -255,7 +265,7 @@ def resolve_path(trainer: Trainer, verb: str, ckpt_path: Any, has_model: bool) -
         )
         ckpt_path = "best"
     if ckpt_path == "best":
-        return _best(trainer, verb, writers)
+        return _best(trainer, verb, before or writers)
     if ckpt_path == "last":
         return _last(trainer, writers)
     if ckpt_path in ("hpc", "registry") or str(ckpt_path).startswith("registry:"):

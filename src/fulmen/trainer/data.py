@@ -283,7 +283,7 @@ class Data:
         """Each batch with its position, its indices, and whether it is the last."""
         size, batch_idx = int(loaders.total), -1
         batches, first = self._rows(loaders)
-        under_way = first.under_way
+        under_way = first.under_way if loaders.combined is None else None  # else the source itself has taken them
         for batch_idx, batch in enumerate(islice(batches, size)):
             yield batch_idx, batch, under_way.popleft() if under_way else first.batch_indices, batch_idx + 1 == size
         if batch_idx + 1 < size:
@@ -293,11 +293,12 @@ class Data:
         """The same without a length: only a look at the batch that follows tells which is the last."""
         limit = None if math.isinf(loaders.total) else int(loaders.total)
         batches, first = self._rows(loaders)
+        under_way = first.under_way if loaders.combined is None else None  # else the source itself has taken them
         ahead: tuple[int, Any, Any] | None = None
         for batch_idx, batch in enumerate(islice(batches, limit)):
             if ahead is not None:
                 yield *ahead, False
-            ahead = batch_idx, batch, first.under_way.popleft() if first.under_way else first.batch_indices
+            ahead = batch_idx, batch, under_way.popleft() if under_way else first.batch_indices
         if ahead is not None:
             yield *ahead, True
 
@@ -409,6 +410,9 @@ class Data:
     def close(self) -> None:
         """Let go of the batch; loaders stay to be looked at."""
         self._batch = self._indices = None
+        for loaders in self.loaders.values():
+            for source in loaders.sources:
+                source.close()
 
 
 def _no_batch_returned(*hooks: Callable[..., Any] | None) -> MisconfigurationException:

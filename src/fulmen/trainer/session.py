@@ -76,6 +76,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     module.trainer = trainer
     if datamodule is not None:
         datamodule.trainer = trainer
+    writers = trainer.checkpoint_callbacks  # before the module's own take their place: theirs are the files
     _merge_callbacks(trainer)
     for callback in trainer.callbacks:
         if isinstance(callback, Callback):
@@ -95,7 +96,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         with strategy.module_init_context(), trainer.precision_plugin.module_init_context():
             trainer.quietly("configure_model")
     trainer.precision_plugin.convert_module(module)  # before weights come from a file, which would be rounded
-    path = checkpoints.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given)
+    path = checkpoints.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given, writers)
     checkpoint = checkpoints.load(trainer, path, weights_only) if path is not None else None
     trainer.loaded_ckpt_path = path
     if checkpoint is not None:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
+from fulmen.utilities.data import has_iterable_dataset
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.text import a_kind, shown
 
@@ -108,6 +109,8 @@ class Source:
 
     def _batch_sampler(self) -> Any:
         """The loader's batch sampler, without shuffling if batches must come in order."""
+        if has_iterable_dataset(self.loader):  # it is read in its own order, and only it knows how far a batch goes
+            return None
         sampler = self.loader.__dict__.get("batch_sampler")
         if sampler is None or not self._in_order:
             return sampler
@@ -120,14 +123,31 @@ class Source:
         loader = self.loader
         if not isinstance(loader, DataLoader) or not getattr(loader, "in_order", True):
             return None
-        if loader.__dict__.get("batch_sampler") is None:  # batching is the data set's own business
+        if self._batch_sampler() is None:  # batching is the data set's own business
             return None
         running = getattr(loader, "_iterator", None)  # of persistent workers, which keep the stream they began with
+        if running is not None and not self._draws_as_wanted(running):
+            running = loader._iterator = None  # the workers of an `overfit_batches` run, or those from before it
         if running is not None and isinstance(running._index_sampler, IndexStream):
             self._stream = running._index_sampler
         elif self._stream is None:
             self._stream = IndexStream(self._batch_sampler())
         return self._stream
+
+    def _draws_as_wanted(self, running: Any) -> bool:
+        """Whether persistent workers, which keep the order that they began with, give the one that is asked for now."""
+        sampler, own = running._index_sampler, self.loader.__dict__["batch_sampler"]
+        if sampler is self._stream:
+            return True
+        sampler = sampler.sampler if isinstance(sampler, IndexStream) else sampler
+        return sampler is own and self._batch_sampler() is own
+
+    def close(self) -> None:
+        """Give the loader back in the order that its user gave it."""
+        if self._stream is None or self._stream.sampler is self.loader.__dict__.get("batch_sampler"):
+            return
+        if getattr(self.loader, "_iterator", None) is not None:
+            self.loader._iterator = None
 
 
 class Batches:
