@@ -4,8 +4,9 @@
     python examples/char_lm.py --max-steps 1000
 
 Nothing is downloaded: the text is a fixed list of modules of the interpreter that runs this file, so it is the same on
-every run with one version of Python. The loss is given in bits per character: 6.6 is guessing blindly, and the random
-choice of a character as often as it occurs costs about 4.6.
+every run with one version of Python. The loss is given in bits per character, on modules that are not trained on:
+guessing blindly costs 6.6, knowing how often each character occurs 4.6. A thousand steps take about four minutes on one
+core and come to about 2.5.
 """
 
 from __future__ import annotations
