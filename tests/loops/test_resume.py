@@ -357,3 +357,27 @@ def test_best_is_known_when_the_module_makes_its_checkpoint_callback_itself(trai
 
     assert best
     assert trainer.loaded_ckpt_path == best
+
+
+@pytest.mark.filterwarnings("ignore:.*state of callbacks")
+def test_file_written_by_the_validation_that_ends_an_epoch_is_resumed_with_what_that_validation_logged(
+    trainer_of, tmp_path
+):
+    arguments = {"max_epochs": 6, "check_val_every_n_epoch": 2}
+
+    def with_plateau_of_every_other_epoch(module):
+        configured = with_plateau(module)
+        return {**configured, "lr_scheduler": {**configured["lr_scheduler"], "frequency": 2}}
+
+    whole = new(with_plateau_of_every_other_epoch)
+    writer = ModelCheckpoint(tmp_path, monitor="val", save_top_k=-1, filename="{epoch}")
+    straight = trainer_of(**arguments, enable_checkpointing=True, callbacks=writer)
+    straight.fit(whole, loader(12), loader(8))
+
+    resumed = Validated(with_plateau_of_every_other_epoch)
+    second = trainer_of(**arguments)
+    second.fit(resumed, loader(12), loader(8), ckpt_path=tmp_path / "epoch=3.ckpt")
+
+    assert_same_weights(resumed, whole)
+    schedulers = [trainer.lr_scheduler_configs[0].scheduler.state_dict() for trainer in (straight, second)]
+    assert schedulers[0] == schedulers[1]

@@ -46,6 +46,10 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
         "state_dict": trainer.strategy.lightning_module_state_dict(module),
         "loops": _dump_loops(progress),
     }
+    if progress.in_epoch:  # those that watch are asked at its end, and what a validation logged does not come again
+        checkpoint["loops"]["callback_metrics"] = {
+            name: value.detach().cpu() for name, value in trainer.callback_metrics.items()
+        }
     call = trainer.plan
     if not weights_only:
         checkpoint["callbacks"] = _dump_callbacks(trainer)
@@ -164,6 +168,8 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
             f"{limit}. Set `max_epochs` to more than {restored.epoch}."
         )
     _restore_loops(trainer.progress, checkpoint)
+    if trainer.progress.in_epoch:
+        trainer.metrics.callback.update(checkpoint["loops"].get("callback_metrics", {}))
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:
         precision.load_state_dict(checkpoint[type(precision).__name__])
