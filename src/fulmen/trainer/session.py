@@ -331,14 +331,16 @@ def _fail(trainer: Trainer, exception: BaseException) -> None:
         except Exception as error:  # the first exception is the one that matters
             rank_zero_warn(f"while ending after {type(exception).__name__}: {type(error).__name__}: {error}")
 
-    if trainer.has_begun:
-        attempt(lambda: setattr(trainer.metrics, "hook", "on_exception"))
-        for _, listener in trainer.plan.listeners("on_exception"):
-            attempt(lambda listener=listener: listener(exception))
-        for logger in trainer.loggers:
-            attempt(lambda logger=logger: logger.finalize("failed"))
-        attempt(lambda: _tear_down(trainer))
-    _let_go(trainer)
+    try:
+        if trainer.has_begun:
+            attempt(lambda: setattr(trainer.metrics, "hook", "on_exception"))
+            for _, listener in trainer.plan.listeners("on_exception"):
+                attempt(lambda listener=listener: listener(exception))
+            for logger in trainer.loggers:
+                attempt(lambda logger=logger: logger.finalize("failed"))
+            attempt(lambda: _tear_down(trainer))
+    finally:  # also if Ctrl-C is pressed again meanwhile
+        _let_go(trainer)
 
 
 def _let_go(trainer: Trainer) -> None:
