@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import signal
 import sys
 import threading
@@ -154,11 +155,21 @@ def _set_up_optimizers(trainer: Trainer) -> None:
         raise
     trainer.optimizers, trainer.lr_scheduler_configs = configured_optimizers(module, returned)
     check_optimizers(trainer)
+    trainer.progress.counts_own_steps = module.automatic_optimization
+    attach_optimizers(trainer)
+
+
+def attach_optimizers(trainer: Trainer) -> None:
+    """Make what steps the optimizers and schedulers of the trainer, anew when a callback has put others there."""
+    module, attached = trainer.lightning_module, [*trainer.optimizers, None, *trainer.lr_scheduler_configs]
+    same = len(attached) == len(trainer.attached) and all(map(operator.is_, attached, trainer.attached))
+    if same and trainer.schedulers is not None:
+        return
+    before, trainer.attached = trainer.attached, attached
     trainer.wrapped_optimizers = [LightningOptimizer(optimizer) for optimizer in trainer.optimizers]
     for wrapped in trainer.wrapped_optimizers:
         wrapped.attach(module, trainer.precision_plugin, trainer.strategy)
     automatic = module.automatic_optimization
-    trainer.progress.counts_own_steps = automatic
     trainer.schedulers = Schedulers(
         trainer.lr_scheduler_configs if automatic else [],
         lambda scheduler, metric: trainer.plan.lr_scheduler_step(scheduler, metric),
@@ -166,7 +177,8 @@ def _set_up_optimizers(trainer: Trainer) -> None:
     )
     if not automatic:
         for optimizer in trainer.optimizers:
-            _count_steps(trainer, optimizer)
+            if not any(optimizer is one for one in before):
+                _count_steps(trainer, optimizer)
 
 
 def _count_steps(trainer: Trainer, optimizer: Any) -> None:
@@ -375,4 +387,4 @@ class Signals:
             self._before = None
 
 
-__all__ = ["MisconfigurationException", "Signals", "session"]
+__all__ = ["MisconfigurationException", "Signals", "attach_optimizers", "session"]
