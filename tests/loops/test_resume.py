@@ -359,6 +359,7 @@ def test_best_is_known_when_the_module_makes_its_checkpoint_callback_itself(trai
     assert trainer.loaded_ckpt_path == best
 
 
+@pytest.mark.filterwarnings("ignore:.*state of callbacks")
 def test_file_written_by_the_validation_that_ends_an_epoch_is_resumed_with_what_that_validation_logged(
     trainer_of, tmp_path
 ):

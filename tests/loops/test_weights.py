@@ -12,6 +12,9 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR, StepLR
 from torch.utils.data import DataLoader
 
+from fulmen import Callback
+from fulmen.core.optimizer import LRSchedulerConfig
+
 from .by_hand import (
     Regressor,
     assert_same_optimizer,
@@ -399,4 +402,30 @@ def test_weights_with_no_optimizer_do_not_change(trainer_of):
     with pytest.warns(UserWarning, match="changes no parameter"):
         trainer.fit(module, loader(8))
 
+    assert_same_weights(module, twin)
+
+
+@pytest.mark.parametrize("own_step", [False, True])
+def test_weights_with_optimizer_and_scheduler_put_there_by_a_callback_equal_the_hand_written_loop(trainer_of, own_step):
+    class Steps(Regressor):
+        def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure):
+            optimizer.step(closure=optimizer_closure)
+
+    class Replaces(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                trainer.optimizers = [torch.optim.Adam(pl_module.parameters(), lr=0.05)]
+                scheduler = torch.optim.lr_scheduler.ExponentialLR(trainer.optimizers[0], 0.5)
+                trainer.lr_scheduler_configs = [LRSchedulerConfig(scheduler)]
+
+    torch.manual_seed(1)
+    module, twin = (Steps if own_step else Regressor)(), Regressor()
+    twin.load_state_dict(module.state_dict())
+    trainer_of(max_epochs=3, callbacks=Replaces()).fit(module, loader(12))
+
+    train_by_hand(twin, loader(12), 1, sgd(twin))
+    optimizer = torch.optim.Adam(twin.parameters(), lr=0.05)
+    train_by_hand(twin, loader(12), 1, optimizer)
+    optimizer.param_groups[0]["lr"] *= 0.5
+    train_by_hand(twin, loader(12), 1, optimizer)
     assert_same_weights(module, twin)

@@ -306,3 +306,18 @@ def test_exception_while_evaluating_gives_the_modes_back(trainer_of, verb):
     assert module.training
     assert module.layer.training
     assert not module.frozen.training
+
+
+def test_second_ctrl_c_leaves_a_trainer_that_can_run_again(trainer_of):
+    class Again(Callback):
+        def on_exception(self, trainer, pl_module, exception):
+            raise KeyboardInterrupt
+
+    again = Again()
+    trainer = trainer_of(max_epochs=1, callbacks=again)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(Raises(KeyboardInterrupt()), batches(3))
+
+    trainer.callbacks.remove(again)
+    trainer.fit(Trains(), batches(3))
+    assert trainer.global_step == 3

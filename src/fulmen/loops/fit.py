@@ -42,7 +42,8 @@ def fit_loop(trainer: Trainer) -> None:
     while not progress.done:
         trainer.data.start_epoch()
         trainer.replan().on_train_epoch_start()  # callbacks may have come or gone since the last epoch ...
-        trainer.replan()  # ... and that hook may have patched others, even training_step
+        trainer.replan()  # ... and that hook may have patched others, even training_step, or the optimizer
+        optimizer, schedulers = trainer.optimizer, trainer.schedulers
         for batch_idx, batch in trainer.data.train_batches():  # already on the device
             call = trainer.plan
             if call.on_train_batch_start(batch, batch_idx) == -1:  # the user skips the rest of the epoch

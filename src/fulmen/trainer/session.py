@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import signal
 import sys
 import threading
@@ -22,7 +23,7 @@ from fulmen.trainer.flags import ordered, refuse_no_callbacks
 from fulmen.trainer.hook_checks import check_hooks
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
 from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
-from fulmen.utilities.exceptions import MisconfigurationException, SIGTERMException
+from fulmen.utilities.exceptions import SIGTERMException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.seed import isolate_rng
 
@@ -154,11 +155,21 @@ def _set_up_optimizers(trainer: Trainer) -> None:
         raise
     trainer.optimizers, trainer.lr_scheduler_configs = configured_optimizers(module, returned)
     check_optimizers(trainer)
+    trainer.progress.counts_own_steps = module.automatic_optimization
+    attach_optimizers(trainer)
+
+
+def attach_optimizers(trainer: Trainer) -> None:
+    """Make what steps the optimizers and schedulers of the trainer, anew when a callback has put others there."""
+    module, attached = trainer.lightning_module, [*trainer.optimizers, None, *trainer.lr_scheduler_configs]
+    same = len(attached) == len(trainer.attached) and all(map(operator.is_, attached, trainer.attached))
+    if same and trainer.schedulers is not None:
+        return
+    before, trainer.attached = trainer.attached, attached
     trainer.wrapped_optimizers = [LightningOptimizer(optimizer) for optimizer in trainer.optimizers]
     for wrapped in trainer.wrapped_optimizers:
         wrapped.attach(module, trainer.precision_plugin, trainer.strategy)
     automatic = module.automatic_optimization
-    trainer.progress.counts_own_steps = automatic
     trainer.schedulers = Schedulers(
         trainer.lr_scheduler_configs if automatic else [],
         lambda scheduler, metric: trainer.plan.lr_scheduler_step(scheduler, metric),
@@ -166,7 +177,8 @@ def _set_up_optimizers(trainer: Trainer) -> None:
     )
     if not automatic:
         for optimizer in trainer.optimizers:
-            _count_steps(trainer, optimizer)
+            if not any(optimizer is one for one in before):
+                _count_steps(trainer, optimizer)
 
 
 def _count_steps(trainer: Trainer, optimizer: Any) -> None:
@@ -331,14 +343,16 @@ def _fail(trainer: Trainer, exception: BaseException) -> None:
         except Exception as error:  # the first exception is the one that matters
             rank_zero_warn(f"while ending after {type(exception).__name__}: {type(error).__name__}: {error}")
 
-    if trainer.has_begun:
-        attempt(lambda: setattr(trainer.metrics, "hook", "on_exception"))
-        for _, listener in trainer.plan.listeners("on_exception"):
-            attempt(lambda listener=listener: listener(exception))
-        for logger in trainer.loggers:
-            attempt(lambda logger=logger: logger.finalize("failed"))
-        attempt(lambda: _tear_down(trainer))
-    _let_go(trainer)
+    try:
+        if trainer.has_begun:
+            attempt(lambda: setattr(trainer.metrics, "hook", "on_exception"))
+            for _, listener in trainer.plan.listeners("on_exception"):
+                attempt(lambda listener=listener: listener(exception))
+            for logger in trainer.loggers:
+                attempt(lambda logger=logger: logger.finalize("failed"))
+            attempt(lambda: _tear_down(trainer))
+    finally:  # also if Ctrl-C is pressed again meanwhile
+        _let_go(trainer)
 
 
 def _let_go(trainer: Trainer) -> None:
@@ -371,6 +385,3 @@ class Signals:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
             self._before = None
-
-
-__all__ = ["MisconfigurationException", "Signals", "session"]

@@ -29,7 +29,7 @@ from fulmen.trainer.data import Data
 from fulmen.trainer.environment import arguments_from_environment
 from fulmen.trainer.explain import evaluation_table, explanation
 from fulmen.trainer.metrics import Metrics
-from fulmen.trainer.session import Signals, session
+from fulmen.trainer.session import Signals, attach_optimizers, session
 from fulmen.trainer.states import RunningStage, TrainerState
 from fulmen.trainer.validation import check_model
 from fulmen.trainer.windows import Windows
@@ -404,6 +404,7 @@ class Trainer(Windows):
         self.schedulers: Schedulers = None  # type: ignore[assignment]  # while nothing is trained
         self.predictions: list[Any] | None = None
         self._compiled = False
+        self.attached: list[Any] = []  # optimizers and schedulers that the run steps
 
     def when_torn_down(self, action: Callable[[], None]) -> None:
         """Remember something to undo at the end of the run."""
@@ -433,6 +434,8 @@ class Trainer(Windows):
             raise RuntimeError(
                 "there is no plan yet: it belongs to a module. Call `trainer.fit(model)` or another verb first."
             )
+        if self.has_begun and self.schedulers is not None:
+            attach_optimizers(self)
         plan = Plan(self, self._callbacks)
         if self.has_begun:
             self._plan = plan
