@@ -31,7 +31,7 @@ class ValidationRhythm:
     every_n_batches: int | float | None = None  #: of this epoch; of the whole run if ``every_n_epochs`` is None
     every_n_steps: int | None = None
     every_n_seconds: float | None = None
-    at_end_of_unsized_epoch: bool = False
+    at_end_of_epoch: bool = False
     time_of_last: float = field(default_factory=time.monotonic)
 
     def restart_clock(self) -> None:
@@ -135,6 +135,8 @@ class Progress:
 
     def forget_unfinished_epoch(self) -> None:
         """A new ``fit`` begins: an epoch that an exception ended is trained from its beginning."""
+        if self.batch_is_open:
+            self.count_logger_step()
         self.in_epoch = self.epoch_is_closed = False
         self.batches_done = 0
 
@@ -172,7 +174,7 @@ class Progress:
             return time.monotonic() - rhythm.time_of_last >= rhythm.every_n_seconds
         if rhythm.every_n_steps is not None:
             return not self.accumulating and self.step > 0 and self.step % rhythm.every_n_steps == 0
-        if rhythm.at_end_of_unsized_epoch and self.is_last_batch:
+        if rhythm.at_end_of_epoch and self.is_last_batch:
             return True
         if rhythm.every_n_batches is None or math.isinf(rhythm.every_n_batches):
             return False

@@ -114,6 +114,7 @@ class Data:
         self._quiet = quiet
         self._callbacks = callbacks
         self._transfer = self._planned_transfer()
+        self._sources_in_training: list[Source] = []
         self._epoch_of_load: dict[str, int] = {}
         self._batch: Any = None
         self._batch_size: int | None = None
@@ -263,7 +264,8 @@ class Data:
         if progress.done:  # somebody set `should_stop` when the epoch began
             return
         skip, transfer, signals = progress.batches_done, self._transfer, self._signals
-        sized = not math.isinf(loaders.total) and not any(math.isinf(source.num_batches) for source in loaders.sources)
+        sized = not math.isinf(loaders.total) and all(source.keeps_its_word for source in loaders.sources)
+        self._sources_in_training = loaders.sources
         for batch_idx, batch, indices, is_last in self._sized(loaders) if sized else self._unsized(loaders):
             if signals.terminate:
                 raise SIGTERMException
@@ -344,14 +346,15 @@ class Data:
             if limit == 0:
                 continue
             batch_idx = -1
-            for batch_idx, batch in enumerate(source):
-                if self._signals.terminate:
-                    raise SIGTERMException
-                self._batch, self._indices, self._batch_size = batch, source.batch_indices, None
-                self.epoch_batch_indices[dataloader_idx].append(source.batch_indices)
-                yield batch_idx, batch if transfer is None else transfer(batch, dataloader_idx), dataloader_idx
-                if batch_idx + 1 >= limit:
-                    break
+            with source.apart_from(self._sources_in_training):
+                for batch_idx, batch in enumerate(source):
+                    if self._signals.terminate:
+                        raise SIGTERMException
+                    self._batch, self._indices, self._batch_size = batch, source.batch_indices, None
+                    self.epoch_batch_indices[dataloader_idx].append(source.batch_indices)
+                    yield batch_idx, batch if transfer is None else transfer(batch, dataloader_idx), dataloader_idx
+                    if batch_idx + 1 >= limit:
+                        break
             if batch_idx < 0:
                 refuse_used_up(source.loader, loaders.hook, "any more")
         self._batch = None

@@ -17,7 +17,9 @@ def arguments_from_environment(init: Callable[..., None]) -> Callable[..., None]
     A value is read as Python where it is Python, else as text; an empty one counts as not set. Positional arguments are
     accepted in the order of the signature.
     """
-    names = [name for name in inspect.signature(init).parameters if name != "self"]
+    parameters = {name: p for name, p in inspect.signature(init).parameters.items() if name != "self"}
+    names = list(parameters)
+    truths = {name for name, p in parameters.items() if "bool" in str(p.annotation) and "int" not in str(p.annotation)}
 
     @functools.wraps(init)
     def with_environment(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -34,11 +36,14 @@ def arguments_from_environment(init: Callable[..., None]) -> Callable[..., None]
         for name in names:
             text = os.environ.get(prefix + name.upper())
             if text and name not in kwargs:
-                kwargs[name] = _value(text)
+                kwargs[name] = text in ("1", "true") if text in _TRUTHS and name in truths else _value(text)
         init(self, **kwargs)
 
     return with_environment
 
+
+#: what shells write for False and True
+_TRUTHS = ("0", "1", "false", "true")
 
 #: arguments that Lightning once had -> what to write now
 _FORMER = {

@@ -6,7 +6,8 @@ import inspect
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any
 
@@ -66,6 +67,11 @@ class Source:
         except (TypeError, NotImplementedError):
             return math.inf
 
+    @property
+    def keeps_its_word(self) -> bool:
+        """The length is known, and it is not only what an iterable data set says of itself."""
+        return not math.isinf(self.num_batches) and not has_iterable_dataset(self.loader)
+
     def __len__(self) -> int:
         length = self.num_batches
         if math.isinf(length):
@@ -106,6 +112,20 @@ class Source:
         finally:
             attributes["batch_sampler"] = own
         return chain(first, batches)
+
+    @contextmanager
+    def apart_from(self, others: Sequence[Source]) -> Generator[None, None, None]:
+        """Leave alone the persistent workers of a loader that is also being trained on: this pass gets its own."""
+        busy = any(other is not self and other.loader is self.loader for other in others)
+        running = getattr(self.loader, "_iterator", None) if busy else None
+        if running is None:
+            yield
+            return
+        self.loader._iterator = None
+        try:
+            yield
+        finally:
+            self.loader._iterator = running
 
     def _batch_sampler(self) -> Any:
         """The loader's batch sampler, without shuffling if batches must come in order."""

@@ -353,7 +353,9 @@ class Trainer(Windows):
                 "them."
             )
         self._module = module
+        loaders_were_given = any(given is not None for given in loaders.values())
         self.datamodule = datamodule if datamodule is not None else self.datamodule
+        self._source_of_data = None if loaders_were_given else self.datamodule  # an earlier one's hooks still run
         self._given_loaders = loaders
         if verb == "fit":
             if self._trained is None or self._trained() is not module:  # another model starts at zero; the same goes on
@@ -386,7 +388,7 @@ class Trainer(Windows):
         self.metrics = Metrics(module, self.progress, self._loggers, ignore=self.barebones)
         self.data = Data(
             module,
-            self.datamodule,
+            self._source_of_data,
             self._given_loaders,
             self._data_flags,
             self.progress,
@@ -461,7 +463,7 @@ class Trainer(Windows):
         rhythm.enabled = self.enable_validation
         rhythm.every_n_epochs = self.check_val_every_n_epoch
         rhythm.every_n_batches = rhythm.every_n_steps = rhythm.every_n_seconds = None
-        rhythm.at_end_of_unsized_epoch = False
+        rhythm.at_end_of_epoch = False
         rhythm.restart_clock()
         if given.interval is not None:
             count = given.interval.count
@@ -470,8 +472,7 @@ class Trainer(Windows):
             elif given.interval.unit == "step":
                 rhythm.every_n_steps, rhythm.every_n_epochs = int(count), None
             else:
-                rhythm.every_n_epochs, rhythm.every_n_batches = int(count), num_batches
-                rhythm.at_end_of_unsized_epoch = math.isinf(num_batches)
+                rhythm.every_n_epochs, rhythm.at_end_of_epoch = int(count), True
         elif given.batches is not None:
             rhythm.every_n_batches = given.batches
             if rhythm.enabled and rhythm.every_n_epochs is not None and given.batches > num_batches:
@@ -480,13 +481,13 @@ class Trainer(Windows):
                     "epoch, so it would never validate. Write a smaller number, or `check_val_every_n_epoch=None` to "
                     "count batches over epochs."
                 )
+        elif given.fraction == 1.0:
+            rhythm.at_end_of_epoch = True
         elif math.isinf(num_batches):
-            if given.fraction != 1.0:
-                raise MisconfigurationException(
-                    f"`val_check_interval={given.fraction}` is a fraction of the epoch, but the training loader has no "
-                    "length. Write a number of batches, such as `val_check_interval=1000`."
-                )
-            rhythm.at_end_of_unsized_epoch = True
+            raise MisconfigurationException(
+                f"`val_check_interval={given.fraction}` is a fraction of the epoch, but the training loader has no "
+                "length. Write a number of batches, such as `val_check_interval=1000`."
+            )
         else:
             rhythm.every_n_batches = max(1, int(num_batches * (given.fraction or 1.0)))
 

@@ -49,6 +49,7 @@ class Windows:
     wrapped_optimizers: list[LightningOptimizer] = []
     lr_scheduler_configs: list[LRSchedulerConfig] = []
     datamodule: LightningDataModule | None = None
+    _source_of_data: LightningDataModule | None = None
     default_root_dir: str
     loaded_ckpt_path: Any = None
     _module: LightningModule | None = None
@@ -282,7 +283,7 @@ class Windows:
         hook = {"train": "train", "validate": "val"}.get(stage, stage) + "_dataloader"
         return any(
             owner is not None and written(owner, hook, DataHooks) is not None
-            for owner in (self.datamodule, self.lightning_module)
+            for owner in (self._source_of_data, self.lightning_module)
         )
 
     @property
