@@ -17,7 +17,7 @@ from .toys import Toy, loader, plain_loop, quiet_trainer
 
 MOST_CALLS_OF_A_SILENT_STEP = 40
 MOST_CALLS_OF_A_LOG = 15
-FEW, MANY = 20, 60  # steps; the difference has no share of beginning and end
+FEW, MANY = 10, 30  # steps; the difference has no share of beginning and end
 
 
 def python_calls_of(run: Callable[[], object]) -> int:
