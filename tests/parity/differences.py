@@ -422,6 +422,17 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             "logger step 2: epoch=0 (int), train_epoch=2\nlogger.save\nlogger.after_save_checkpoint",
         ),
     ),
+    "stream_shorter_than_its_limit": (
+        Difference(
+            "`val_check_interval=1.0` is the end of the epoch, wherever the stream really ends.",
+            "CB.on_train_batch_end(2)\nCB.on_train_epoch_end",
+            "CB.on_train_batch_end(2)\nCB.on_validation_start\nCB.on_validation_epoch_start\n"
+            "CB.on_validation_batch_start(0)\nM.validation_step(0)\nCB.on_validation_batch_end(0)\n"
+            "CB.on_validation_batch_start(1)\nM.validation_step(1)\nCB.on_validation_batch_end(1)\n"
+            "CB.on_validation_epoch_end\nCB.on_validation_end\nCB.on_train_epoch_end",
+            times=2,
+        ),
+    ),
     "resume_in_mid_window": (
         Difference(
             "Gradients of an open window are not saved, so it is computed again from its beginning.",

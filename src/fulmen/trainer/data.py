@@ -30,6 +30,7 @@ from fulmen.utilities.warnings import PossibleUserWarning
 if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
     from fulmen.loops.progress import Progress
+    from fulmen.profilers.profiler import Profiler
     from fulmen.trainer.session import Signals
 
 _LOADER_HOOKS = {
@@ -38,6 +39,8 @@ _LOADER_HOOKS = {
     "test": "test_dataloader",
     "predict": "predict_dataloader",
 }
+
+_END: Any = object()
 
 
 @dataclass(slots=True)
@@ -111,6 +114,7 @@ class Data:
         self.epoch_batch_indices: list[list[Any]] = []
         self._signals = signals
         self._convert_input = convert_input
+        self.profiler: Profiler | None = None  #: what measures the wait for batches, if anything does
         self._quiet = quiet
         self._callbacks = callbacks
         self._transfer = self._planned_transfer()
@@ -307,9 +311,19 @@ class Data:
     def _rows(self, loaders: Loaders) -> tuple[Iterator[Any], Source]:
         """The batches of one pass, and the source that tells their indices."""
         first = loaders.sources[0]
-        if loaders.combined is None:
-            return first.open(), first
-        return (row[0] for row in loaders.combined), first
+        batches = first.open() if loaders.combined is None else (row[0] for row in loaders.combined)
+        return batches if self.profiler is None else self._measured(batches, loaders.hook), first
+
+    def _measured(self, batches: Iterator[Any], hook: str) -> Iterator[Any]:
+        """The same batches, with the time that it takes to get each."""
+        assert self.profiler is not None
+        action = f"[Data]{hook}.next"
+        while True:
+            with self.profiler.profile(action):
+                batch = next(batches, _END)
+            if batch is _END:
+                return
+            yield batch
 
     # -- evaluation ---------------------------------------------------------------------------------------------------
 
@@ -347,7 +361,9 @@ class Data:
                 continue
             batch_idx = -1
             with source.apart_from(self._sources_in_training):
-                for batch_idx, batch in enumerate(source):
+                for batch_idx, batch in enumerate(
+                    source if self.profiler is None else self._measured(iter(source), loaders.hook)
+                ):
                     if self._signals.terminate:
                         raise SIGTERMException
                     self._batch, self._indices, self._batch_size = batch, source.batch_indices, None

@@ -175,15 +175,25 @@ def attach_optimizers(trainer: Trainer) -> None:
         lambda scheduler, metric: trainer.plan.lr_scheduler_step(scheduler, metric),
         lambda: trainer.callback_metrics,
     )
-    if not automatic:
-        for optimizer in trainer.optimizers:
-            if not any(optimizer is one for one in before):
-                _count_steps(trainer, optimizer)
+    for optimizer in trainer.optimizers:
+        if any(optimizer is one for one in before) or isinstance(optimizer, NoOptimizer):
+            continue
+        if not automatic:
+            _count_steps(trainer, optimizer)
+        if trainer.profiles and hasattr(optimizer, "register_step_pre_hook"):
+            _profile_steps(trainer, optimizer)
+
+
+def _profile_steps(trainer: Trainer, optimizer: Any) -> None:
+    """Measure the optimizer's steps."""
+    profiler, action = trainer.profiler, f"[Optimizer]{type(optimizer).__name__}.step"
+    trainer.when_torn_down(optimizer.register_step_pre_hook(lambda *args: profiler.start(action)).remove)
+    trainer.when_torn_down(optimizer.register_step_post_hook(lambda *args: profiler.stop(action)).remove)
 
 
 def _count_steps(trainer: Trainer, optimizer: Any) -> None:
     """Let an optimizer in manual optimization report its steps, also when the user steps it directly."""
-    if isinstance(optimizer, NoOptimizer) or not hasattr(optimizer, "register_step_pre_hook"):
+    if not hasattr(optimizer, "register_step_pre_hook"):
         return
     progress = trainer.progress
 

@@ -399,6 +399,7 @@ class Trainer(Windows):
             self._callbacks,
         )
         self.metrics.batch_size_of = self.data.batch_size
+        self.data.profiler = self.profiler if self.profiles else None
 
     def _forget_run(self) -> None:
         self._plan: Plan | None = None
