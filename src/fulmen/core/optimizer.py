@@ -177,6 +177,10 @@ class LRSchedulerConfig:
     name: str | None = None
 
 
+#: takes anything and does nothing, without a Python frame of its own
+_nothing: Callable[..., Any] = "".format
+
+
 class Schedulers:
     """The schedulers of a run in automatic optimization, stepped when their time has come.
 
@@ -197,6 +201,8 @@ class Schedulers:
         self._plateau_per_step = [c for c in configs if c.interval == "step" and c.reduce_on_plateau]
         self._plateau_per_epoch = [c for c in configs if c.interval == "epoch" and c.reduce_on_plateau]
         self._step, self._callback_metrics = step, callback_metrics
+        if not configs:  # the questions after each batch have one answer
+            self.step = self.step_on_plateau = _nothing
 
     def step(self, progress: Progress) -> None:
         """After a batch: those per step if it made one, and those per epoch if it was the epoch's last."""
