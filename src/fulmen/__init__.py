@@ -23,12 +23,20 @@ _HOMES = {
 }
 
 
+_ROOMS = ("accelerators", "callbacks", "core", "demos", "loggers", "loops", "plugins", "profilers", "strategies")
+_ROOMS += ("trainer", "tuner", "utilities")
+
+
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that ``import fulmen`` costs next to nothing."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fulmen' has no attribute {name!r}")
+    """Import a public name, or a room such as ``fulmen.callbacks``, when it is first used: ``import fulmen`` costs next to
+    nothing.
+    """
     from importlib import import_module
 
+    if name in _ROOMS:
+        return import_module(f"fulmen.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fulmen' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -246,13 +246,13 @@ def test_estimated_steps_are_the_steps_made(trainer_of, arguments, batches_per_e
 
 def test_explain_says_what_a_run_will_do(trainer_of, capsys):
     trainer = trainer_of(max_epochs=3, val_check_interval="20step", accumulate_grad_batches=4, gradient_clip_val=0.5)
-    text = trainer.explain()
+    trainer.explain()
+    text = capsys.readouterr().out
 
     assert "after 3 epochs" in text
     assert "every 20step" in text
     assert "after every 4 batches" in text
     assert "norm to 0.5" in text
-    assert capsys.readouterr().out.strip() == text.strip()
 
 
 def test_accumulate_grad_batches_can_be_changed_between_epochs(trainer_of):

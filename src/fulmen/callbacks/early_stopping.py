@@ -12,7 +12,7 @@ from torch import Tensor
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.moments import validates_at_epoch_end
 from fulmen.utilities.exceptions import MisconfigurationException
-from fulmen.utilities.rank_zero import log, rank_zero_warn
+from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
@@ -152,7 +152,7 @@ class EarlyStopping(Callback):
                 "Write `check_finite=False` to go on nevertheless."
             )
         elif message and self.verbose and (trainer.is_global_zero or not self.log_rank_zero_only):
-            log.info("%s%s", f"[rank {trainer.global_rank}] " if trainer.world_size > 1 else "", message)
+            rank_zero_info("%s%s", f"[rank {trainer.global_rank}] " if trainer.world_size > 1 else "", message)
 
     def _judge(self, current: Tensor) -> tuple[EarlyStoppingReason, str]:
         """Whether to stop at the value ``current``, and the reason in words (or what improved); counts the patience."""

@@ -208,7 +208,9 @@ class Plan:
             kind = "Strategy"
         elif owner in self.callbacks:
             kind = "Callback"
-        action = f"[{kind}]{getattr(owner, 'state_key', type(owner).__name__)}.{name}"
+        alike = sum(type(other) is type(owner) for other in self.callbacks)
+        who = getattr(owner, "state_key", None) if alike > 1 else None
+        action = f"[{kind}]{who or type(owner).__name__}.{name}"
 
         def profiled(*args: Any, **kwargs: Any) -> Any:
             with profiler.profile(action):
@@ -335,13 +337,11 @@ class Plan:
         """What will happen in this very run, hook by hook; those that nobody wrote are left out."""
         lines = []
         for hook in HOOKS:
-            if hook.name in _OPERATIONS:
-                if written(self.module, hook.name, LightningModule) is not None:
-                    lines.append(f"{hook.name:<32} {type(self.module).__name__}")
-            elif hook.name.startswith("on_") and "_model_" not in hook.name and "transfer" not in hook.name:
-                names = [type(owner).__name__ for owner, _ in self.listeners(hook.name)]
-                if names:
-                    lines.append(f"{hook.name:<32} {', '.join(names)}")
+            names = [type(owner).__name__ for owner, _ in self.listeners(hook.name)]
+            if hook.name.endswith("_dataloader"):
+                names = names[:1]  # the first who has one is asked
+            if names and hook.name not in ("state_dict", "load_state_dict"):
+                lines.append(f"{hook.name:<32} {', '.join(names)}")
         if self.optimizes_itself and self._trainer.optimizers:
             how = "forward, backward, clip, step" if self.steps_alone else "optimizer_step(closure)"
             lines.append(f"{'each step':<32} {how}")
@@ -351,7 +351,6 @@ class Plan:
 
 
 _PLANNED = frozenset(name.removeprefix("_plan_") for name in vars(Plan) if name.startswith("_plan_"))
-_OPERATIONS = frozenset(name for name in _PLANNED if not name.startswith("on_"))
 
 
 def _watches(owner: Any) -> bool:

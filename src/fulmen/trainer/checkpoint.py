@@ -329,5 +329,5 @@ def load(trainer: Trainer, path: Any, weights_only: bool | None) -> dict[str, An
             f"{path} is no checkpoint of a run: it holds {a_kind(checkpoint)} without a `state_dict`. "
             "Give a file that `trainer.save_checkpoint` or a ModelCheckpoint wrote."
         )
-    rank_zero_info("going on from %s", path)
+    rank_zero_info("going on from %s" if trainer.state.fn == "fit" else "weights from %s", path)
     return checkpoint

@@ -48,26 +48,26 @@ _TRUTHS = ("0", "1", "false", "true")
 #: arguments that Lightning once had -> what to write now
 _FORMER = {
     "amp_backend": "`precision='16-mixed'`",
-    "auto_lr_find": "the callback `LearningRateFinder()`",
-    "auto_scale_batch_size": "the callback `BatchSizeFinder()`",
+    "auto_lr_find": "a rate by hand (a search for one is not there yet)",
+    "auto_scale_batch_size": "a batch size by hand (a search for one is not there yet)",
     "auto_select_gpus": "`devices='auto'`",
-    "checkpoint_callback": "`enable_checkpointing=True`",
+    "checkpoint_callback": "`enable_checkpointing={value!r}`",
     "distributed_backend": "`strategy=...`",
     "gpus": "`accelerator='gpu', devices={value!r}`",
     "ipus": "`accelerator=...`",
-    "log_gpu_memory": "the callback `DeviceStatsMonitor()`",
+    "log_gpu_memory": "a callback of your own that logs `torch.cuda.memory_stats()`",
     "multiple_trainloader_mode": "`CombinedLoader(loaders, mode)` in `train_dataloader`",
     "num_processes": "`accelerator='cpu', devices={value!r}`",
-    "progress_bar_refresh_rate": "the callback `TQDMProgressBar(refresh_rate={value!r})`",
+    "progress_bar_refresh_rate": "`enable_progress_bar=False`, or the callback `TQDMProgressBar(refresh_rate=...)`",
     "replace_sampler_ddp": "`use_distributed_sampler={value!r}`",
     "resume_from_checkpoint": "`trainer.fit(model, ckpt_path={value!r})`",
-    "stochastic_weight_avg": "the callback `StochasticWeightAveraging(...)`",
+    "stochastic_weight_avg": "a callback of your own on `torch.optim.swa_utils` (one is not there yet)",
     "terminate_on_nan": "`detect_anomaly=True`",
     "tpu_cores": "`accelerator='tpu', devices={value!r}`",
     "track_grad_norm": "`self.log_dict(grad_norm(self, norm_type=2))` in `on_before_optimizer_step`",
     "truncated_bptt_steps": "manual optimization",
     "weights_save_path": "`ModelCheckpoint(dirpath={value!r})`",
-    "weights_summary": "the callback `ModelSummary(max_depth=...)`",
+    "weights_summary": "`enable_model_summary=False`, or the callback `ModelSummary(max_depth=...)`",
 }
 
 

@@ -35,22 +35,27 @@ def explanation(trainer: Trainer) -> str:
 
 def headline(trainer: Trainer) -> str:
     """One line that says what begins."""
-    files = "writes nothing" if trainer.fast_dev_run else f"files in {trainer.log_dir}"
+    writes = (trainer.loggers or trainer.checkpoint_callbacks) and not trainer.fast_dev_run
+    files = f"files in {trainer.log_dir}" if writes else "writes nothing"
     return f"fit on {trainer.strategy.root_device} in {trainer.precision}; stops {_stops(trainer)}; {files}"
 
 
 def _stops(trainer: Trainer) -> str:
     limits = []
     if trainer.max_epochs != -1:
-        limits.append(f"after {trainer.max_epochs} epochs")
+        limits.append(f"after {_many(trainer.max_epochs, 'epoch')}")
     if trainer.max_steps != -1:
-        limits.append(f"after {trainer.max_steps} steps")
+        limits.append(f"after {_many(trainer.max_steps, 'step')}")
     limits += [f"when {type(callback).__name__} says so" for callback in trainer.early_stopping_callbacks]
     limits += ["when Timer says so" for callback in trainer.callbacks if type(callback).__name__ == "Timer"]
     text = ", or ".join(limits) or "never by itself"
     if trainer.min_epochs or trainer.min_steps:
-        text += f"; not before {trainer.min_epochs} epochs and {trainer.min_steps} steps"
+        text += f"; not before {_many(trainer.min_epochs, 'epoch')} and {_many(trainer.min_steps, 'step')}"
     return text
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _validates(trainer: Trainer) -> str:

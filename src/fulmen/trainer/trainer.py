@@ -558,13 +558,11 @@ class Trainer(Windows):
         ):
             yield
 
-    def explain(self) -> str:
+    def explain(self) -> None:
         """Say what a run with these arguments does: where, in which precision, when it validates, logs, saves and
-        stops, and who is called. Prints it, and returns it.
+        stops, and who is called. Prints it.
         """
-        text = explanation(self)
-        self.print(text)
-        return text
+        self.print(explanation(self))
 
 
 def _validate(trainer: Trainer) -> list[dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -16,6 +17,9 @@ T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 log = logging.getLogger("fulmen")
+
+#: where the frames are that a user need not see: this package, and the context managers that it enters
+_INSIDE = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep, contextlib.__file__)
 
 
 def rank_from_environment() -> int | None:
@@ -48,9 +52,19 @@ rank_zero_only.rank = rank_from_environment() or 0  # type: ignore[attr-defined]
 
 
 @rank_zero_only
-def rank_zero_warn(message: str | Warning, category: type[Warning] = UserWarning, stacklevel: int = 4) -> None:
-    """Warn on rank 0. ``stacklevel`` counts frames from here; the default names the caller's caller."""
-    warnings.warn(message, category=category, stacklevel=stacklevel)
+def rank_zero_warn(
+    message: str | Warning, category: type[Warning] = UserWarning, stacklevel: int | None = None
+) -> None:
+    """Warn on rank 0. ``stacklevel`` counts frames from here; None names the first line outside of Fulmen."""
+    warnings.warn(message, category=category, stacklevel=_first_line_outside() if stacklevel is None else stacklevel)
+
+
+def _first_line_outside() -> int:
+    """The stack level, seen from :func:`rank_zero_warn`, of the line of the user's that led here."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 @rank_zero_only
