@@ -23,14 +23,24 @@ _HOMES = {
 }
 
 
-_ROOMS = ("accelerators", "callbacks", "core", "demos", "loggers", "loops", "plugins", "profilers", "strategies")
-_ROOMS += ("trainer", "tuner", "utilities")
+_ROOMS = (
+    "accelerators",
+    "callbacks",
+    "core",
+    "demos",
+    "loggers",
+    "loops",
+    "plugins",
+    "profilers",
+    "strategies",
+    "trainer",
+    "tuner",
+    "utilities",
+)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name, or a room such as ``fulmen.callbacks``, when it is first used: ``import fulmen`` costs next to
-    nothing.
-    """
+    """Import a public name, or a room such as ``fulmen.callbacks``, when it is first used, not before."""
     from importlib import import_module
 
     if name in _ROOMS:
