@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -429,10 +429,3 @@ def _interval(interval: Any, frequency: Any) -> tuple[str, int]:
             "'100step'."
         )
     return parsed.unit, int(parsed.count) * frequency
-
-
-def parameters_of(optimizers: Sequence[Any]) -> Iterator[Tensor]:
-    """All parameters of the optimizers."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            yield from group["params"]

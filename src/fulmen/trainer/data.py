@@ -126,10 +126,6 @@ class Data:
 
     # -- where loaders come from --------------------------------------------------------------------------------------
 
-    def is_defined(self, stage: str) -> bool:
-        """Whether loaders for ``stage`` were passed or can be asked for."""
-        return self.given.get(stage) is not None or self._owner(_LOADER_HOOKS[stage]) is not None
-
     def _owner(self, hook: str) -> DataHooks | None:
         """Who wrote the data hook ``hook``; the datamodule is asked first."""
         for owner in (self.datamodule, self.module):

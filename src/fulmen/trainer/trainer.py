@@ -406,7 +406,6 @@ class Trainer(Windows):
         self._undo: list[Callable[[], None]] = []
         self.schedulers: Schedulers = None  # type: ignore[assignment]  # while nothing is trained
         self.predictions: list[Any] | None = None
-        self._compiled = False
         self.attached: list[Any] = []  # optimizers and schedulers that the run steps
 
     def when_torn_down(self, action: Callable[[], None]) -> None:
