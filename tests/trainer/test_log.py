@@ -595,3 +595,24 @@ def test_loss_logged_beside_a_metric_equals_the_loss_over_all_samples(trainer_of
     with torch.no_grad():
         expected = F.mse_loss(module.layer(VALUES.unsqueeze(1)), VALUES.unsqueeze(1))
     assert result["loss"] == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_enable_graph_is_ignored_with_a_warning(trainer_of):
+    class KeepsNothing(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(1, 1)
+
+        def training_step(self, batch, batch_idx):
+            loss = self.layer(batch).sum()
+            self.log("loss", loss, enable_graph=True)
+            return loss
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    trainer = trainer_of(max_steps=1)
+    with pytest.warns(UserWarning, match="never keeps its graph"):
+        trainer.fit(KeepsNothing(), [torch.ones(2, 1)])
+
+    assert not trainer.callback_metrics["loss"].requires_grad

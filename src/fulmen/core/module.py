@@ -295,7 +295,7 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
                 hooks of an epoch. With both, the names are ``name_step`` and ``name_epoch``.
             reduce_fx: how an epoch's values become one: ``"mean"`` (weighted by the batch size), ``"sum"``, ``"min"``,
                 ``"max"``.
-            enable_graph: accepted for compatibility; a logged value never keeps its graph.
+            enable_graph: ignored with a warning if True; a logged value never keeps its graph.
             sync_dist: reduce each step's value over all processes. Values of an epoch always are.
             sync_dist_group: the process group to reduce over. None: all processes.
             add_dataloader_idx: with several evaluation loaders, add ``/dataloader_idx_<i>`` to the name.
@@ -325,6 +325,8 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
                 "ignored."
             )
             return
+        if enable_graph:
+            rank_zero_warn(f"`self.log({name!r}, enable_graph=True)`: ignored, a logged value never keeps its graph.")
         trainer.metrics.log(
             name,
             value,
@@ -370,6 +372,7 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
                 on_step=on_step,
                 on_epoch=on_epoch,
                 reduce_fx=reduce_fx,
+                enable_graph=enable_graph,
                 sync_dist=sync_dist,
                 add_dataloader_idx=add_dataloader_idx,
                 batch_size=batch_size,
