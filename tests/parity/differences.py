@@ -142,6 +142,7 @@ _LAST_BATCH = "At the start of an epoch no batch has come yet, so it cannot be t
 _FIRST_AND_LAST = "The first and the last step are always logged, so that a short run has a curve."
 _STEPS = "The frequency of a scheduler with interval step counts optimizer steps, not batches of an epoch."
 _NONE = "A batch that is None is treated like a training_step that returned None: the other hooks are called."
+_BOUNDARY = "A checkpoint is written at the end of the step, so that a run goes on from it exactly."
 _RESUMED_EPOCH = "Those who prepare something in on_train_epoch_start need it in a resumed epoch, too."
 _DATA = "A resumed run goes on with the next batch of the data and ends like the run that never stopped."
 _LAST = "The last checkpoint is the last state, also when only the epoch was counted since."
@@ -285,6 +286,14 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             _LAST,
             "CB.on_train_end\nCB.on_fit_end",
             "CB.on_train_end\nCB.state_dict\nCB.on_save_checkpoint\nCB.on_fit_end",
+        ),
+    ),
+    "validate_twice_per_epoch": (
+        Difference(
+            _BOUNDARY,
+            "CB.state_dict\nCB.on_save_checkpoint\nM.on_save_checkpoint\nM.on_validation_end",
+            "M.on_validation_end\nCB.state_dict\nCB.on_save_checkpoint\nM.on_save_checkpoint",
+            times=4,
         ),
     ),
     # again, and resuming

@@ -236,13 +236,13 @@ def test_sigterm_ends_the_process_with_code_143_after_the_step(tmp_path):
 @pytest.mark.parametrize(
     ("hook", "trained", "status"),
     [
-        ("on_train_start", 0, "interrupted"),
+        ("on_train_start", 1, "interrupted"),
         ("on_train_batch_start", 1, "interrupted"),
         ("on_validation_batch_end", 2, "interrupted"),
         ("on_train_end", 2, "finished"),
     ],
 )
-def test_sigterm_ends_the_run_before_the_next_batch(trainer_of, hook, trained, status):
+def test_sigterm_ends_the_run_at_the_end_of_the_step(trainer_of, hook, trained, status):
     module, sends = Validates(), Callback()
     setattr(sends, hook, lambda *args: os.kill(os.getpid(), signal.SIGTERM))
     trainer = trainer_of(max_epochs=1, callbacks=sends, num_sanity_val_steps=0)
@@ -251,7 +251,7 @@ def test_sigterm_ends_the_run_before_the_next_batch(trainer_of, hook, trained, s
 
     assert raised.value.code == 143
     assert len(module.trained) == trained
-    assert len(module.checked) == (0 if trained < 2 else 1 if hook == "on_validation_batch_end" else 2)
+    assert len(module.checked) == (0 if trained < 2 else 2)
     assert trainer.received_sigterm
     assert trainer.state.status == status
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

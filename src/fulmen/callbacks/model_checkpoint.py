@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -46,7 +47,9 @@ class ModelCheckpoint(Checkpoint):
     *When*: every epoch, or every ``every_n_epochs`` epochs, every ``every_n_train_steps`` optimizer steps, or whenever
     ``train_time_interval`` has passed. *What to keep*: the ``save_top_k`` best by ``monitor``, or the newest file when
     nothing is monitored; and with ``save_last`` the most recent state, always. A file is announced in
-    ``best_model_path`` and the like once it is completely written, and what falls out is removed after that.
+    ``best_model_path`` and the like once it is completely written, and what falls out is removed after that. A file is
+    written at the end of a step, when all hooks and the validation that belongs to it are over, so that a run goes on
+    from it exactly.
 
     Args:
         dirpath: the folder to write to, local or remote (``s3://...``). None: ``checkpoints`` in the first logger's
@@ -220,14 +223,14 @@ class ModelCheckpoint(Checkpoint):
         if not self._trigger.after_batch(Position.of(trainer), agree):
             return
         if self.monitor is None:
-            self._save(trainer)
+            trainer.boundary.defer(partial(self._save, trainer))
         elif epoch_ends_here(trainer) or trainer.progress.time_to_validate:
             self._waits = True  # for the metric that belongs to these weights
-        elif self.monitor in (metrics := self._metrics(trainer)):
-            self._save(trainer)
+        elif self.monitor in self._metrics(trainer):
+            trainer.boundary.defer(partial(self._save, trainer))
         else:
             self._waits = True  # for the first evaluation; the most recent state is safe meanwhile
-            self._save_last(trainer, metrics)
+            trainer.boundary.defer(lambda: self._save_last(trainer, self._metrics(trainer)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._may_save(trainer):
@@ -235,7 +238,7 @@ class ModelCheckpoint(Checkpoint):
         self._validated = True
         by_epoch = not self._saves_at_train_epoch_end(trainer) and self._trigger.after_epoch(trainer.current_epoch)
         if by_epoch or (self._waits and not epoch_ends_here(trainer)):
-            self._save(trainer)
+            trainer.boundary.defer(partial(self._save, trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._may_save(trainer):

@@ -16,7 +16,7 @@ def fit_loop(trainer: Trainer) -> None:
     """Train until ``progress.done``. Everything around it (setup, exceptions, teardown) is :mod:`trainer.session`'s."""
     optimizer, schedulers = trainer.optimizer, trainer.schedulers  # the one optimizer, or None if manual
     progress, metrics, call = trainer.progress, trainer.metrics, trainer.plan
-    window = Window()
+    window, boundary = Window(), trainer.boundary
     batch = batch_idx = output = None
 
     def forward_backward() -> Tensor | None:
@@ -69,6 +69,8 @@ def fit_loop(trainer: Trainer) -> None:
                 trainer.validate_within_fit()
             schedulers.step_on_plateau(progress)
             progress.count_logger_step()
+            if boundary.waiting:  # checkpoints that are due, a request to end
+                boundary.reach(trainer)
             if progress.done:
                 break
         window.finish_epoch(progress.batches_done)

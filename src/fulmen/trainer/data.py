@@ -263,12 +263,10 @@ class Data:
         progress, loaders = self.progress, self.loaders["train"]
         if progress.done:  # somebody set `should_stop` when the epoch began
             return
-        skip, transfer, signals = progress.batches_done, self._transfer, self._signals
+        skip, transfer = progress.batches_done, self._transfer
         sized = not math.isinf(loaders.total) and all(source.keeps_its_word for source in loaders.sources)
         self._sources_in_training = loaders.sources
         for batch_idx, batch, indices, is_last in self._sized(loaders) if sized else self._unsized(loaders):
-            if signals.terminate:
-                raise SIGTERMException
             if batch_idx < skip:  # consumed before the run was interrupted
                 continue
             self._batch, self._indices, self._batch_size = batch, indices, None
@@ -360,7 +358,7 @@ class Data:
                 for batch_idx, batch in enumerate(
                     source if self.profiler is None else self._measured(iter(source), loaders.hook)
                 ):
-                    if self._signals.terminate:
+                    if self._signals.terminate and not self._sources_in_training:  # else at the end of the step
                         raise SIGTERMException
                     self._batch, self._indices, self._batch_size = batch, source.batch_indices, None
                     self.epoch_batch_indices[dataloader_idx].append(source.batch_indices)

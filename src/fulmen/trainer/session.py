@@ -18,6 +18,7 @@ from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, c
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
 from fulmen.trainer import checkpoint as checkpoints
+from fulmen.trainer.boundary import Boundary
 from fulmen.trainer.explain import headline
 from fulmen.trainer.flags import ordered, refuse_no_callbacks
 from fulmen.trainer.hook_checks import check_hooks
@@ -375,19 +376,22 @@ def _let_go(trainer: Trainer) -> None:
 
 
 class Signals:
-    """Turns the request to end (SIGTERM) into a flag, which the data reads before each batch."""
+    """Turns the request to end (SIGTERM) into a flag, which is read at the next step boundary."""
 
-    def __init__(self) -> None:
+    def __init__(self, boundary: Boundary) -> None:
+        self.boundary = boundary
         self.terminate = False
         self._before: Any = None
 
     def __enter__(self) -> None:
         self.terminate = False
+        self.boundary.forget()
         if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGTERM"):
             self._before = signal.signal(signal.SIGTERM, self._on_terminate)
 
     def _on_terminate(self, number: int, frame: Any) -> None:
         self.terminate = True
+        self.boundary.ask_to_end()
         if callable(self._before):
             self._before(number, frame)
 

@@ -24,6 +24,7 @@ from fulmen.plugins.precision.precision import Precision, WithoutInitialisation
 from fulmen.trainer import checkpoint as checkpoints
 from fulmen.trainer import flags
 from fulmen.trainer.barebones import refuse_with_barebones
+from fulmen.trainer.boundary import Boundary
 from fulmen.trainer.compiling import checked_options, compiled_steps, uncompiled
 from fulmen.trainer.data import Data
 from fulmen.trainer.environment import arguments_from_environment
@@ -222,7 +223,8 @@ class Trainer(Windows):
             summary=flags.truth("enable_model_summary", enable_model_summary, True),
             given={"enable_checkpointing": enable_checkpointing, "enable_progress_bar": enable_progress_bar},
         )
-        self._signals = Signals()
+        self.boundary = Boundary()  #: where checkpoints are written and requests to end are served
+        self._signals = Signals(self.boundary)
         self._forget_run()
         self.progress = self._new_progress()
         self.metrics = Metrics(LightningModule(), self.progress, [], ignore=True)
@@ -419,6 +421,7 @@ class Trainer(Windows):
         self._undo = []
         self._plan = None
         self.schedulers = None  # type: ignore[assignment]
+        self.boundary.forget()
         self.has_begun = False
 
     @property
