@@ -96,6 +96,15 @@ class Window:
         self.contributed += 1
         return loss, outputs
 
+    def state_dict(self) -> dict[str, Any]:
+        """An open window as plain data; its gradients are saved beside it."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        for name in self.__slots__:
+            setattr(self, name, state[name])
+
     def finish_epoch(self, batches: int) -> None:
         """Say if none of the epoch's batches gave a loss: nobody wants that."""
         if self.skipped == batches > 0:

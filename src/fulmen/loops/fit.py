@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from fulmen.loops.accumulation import Window, detached_outputs
+from fulmen.loops.accumulation import detached_outputs
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
@@ -16,7 +16,7 @@ def fit_loop(trainer: Trainer) -> None:
     """Train until ``progress.done``. Everything around it (setup, exceptions, teardown) is :mod:`trainer.session`'s."""
     optimizer, schedulers = trainer.optimizer, trainer.schedulers  # the one optimizer, or None if manual
     progress, metrics, call = trainer.progress, trainer.metrics, trainer.plan
-    window, boundary = Window(), trainer.boundary
+    window, boundary = trainer.window, trainer.boundary
     batch = batch_idx = output = None
 
     def forward_backward() -> Tensor | None:

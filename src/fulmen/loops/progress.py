@@ -141,6 +141,18 @@ class Progress:
         self.batches_done = 0
 
     @property
+    def window_is_open(self) -> bool:
+        """Batches of this epoch were trained on that no step has been made of yet."""
+        ended = self.batches_done >= self.num_batches or (self.is_last_batch and self.batches_done > self.batch_idx)
+        return self.in_epoch and not ended and self.batches_done % self.accumulate_grad_batches != 0
+
+    def reopen_window(self) -> None:
+        """Go back to the first batch of the open window."""
+        begun = self.batches_done % self.accumulate_grad_batches
+        self.batches_done -= begun
+        self.total_batches -= begun
+
+    @property
     def may_stop_early(self) -> bool:
         """Whether ``should_stop`` is honoured now: the minimum of epochs and steps is reached."""
         return self.epoch >= self.limits.min_epochs and self.step >= self.limits.min_steps
@@ -186,13 +198,6 @@ class Progress:
         counters = {name: getattr(self, name) for name in _COUNTERS}
         if self.epoch_is_closed:
             counters["epoch"] += 1
-        if self.batch_is_open and not self.accumulating:
-            counters["batches_that_stepped"] += 1
-        ended = self.batches_done >= self.num_batches or (self.is_last_batch and self.batches_done > self.batch_idx)
-        if self.in_epoch and not ended:
-            begun = self.batches_done % self.accumulate_grad_batches  # their gradients are not saved: once more
-            counters["batches_done"] -= begun
-            counters["total_batches"] -= begun
         return counters
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -209,4 +214,9 @@ _COUNTERS = (
     "total_batches",
     "batches_done",
     "in_epoch",
+    "is_last_batch",
+    "accumulating",
+    "batch_is_open",
+    "interval_is_over",
+    "time_to_log",
 )

@@ -19,6 +19,7 @@ from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.core.optimizer import NoOptimizer
 from fulmen.core.saving import load_weights
+from fulmen.trainer import resume
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.text import a_kind, shown
@@ -57,6 +58,7 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
             optimizer.state_dict() for optimizer in trainer.optimizers if not isinstance(optimizer, NoOptimizer)
         ]
         checkpoint["lr_schedulers"] = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
+        checkpoint["resume"] = resume.gather(trainer)
         precision = trainer.precision_plugin.state_dict()
         if precision:
             checkpoint[type(trainer.precision_plugin).__name__] = precision
@@ -168,8 +170,12 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
             f"{limit}. Set `max_epochs` to more than {restored.epoch}."
         )
     _restore_loops(trainer.progress, checkpoint)
-    if trainer.progress.in_epoch:
+    progress = trainer.progress
+    if progress.in_epoch:
         trainer.metrics.callback.update(checkpoint["loops"].get("callback_metrics", {}))
+        if not progress.is_last_batch and "window" not in checkpoint.get("resume", {}):
+            progress.reopen_window()  # another program's file, without the gradients of the open window: once more
+    resume.prepare(trainer, checkpoint)
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:
         precision.load_state_dict(checkpoint[type(precision).__name__])
@@ -228,6 +234,7 @@ def _restore_loops(progress: Progress, checkpoint: dict[str, Any]) -> None:
     if epochs["ready"] > epochs["processed"]:  # saved within an epoch
         progress.epoch, progress.in_epoch = epochs["processed"], True
         progress.batches_done = batches["current"]["processed"]
+        progress.is_last_batch = batches.get("is_last_batch", False)
 
 
 # -- which file -------------------------------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ class Data:
         signals: says whether the process was asked to end.
         quiet: wraps a hook in which nothing can be logged.
         callbacks: those whose hooks get batches.
+        rank: the global rank of this process, which random numbers of the data depend on.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Data:
         signals: Signals,
         quiet: Callable[[str, Callable[..., Any]], Callable[..., Any]],
         callbacks: list[Any],
+        rank: int = 0,
     ) -> None:
         self.module, self.datamodule, self.given, self.flags = module, datamodule, given, flags
         self.progress, self.device = progress, device
@@ -120,6 +122,9 @@ class Data:
         self._transfer = self._planned_transfer()
         self._sources_in_training: list[Source] = []
         self._epoch_of_load: dict[str, int] = {}
+        self._rank = rank
+        self.go_on: Callable[[], None] | None = None  #: brings a resumed run to where it was saved
+        self._marks: list[dict[str, Any]] | None = None  #: where sources stood before the look at the next batch
         self._batch: Any = None
         self._batch_size: int | None = None
         self._indices: list[int] | None = None
@@ -184,6 +189,8 @@ class Data:
             )
         in_order = self.flags.overfit_batches > 0 and stage in ("train", "validate")
         sources = [Source(leaf, in_order) for leaf in combined.flattened]
+        for number, leaf in enumerate(sources):
+            leaf.key = (self._rank, stage, number)
         for leaf in sources:
             self._advise(stage, leaf, in_order)
         limits = [self._limit(stage, leaf.num_batches) for leaf in sources]
@@ -191,7 +198,8 @@ class Data:
         if len(sources) > 1 or (sources and combined.iterables is not combined.flattened[0]):
             copy = CombinedLoader(combined.iterables, combined.mode)
             copy.flattened = sources
-            copy.limits = limits
+            for leaf, limit in zip(sources, limits):
+                leaf.limit = limit
         num_batches = [min(leaf.num_batches, limit) for leaf, limit in zip(sources, limits)]
         return Loaders(given, sources, num_batches, combined.mode, copy, limits, _LOADER_HOOKS[stage])
 
@@ -253,54 +261,115 @@ class Data:
 
     def start_epoch(self) -> None:
         """Ask for the loader anew if that is due, and tell the clock and the samplers which epoch begins."""
+        progress = self.progress
+        if self.go_on is not None and not progress.in_epoch:
+            self.go_on()
+        self._marks = None
         loaders = self.request("train")
-        for source in loaders.sources:
-            source.set_epoch(self.progress.epoch)
-        self.progress.start_epoch(loaders.total)
+        for number, source in enumerate(loaders.sources):
+            source.begin_epoch(progress.epoch, (self._rank, "train", number, progress.epoch))
+        progress.start_epoch(loaders.total)
 
     def train_batches(self) -> Iterator[tuple[int, Any]]:
         """The batches of one epoch, on the device; moves the clock to each before it is given."""
         progress, loaders = self.progress, self.loaders["train"]
-        if progress.done:  # somebody set `should_stop` when the epoch began
-            return
-        skip, transfer = progress.batches_done, self._transfer
-        sized = not math.isinf(loaders.total) and all(source.keeps_its_word for source in loaders.sources)
         self._sources_in_training = loaders.sources
+        if self.go_on is not None:
+            self.go_on()
+        if progress.done:  # a limit was reached before, or somebody set `should_stop` when the epoch began
+            return
+        transfer = self._transfer
+        sized = not math.isinf(loaders.total) and all(source.keeps_its_word for source in loaders.sources)
         for batch_idx, batch, indices, is_last in self._sized(loaders) if sized else self._unsized(loaders):
-            if batch_idx < skip:  # consumed before the run was interrupted
-                continue
             self._batch, self._indices, self._batch_size = batch, indices, None
             progress.start_batch(batch_idx, is_last)
             if batch is None:
                 rank_zero_warn("the training loader gave None instead of a batch: it is skipped.")
             yield batch_idx, batch if transfer is None else transfer(batch, 0)
-        self._batch = None
+        self._batch = self._marks = None
         if progress.batch_idx < 0 and progress.epoch > 0 and math.isinf(loaders.total):
             for source in loaders.sources:
                 refuse_used_up(source.loader, _LOADER_HOOKS["train"], f"in epoch {progress.epoch}")
 
+    # -- where it stands ----------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where each training loader stands, and the generators of those that evaluate, as plain data."""
+        state: dict[str, Any] = {}
+        for stage, loaders in self.loaders.items():
+            marks = self._marks if stage == "train" and self._marks is not None else [None] * len(loaders.sources)
+            if stage == "train" and loaders.combined is None and self._marks is None and loaders.sources:
+                loaders.sources[0].position_in_pass = self.progress.batches_done
+            state[stage] = [source.state_dict(mark) for source, mark in zip(loaders.sources, marks)]
+        return state
+
+    def begin_with(self, state: dict[str, Any]) -> None:
+        """Between two epochs: put back what the order of the next one depends on."""
+        for stage, loaders in self.loaders.items():
+            for source, mark in zip(loaders.sources, state.get(stage, ())):
+                source.begin_with(mark)
+
+    def seek(self, state: dict[str, Any] | None) -> None:
+        """Open the training loaders in the middle of the epoch, where ``state`` says that they stood.
+
+        Args:
+            state: what :meth:`state_dict` gave; None if the file is another program's: then only the number of batches
+                is known.
+        """
+        self.begin_with({stage: marks for stage, marks in (state or {}).items() if stage != "train"})
+        hook, loaders, done = _LOADER_HOOKS["train"], self.loaders["train"], self.progress.batches_done
+        marks = (state or {}).get("train")
+        if marks is not None and len(marks) == len(loaders.sources):
+            for source, mark in zip(loaders.sources, marks):
+                source.seek(mark, hook)
+            return
+        if marks is not None:
+            rank_zero_warn(
+                f"the checkpoint was made with {len(marks)} training loaders, and `{hook}` gives "
+                f"{len(loaders.sources)} now: the epoch goes on at batch {done} of each. Give the same loaders, or begin a new run from the "
+                "weights."
+            )
+        for source in loaders.sources:
+            length = source.num_batches
+            source.seek_batch(done if math.isinf(length) or not length else done % int(length), hook)
+
     def _sized(self, loaders: Loaders) -> Iterator[tuple[int, Any, Any, bool]]:
         """Each batch with its position, its indices, and whether it is the last."""
-        size, batch_idx = int(loaders.total), -1
+        size, done = int(loaders.total), self.progress.batches_done
+        batch_idx = done - 1
+        if done >= size:
+            return
         batches, first = self._rows(loaders)
         under_way = first.under_way if loaders.combined is None else None  # else the source itself has taken them
-        for batch_idx, batch in enumerate(islice(batches, size)):
+        for batch_idx, batch in enumerate(islice(batches, size - done), done):
             yield batch_idx, batch, under_way.popleft() if under_way else first.batch_indices, batch_idx + 1 == size
+        if first.keeps_state and loaders.combined is None and size == first.num_batches:
+            next(batches, None)  # it is over only for those who ask
+            first.has_ended_a_pass = True
         if batch_idx + 1 < size:
             rank_zero_warn(f"the training loader said that it has {size} batches, but ended after {batch_idx + 1}.")
 
     def _unsized(self, loaders: Loaders) -> Iterator[tuple[int, Any, Any, bool]]:
         """The same without a length: only a look at the batch that follows tells which is the last."""
-        limit = None if math.isinf(loaders.total) else int(loaders.total)
+        done = self.progress.batches_done
         batches, first = self._rows(loaders)
+        if not math.isinf(loaders.total):
+            batches = islice(batches, max(0, int(loaders.total) - done))
         under_way = first.under_way if loaders.combined is None else None  # else the source itself has taken them
         ahead: tuple[int, Any, Any] | None = None
-        for batch_idx, batch in enumerate(islice(batches, limit)):
+        marks = None
+        for batch_idx, batch in enumerate(batches, done):
             if ahead is not None:
+                self._marks = marks
                 yield *ahead, False
             ahead = batch_idx, batch, under_way.popleft() if under_way else first.batch_indices
+            if loaders.combined is None:
+                first.position_in_pass = batch_idx + 1
+            marks = [source.mark() for source in loaders.sources]  # before the look ahead
         if ahead is not None:
+            self._marks = marks
             yield *ahead, True
+        first.has_ended_a_pass |= math.isinf(loaders.total)
 
     def _rows(self, loaders: Loaders) -> tuple[Iterator[Any], Source]:
         """The batches of one pass, and the source that tells their indices."""
@@ -328,8 +397,9 @@ class Data:
             return Loaders(None, [], [], "sequential", None, [])
         loaders = self.request("validate" if of_validation else stage)
         check_dataloader_idx(self.module, self._callbacks, stage, loaders.several)
-        for source in loaders.sources:
-            source.set_epoch(self.progress.epoch)
+        progress = self.progress
+        for number, source in enumerate(loaders.sources):
+            source.begin_epoch(progress.epoch, (self._rank, stage, number, progress.epoch, progress.total_batches))
         if stage != "sanity_check":
             return loaders
         steps = self.flags.num_sanity_val_steps

@@ -15,6 +15,7 @@ from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.timer import Timer
 from fulmen.core.datamodule import LightningDataModule
 from fulmen.core.module import LightningModule
+from fulmen.loops.accumulation import Window
 from fulmen.loops.evaluate import evaluate_loop, no_gradients
 from fulmen.loops.fit import fit_loop
 from fulmen.loops.plan import Plan, written
@@ -399,6 +400,7 @@ class Trainer(Windows):
             self._signals,
             self.metrics.quiet,
             self._callbacks,
+            self.global_rank,
         )
         self.metrics.batch_size_of = self.data.batch_size
         self.data.profiler = self.profiler if self.profiles else None
@@ -406,6 +408,7 @@ class Trainer(Windows):
     def _forget_run(self) -> None:
         self._plan: Plan | None = None
         self._undo: list[Callable[[], None]] = []
+        self.window = Window()
         self.schedulers: Schedulers = None  # type: ignore[assignment]  # while nothing is trained
         self.predictions: list[Any] | None = None
         self.attached: list[Any] = []  # optimizers and schedulers that the run steps
@@ -458,6 +461,14 @@ class Trainer(Windows):
         evaluate_loop(self, "validate")
         self.state.stage = RunningStage.TRAINING
         self.progress.validation.restart_clock()
+
+    def finish_batch(self) -> None:
+        """What belongs to a batch after its hooks: for a run that goes on from a file that a hook has written."""
+        self.metrics.finish_batch()
+        if self.progress.time_to_validate:
+            self.validate_within_fit()
+        self.schedulers.step_on_plateau(self.progress)
+        self.progress.count_logger_step()
 
     def set_validation_rhythm(self) -> None:
         """Work out how often this run validates, now that the number of training batches is known."""

@@ -189,21 +189,23 @@ def _max_size(members: Members, limits: Limits) -> Iterator[tuple[Any, ...]]:
 
 
 def _max_size_cycle(members: Members, limits: Limits) -> Iterator[list[Any]]:
+    # a member may say that this is a pass that goes on, where it has ended before or is about to begin again
+    never_ended = {index for index, member in enumerate(members) if not getattr(member, "has_ended_a_pass", False)}
+    has_given = {index for index, member in enumerate(members) if getattr(member, "position_in_pass", 0)}
     streams = list(map(_open, members, limits))
-    never_ended = set(range(len(members)))
-    row: list[Any] | None = None
     while never_ended:
-        first, row = row is None, []
+        row: list[Any] = []
         for index, stream in enumerate(streams):
             batch = next(stream, _END)
             if batch is _END:
                 never_ended.discard(index)
-                if first or not never_ended:  # an empty member has nothing to repeat
+                if index not in has_given or not never_ended:  # an empty member has nothing to repeat
                     return
                 streams[index] = _open(members[index], limits[index])
                 batch = next(streams[index], _END)
                 if batch is _END:
                     raise _not_repeatable(index, members[index])
+            has_given.add(index)
             row.append(batch)
         yield row
 

@@ -79,6 +79,16 @@ def seed_generators(*key: int | str) -> None:
     Whatever is random afterwards is a function of ``key`` alone, for example of (seed, epoch, position of the batch).
     """
     torch.manual_seed(derive_seed("torch", *key, bits=63))
+    _seed_python_and_numpy(*key)
+
+
+def seed_host_generators(*key: int | str) -> None:
+    """The same, but the generators of accelerators stay as they are."""
+    torch.default_generator.manual_seed(derive_seed("torch", *key, bits=63))
+    _seed_python_and_numpy(*key)
+
+
+def _seed_python_and_numpy(*key: int | str) -> None:
     random.seed(derive_seed("random", *key))
     numpy_random = _numpy_random()
     if numpy_random is not None:
