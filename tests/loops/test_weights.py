@@ -268,21 +268,25 @@ def test_weights_with_shuffling_and_dropout_draw_random_numbers_as_the_loop_does
     assert torch.equal(after, torch.rand(1))
 
 
-def test_weights_with_a_random_dataset_draw_random_numbers_as_the_loop_does(trainer_of):
+def test_random_numbers_of_a_data_set_do_not_change_those_of_the_model(trainer_of):
     class Noisy(torch.utils.data.Dataset):
         def __len__(self):
             return 12
 
         def __getitem__(self, index):
-            x = torch.randn(4)
-            return x, x.sum().view(1)
+            noise = torch.randn(4)  # drawn, and not used
+            return torch.full_like(noise, float(index)), torch.ones(1)
+
+    class Calm(Noisy):
+        def __getitem__(self, index):
+            return torch.full((4,), float(index)), torch.ones(1)
 
     module, twin = twins(dropout=0.3)
 
     torch.manual_seed(7)
     trainer_of(max_epochs=2).fit(module, DataLoader(Noisy(), batch_size=3))
     torch.manual_seed(7)
-    train_by_hand(twin, DataLoader(Noisy(), batch_size=3), 2, sgd(twin))
+    train_by_hand(twin, DataLoader(Calm(), batch_size=3), 2, sgd(twin))
 
     assert_same_weights(module, twin)
 
@@ -300,13 +304,13 @@ def test_weights_with_a_generator_of_its_own_equal_the_hand_written_loop(trainer
 
 @pytest.mark.parametrize("persistent", [False, True])
 def test_weights_with_workers_equal_the_hand_written_loop(trainer_of, persistent):
-    def with_workers():
+    def with_workers(persistent=False):
         return loader(12, shuffle=True, num_workers=2, persistent_workers=persistent)
 
     module, twin = twins(dropout=0.5)
 
     torch.manual_seed(7)
-    trainer_of(max_epochs=2).fit(module, with_workers())
+    trainer_of(max_epochs=2).fit(module, with_workers(persistent))  # which changes nothing in the order
     torch.manual_seed(7)
     train_by_hand(twin, with_workers(), 2, sgd(twin))
 

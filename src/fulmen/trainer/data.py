@@ -326,8 +326,8 @@ class Data:
         if marks is not None:
             rank_zero_warn(
                 f"the checkpoint was made with {len(marks)} training loaders, and `{hook}` gives "
-                f"{len(loaders.sources)} now: the epoch goes on at batch {done} of each. Give the same loaders, or begin a new run from the "
-                "weights."
+                f"{len(loaders.sources)} now: the epoch goes on at batch {done} of each. Give the same loaders, "
+                "or begin a new run from the weights."
             )
         for source in loaders.sources:
             length = source.num_batches

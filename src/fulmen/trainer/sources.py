@@ -122,7 +122,9 @@ class Source:
         return self._open(0, None)
 
     def _open(self, skip: int, drew: bool | None, position: int = 0) -> Iterator[Any]:
-        """The batches of a pass, without reading the first ``skip``; a loader that keeps its state is at ``position``."""
+        """The batches of a pass without the first ``skip``, which are not read; a loader that keeps its state is at
+        ``position``.
+        """
         loader, stream = self.loader, self._watch()
         key = (*self.key, self._passes)
         reads_here = getattr(loader, "num_workers", 0) == 0
@@ -285,8 +287,8 @@ class Source:
         if mark["num_batches"] != self.num_batches:
             rank_zero_warn(
                 f"the loader from `{hook}` had {mark['num_batches']} batches when the checkpoint was made, and has "
-                f"{self.num_batches} now: the epoch goes on at batch {self.position_in_pass} of another order. Give the "
-                "same data, or begin a new run from the weights."
+                f"{self.num_batches} now: the epoch goes on at batch {self.position_in_pass} of another order. "
+                "Give the same data, or begin a new run from the weights."
             )
         if self._passes:  # else it has not been opened in this epoch
             if self._began_with:
