@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fulmen.callbacks.callback import Callback
+
+if TYPE_CHECKING:
+    from fulmen.trainer.trainer import Trainer
 
 
 class Checkpoint(Callback):
     """Derive from this to write checkpoints your own way: such callbacks are called after all others."""
+
+    def save_now(self, trainer: Trainer, reason: str) -> str | None:
+        """Write the whole state of this moment, as the run ends here before its time.
+
+        Called at a step boundary. What is written must be what ``trainer.fit(ckpt_path="last")`` finds.
+
+        Args:
+            reason: why, in a word or two: ``"SIGTERM"``, ``"max_time"``.
+
+        Returns:
+            The path of the file that holds this state, which may have been there already; None if this callback keeps
+            no such file.
+        """
+        return None
