@@ -1,5 +1,6 @@
 """What changes how a run computes or stores: precision and checkpoint files."""
 
+from fulmen.plugins.io.async_plugin import AsyncCheckpointIO
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
 from fulmen.plugins.precision.amp import MixedPrecision
@@ -8,6 +9,7 @@ from fulmen.plugins.precision.half import HalfPrecision
 from fulmen.plugins.precision.precision import Precision
 
 __all__ = [
+    "AsyncCheckpointIO",
     "CheckpointIO",
     "DoublePrecision",
     "HalfPrecision",

@@ -33,7 +33,7 @@ class Boundary:
         self._due = []
 
     def defer(self, action: Callable[[], None]) -> None:
-        """Do ``action`` at the end of the current step."""
+        """Do ``action`` at the end of the current step; may be called from another thread."""
         self._due.append(action)
         self.waiting = True
 
@@ -47,8 +47,8 @@ class Boundary:
         Raises:
             SIGTERMException: the process was asked to end, and no accumulation window is open.
         """
+        self.waiting = self.ends  # first, as another thread may defer something meanwhile
         while self._due:
             self._due.pop(0)()
-        self.waiting = self.ends
         if self.ends and not trainer.progress.accumulating:
             raise SIGTERMException

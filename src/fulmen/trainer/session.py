@@ -55,6 +55,7 @@ def session(
             _set_up(trainer, verb, ckpt_path, weights_only)
             with _anomaly_detection(trainer, verb):
                 yield verb != "fit" or _ready_to_train(trainer)
+            trainer.strategy.checkpoint_io.settle()
             _tear_down(trainer)
             _finish(trainer, verb)
         except KeyboardInterrupt as interrupt:
@@ -359,6 +360,7 @@ def _fail(trainer: Trainer, exception: BaseException) -> None:
             attempt(lambda: setattr(trainer.metrics, "hook", "on_exception"))
             for _, listener in trainer.plan.listeners("on_exception"):
                 attempt(lambda listener=listener: listener(exception))
+            attempt(trainer.strategy.checkpoint_io.settle)
             for logger in trainer.loggers:
                 attempt(lambda logger=logger: logger.finalize("failed"))
             attempt(lambda: _tear_down(trainer))

@@ -404,6 +404,7 @@ class Trainer(Windows):
         )
         self.metrics.batch_size_of = self.data.batch_size
         self.data.profiler = self.profiler if self.profiles else None
+        self.strategy.checkpoint_io.report_to(self.boundary.defer)
 
     def _forget_run(self) -> None:
         self._plan: Plan | None = None
@@ -422,6 +423,7 @@ class Trainer(Windows):
         for action in self._undo:
             action()
         self._undo = []
+        self.strategy.checkpoint_io.report_to(None)
         self._plan = None
         self.schedulers = None  # type: ignore[assignment]
         self.boundary.forget()
@@ -545,6 +547,8 @@ class Trainer(Windows):
         with self.profiler.profile("save_checkpoint"):
             checkpoint = checkpoints.dump(self, bool(weights_only))
             self.strategy.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
+            if not self.has_begun:  # there is no step boundary to come at which a failure would be told
+                self.strategy.checkpoint_io.settle()
             self.strategy.barrier("save_checkpoint")
 
     def print(self, *args: Any, **kwargs: Any) -> None:

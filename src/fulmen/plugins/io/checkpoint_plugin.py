@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 
@@ -41,6 +42,25 @@ class CheckpointIO(ABC):
     @abstractmethod
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Remove the checkpoint at ``path``, be it a file or a folder. Nothing happens if there is none."""
+
+    def when_written(self, action: Callable[[], None]) -> None:
+        """Call ``action`` once the file that was saved last is durable: at once, unless this writes in the background.
+
+        Who wraps a CheckpointIO passes this on to it, and :meth:`settle` and :meth:`report_to` likewise.
+        """
+        action()
+
+    def settle(self) -> None:
+        """Wait until everything that was saved is durable.
+
+        Raises:
+            Exception: what a write in the background failed with.
+        """
+
+    def report_to(self, defer: Callable[[Callable[[], None]], None] | None) -> None:
+        """A run begins (or, with None, ends): what is to be done when a file is written goes to ``defer``, which has it
+        done at the end of a step. Only needed by those who write in the background.
+        """
 
     def teardown(self) -> None:
         """Called when a run ends, for those who have something to finish."""
