@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
+from fulmen.plugins.io.digest import Digest
 from fulmen.plugins.io.snapshot import Snapshot, Snapshots
 from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
 
@@ -23,7 +24,7 @@ class _Job:
 
     path: str
     snapshot: Snapshot
-    written: Future[None]
+    written: Future[Digest | None]
     actions: list[Callable[[], None]] = field(default_factory=list)
 
 
@@ -45,6 +46,7 @@ class AsyncCheckpointIO(CheckpointIO):
         self._snapshots = Snapshots()
         self._writer: ThreadPoolExecutor | None = None
         self._defer: Callable[[Callable[[], None]], None] | None = None
+        self._digest: tuple[str, Digest | None] = "", None  #: of the file that was taken up last
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
@@ -58,11 +60,24 @@ class AsyncCheckpointIO(CheckpointIO):
         snapshot = self._snapshots.take(checkpoint)
         if self._writer is None:
             self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-writer")
-        write = self.checkpoint_io.save_checkpoint
-        written = self._writer.submit(write, snapshot.checkpoint, path, storage_options)
+        written = self._writer.submit(self._write, snapshot, path, storage_options)
         self._jobs.append(_Job(os.fspath(path), snapshot, written))
         if self._defer is not None:
             written.add_done_callback(lambda _, defer=self._defer: defer(self._take_up_written))
+
+    def _write(self, snapshot: Snapshot, path: str | os.PathLike[str], storage_options: Any) -> Digest | None:
+        """What the thread does for a file."""
+        self.checkpoint_io.save_checkpoint(snapshot.checkpoint, path, storage_options)
+        try:
+            return self.checkpoint_io.digest(path)  # here, as it may have to be read again for this
+        except FileNotFoundError:  # it is kept elsewhere
+            return None
+
+    def digest(self, path: str | os.PathLike[str]) -> Digest:
+        last, digest = self._digest
+        if last == os.fspath(path) and digest is not None:
+            return digest
+        return self.checkpoint_io.digest(path)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any | None = None, weights_only: bool | None = None
@@ -107,6 +122,9 @@ class AsyncCheckpointIO(CheckpointIO):
             job = self._jobs.popleft()
             self._snapshots.give_back(job.snapshot)
             if error is not None:
+                for later in self._jobs:  # they count on this one; their files are there, and found by who looks
+                    later.actions.clear()
                 raise error
+            self._digest = job.path, job.written.result()
             for action in job.actions:
                 action()
