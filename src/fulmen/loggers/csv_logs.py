@@ -44,6 +44,7 @@ class CSVLogger(Logger):
         self._save_dir = os.fspath(save_dir)
         self._name = name or ""
         self._version = version
+        self._counts_versions = version is None
         self._prefix = prefix
         self._experiment: ExperimentWriter | None = None
         self._flush_logs_every_n_steps = flush_logs_every_n_steps
@@ -72,6 +73,10 @@ class CSVLogger(Logger):
     def log_dir(self) -> str:
         """``<save_dir>/<name>/version_<n>``."""
         return files.run_dir(self.root_dir, self.version)
+
+    def return_to_newest_run(self) -> None:
+        if self._counts_versions and self._experiment is None:
+            self._version = files.newest_run(self.root_dir)
 
     @property
     @rank_zero_experiment

@@ -96,6 +96,12 @@ class Logger(ABC):
         """
         self.save()
 
+    def return_to_newest_run(self) -> None:
+        """Go on in the directory of the newest run of this experiment instead of a new one, if the version was left to
+        the logger: for ``trainer.fit(ckpt_path="auto")``. Called before anything is written; does nothing unless a
+        logger numbers its runs itself.
+        """
+
     def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:
         """Called on rank 0 after ``checkpoint_callback`` has written a checkpoint."""
 

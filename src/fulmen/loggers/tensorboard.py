@@ -63,6 +63,7 @@ class TensorBoardLogger(Logger):
         self._save_dir = os.fspath(save_dir)
         self._name = name or ""
         self._version = version
+        self._counts_versions = version is None
         self._log_graph = log_graph
         self._default_hp_metric = default_hp_metric
         self._prefix = prefix
@@ -100,6 +101,10 @@ class TensorBoardLogger(Logger):
     @property
     def sub_dir(self) -> str | None:
         return self._sub_dir
+
+    def return_to_newest_run(self) -> None:
+        if self._counts_versions and self._experiment is None:
+            self._version = files.newest_run(self.root_dir)
 
     @property
     @rank_zero_experiment

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from fulmen.plugins.io import index
 
+#: reasons of files that a run leaves when it is asked to end before its time
+SIGNALS = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT")
+
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
