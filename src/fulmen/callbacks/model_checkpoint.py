@@ -223,7 +223,7 @@ class ModelCheckpoint(Checkpoint):
         if self.save_on_train_epoch_end is False and self._trigger.every_n_epochs and not trainer.enable_validation:
             rank_zero_warn(
                 "ModelCheckpoint(save_on_train_epoch_end=False) saves at the end of validations, and this run has "
-                "none, so nothing will be saved. Leave the argument out, or pass a validation loader."
+                "none, so nothing is saved before its end. Leave the argument out, or pass a validation loader."
             )
 
     def _go_on(self, trainer: Trainer) -> None:

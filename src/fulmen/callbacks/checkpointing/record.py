@@ -55,6 +55,14 @@ def forget(trainer: Trainer, folder: str, path: str) -> index.Entry | None:
     return entry
 
 
+def clear(trainer: Trainer, folder: str) -> None:
+    """Remove the index if it names nothing any more."""
+    if trainer.is_global_zero:
+        known = read(trainer, folder)
+        if not known.entries:
+            known.delete()
+
+
 def put_back(trainer: Trainer, folder: str, entry: index.Entry | None) -> None:
     """Name a file again that could not be written over, if it is as it was."""
     if entry is None:

@@ -117,6 +117,12 @@ class Index:
         text = json.dumps(content, indent=1) + "\n"
         write_whole(join_path(self.folder, FILE_NAME), lambda file: _write_text(file, text))
 
+    def delete(self) -> None:
+        """Remove the index itself."""
+        path = join_path(self.folder, FILE_NAME)
+        if exists(path):
+            get_filesystem(path).rm(path)
+
     def damage(self, entry: Entry) -> str | None:
         """What is wrong with the file of ``entry``; None if it is as it was written."""
         path = self.path_of(entry)
