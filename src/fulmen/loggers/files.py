@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from fulmen.utilities.cloud_io import exists, get_filesystem, is_dir, is_remote, join_path, local_path
@@ -81,6 +81,59 @@ def append_text(path: str, text: str) -> None:
     except (NotImplementedError, ValueError):  # an object store that only knows whole objects
         old = system.cat_file(path) if system.exists(path) else b""
         system.pipe_file(path, old + text.encode())
+
+
+def files_below(folder: str, start: str) -> dict[str, int]:
+    """The sizes of all files in ``folder`` whose names begin with ``start``, by name; not of those in folders in it."""
+    if not is_dir(folder):
+        return {}
+    if is_remote(folder):
+        entries = get_filesystem(folder).ls(folder, detail=True)
+        found = {os.path.basename(entry["name"]): int(entry["size"]) for entry in entries if entry["type"] == "file"}
+    else:
+        found = {entry.name: entry.stat().st_size for entry in os.scandir(local_path(folder)) if entry.is_file()}
+    return {name: found[name] for name in sorted(found) if name.startswith(start)}
+
+
+def cut(path: str, size: int) -> None:
+    """Leave the first ``size`` bytes of the file."""
+    if not is_remote(path):
+        os.truncate(local_path(path), size)
+        return
+    system: Any = get_filesystem(path)
+    system.pipe_file(path, system.cat_file(path)[:size])
+
+
+def remove(path: str) -> None:
+    """Remove the file, if it is there."""
+    if is_remote(path):
+        if get_filesystem(path).exists(path):
+            get_filesystem(path).rm(path)
+    elif os.path.lexists(local_path(path)):
+        os.remove(local_path(path))
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two paths lead to the same folder."""
+    if is_remote(one) or is_remote(other):
+        return one.rstrip("/") == other.rstrip("/")
+    return os.path.realpath(local_path(one)) == os.path.realpath(local_path(other))
+
+
+def bring_to_disk(path: str) -> None:
+    """Make what was written to a local file outlive a power failure."""
+    if is_remote(path):
+        return
+    places = [os.path.realpath(local_path(path))]
+    if os.name != "nt":  # where folders cannot be opened
+        places.append(os.path.dirname(places[0]))
+    for place in places:
+        descriptor = os.open(place, os.O_RDONLY if os.path.isdir(place) else os.O_RDWR)
+        try:
+            with suppress(OSError):  # some network file systems cannot
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

@@ -88,6 +88,21 @@ class Logger(ABC):
     def save(self) -> None:
         """Bring to its place whatever is still in memory."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """How far this logger has written, as plain data; it goes into each checkpoint, after ``save`` was called.
+
+        The default is ``{}``: nothing is known, and a resumed run writes on below whatever is there.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to where this logger was when ``state_dict`` returned ``state``: a run goes on from there.
+
+        Whatever was written after that moment is to be taken back, by the run that was killed as well as by this one:
+        it is logged again. Called just before the first batch (or epoch) that follows, and only if ``state`` is not
+        empty. The state is that of the logger of this class that stood at the same place among those of its class.
+        """
+
     def finalize(self, status: str) -> None:
         """End the run: save what is left and close what is open.
 
