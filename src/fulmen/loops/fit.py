@@ -81,5 +81,7 @@ def fit_loop(trainer: Trainer) -> None:
         progress.close_epoch()  # a checkpoint made from here on goes on with the next epoch
         trainer.plan.watch_train_epoch_end()  # checkpoints and early stopping, which watch what the others logged
         progress.finish_epoch()
+    if trainer.data.go_on is not None:  # resumed at the very end, with only the last hooks to come
+        trainer.data.go_on()
     metrics.finish_training()
     trainer.plan.on_train_end()
