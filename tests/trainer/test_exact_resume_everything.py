@@ -214,6 +214,7 @@ def run(
         trainer.fit(model, train, validation, ckpt_path=resume)
     except Killed:
         assert stop
+    train._iterator = None  # persistent workers end here, and not whenever the loader is collected
     return Outcome(
         weights=model.state_dict(),
         optimizers=[optimizer.state_dict() for optimizer in trainer.optimizers],
