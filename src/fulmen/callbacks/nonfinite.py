@@ -124,38 +124,70 @@ def gradients_of(parameters: Sequence[Tensor]) -> list[Tensor]:
     return [gradient for gradient in found if gradient.numel()]
 
 
-def examine(
-    module: Module,
-    finding: Finding,
-    losses: Sequence[tuple[int, Tensor]],
-    parameters: Sequence[Tensor],
-    batch: Any,
-) -> Finding:
-    """Find out what is not finite, and where it comes up first. Takes its time.
+class StepWatch:
+    """What the batches of one optimizer step did, as far as it is known before the step is made."""
 
-    Args:
-        finding: with the step and its batches; it is filled in.
-        losses: the losses, with the positions in the epoch of the batches that gave them.
-        parameters: whose gradients count.
-        batch: the last batch of the step.
-    """
-    for position, loss in losses:
-        for trained in finding.batches:
-            if trained.batch == position and _is_finite(trained.loss):
-                trained.loss = float(loss)
-    if finding.batches:
-        first = next((one for one in finding.batches if not _is_finite(one.loss)), finding.batches[-1])
-        finding.batch, finding.loss, finding.indices = first.batch, first.loss, first.indices
-        if first is finding.batches[-1]:
-            finding.input_is_finite = all(map(_tensor_is_finite, _tensors_in(batch)))
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing is known of any batch."""
+        self.batch: Any = None  #: the last one
+        self.batches: list[TrainedBatch] = []
+        self.losses: list[tuple[int, Tensor]] = []  #: with the positions in the epoch of their batches
+        self._step_was_made = False
+
+    def start_batch(self, trainer: Trainer, batch: Any) -> None:
+        """A batch begins."""
+        progress = trainer.progress
+        if self._step_was_made or (trainer.lightning_module.automatic_optimization and progress.starts_accumulation):
+            self.clear()
+        self.batch = batch
+        self.batches.append(TrainedBatch(progress.batch_idx, progress.total_batches, trainer.data.batch_indices))
+
+    def add_loss(self, trainer: Trainer, loss: Tensor) -> None:
+        """A loss as it goes backward: in an accumulation window it is a part of what ``training_step`` returned."""
+        window = trainer.window
+        parts = window.size if trainer.lightning_module.automatic_optimization and window.weight is None else 1
+        self.losses.append((trainer.progress.batch_idx, loss.detach() if parts == 1 else loss.detach() * parts))
+
+    def close(self) -> list[tuple[int, Tensor]]:
+        """A step is about to be made: the losses since the one before."""
+        self._step_was_made = True
+        losses, self.losses = self.losses, []
+        return losses
+
+    def examine(self, trainer: Trainer, losses: Sequence[tuple[int, Tensor]], parameters: Sequence[Tensor]) -> Finding:
+        """Find out what is not finite, and where it comes up first. Takes its time.
+
+        Args:
+            losses: those of the step.
+            parameters: whose gradients count.
+        """
+        finding = Finding(trainer.progress.step + 1, trainer.progress.epoch, self.batches)
+        for position, loss in losses:
+            for trained in finding.batches:
+                if trained.batch == position and _is_finite(trained.loss):
+                    trained.loss = float(loss)
+        if finding.batches:
+            first = next((one for one in finding.batches if not _is_finite(one.loss)), finding.batches[-1])
+            finding.batch, finding.loss, finding.indices = first.batch, first.loss, first.indices
+            if first is finding.batches[-1]:
+                finding.input_is_finite = all(map(_tensor_is_finite, _tensors_in(self.batch)))
+        _examine_gradients(finding, trainer.lightning_module, losses, {id(parameter) for parameter in parameters})
+        return finding
+
+
+def _examine_gradients(
+    finding: Finding, module: Module, losses: Sequence[tuple[int, Tensor]], counted: set[int]
+) -> None:
     digest = hashlib.sha256()
     for _, loss in losses:
         digest.update(_bytes(loss))
-    ours = {id(parameter) for parameter in parameters}
     for name, parameter in module.named_parameters():
         if finding.weight is None and not _tensor_is_finite(parameter):
             finding.weight = name
-        if id(parameter) not in ours or not (found := gradients_of([parameter])):
+        if id(parameter) not in counted or not (found := gradients_of([parameter])):
             continue
         [gradient] = found
         digest.update(name.encode() + _bytes(gradient))
@@ -166,7 +198,6 @@ def examine(
                 finding.gradient = " and ".join(kind for kind, test in kinds if bool(test(gradient).any()))
                 finding.parameter = name
     finding.digest = f"sha256:{digest.hexdigest()}"
-    return finding
 
 
 def _is_finite(loss: float | None) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from fulmen.callbacks.callback import Callback
-from fulmen.callbacks.nonfinite import Finding, TrainedBatch, all_finite, examine, gradients_of, remember, this_command
+from fulmen.callbacks.nonfinite import Finding, StepWatch, all_finite, gradients_of, remember, this_command
 from fulmen.core.optimizer import NoOptimizer
 from fulmen.utilities.apply_func import apply_to_collection
 from fulmen.utilities.exceptions import MisconfigurationException, NonFiniteException
@@ -79,59 +79,43 @@ class NonFiniteGuard(Callback):
         self.max_skips = max_skips
         self.snapshot_every_n_steps = snapshot_every_n_steps
         self.skips = 0
-        self._forget()
+        self._watch = StepWatch()
         self._snapshot: dict[str, Any] | None = None
-
-    def _forget(self) -> None:
-        """Nothing is known of any batch."""
-        self._batch: Any = None
-        self._batches: list[TrainedBatch] = []
-        self._losses: list[tuple[int, Tensor]] = []
-        self._stepped = False  #: the batches so far belong to a step that was made
 
     # -- what is looked at --------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self.skips, self._snapshot = 0, None
-            self._forget()
+            self._watch.clear()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._watch.start_batch(trainer, batch)
         progress = trainer.progress
-        if self._stepped or (pl_module.automatic_optimization and progress.starts_accumulation):
-            self._forget()
-        self._batch = batch
-        self._batches.append(TrainedBatch(batch_idx, progress.total_batches, trainer.data.batch_indices))
         if self.action == "rollback" and progress.starts_accumulation and self._snapshot_is_due(progress.step):
             self._take_snapshot(trainer, pl_module)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        size = trainer.window.size if pl_module.automatic_optimization and trainer.window.weight is None else 1
-        loss = loss.detach()
-        self._losses.append((trainer.progress.batch_idx, loss if size == 1 else loss * size))
+        self._watch.add_loss(trainer, loss)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        self._stepped = True
-        losses, self._losses = self._losses, []
+        losses = self._watch.close()
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         checked = parameters if trainer.scaler is None else []
-        if all_finite([loss for _, loss in losses], gradients_of(checked)):
-            return
-        finding = Finding(trainer.progress.step + 1, trainer.progress.epoch, self._batches, action=self.action)
-        self._act(trainer, pl_module, parameters, examine(pl_module, finding, losses, checked, self._batch))
+        if not all_finite([loss for _, loss in losses], gradients_of(checked)):
+            self._act(trainer, pl_module, parameters, self._watch.examine(trainer, losses, checked))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._forget()
+        self._watch.clear()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._forget()
+        self._watch.clear()
 
     # -- what is done about it ----------------------------------------------------------------------------------------
 
     def _act(self, trainer: Trainer, pl_module: LightningModule, parameters: list[Tensor], finding: Finding) -> None:
         too_many = self.action != "stop" and self.max_skips is not None and self.skips >= self.max_skips
-        if too_many:
-            finding.action = "stop"
+        finding.action = "stop" if too_many else self.action
         text = f"{finding} {self._advice(trainer, finding)}"
         if too_many:
             text += f" Before it {self.skips} steps were left out: NonFiniteGuard(max_skips={self.max_skips})."

@@ -1,0 +1,233 @@
+"""Where a number that is not finite comes from: the operation, the line and the samples."""
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from fulmen.utilities.apply_func import apply_to_collection
+from fulmen.utilities.data import extract_batch_size
+from fulmen.utilities.seed import collect_rng_states, restore_rng_states
+
+if TYPE_CHECKING:
+    from fulmen.trainer.trainer import Trainer
+
+#: the most samples that are tried one by one
+MOST_SAMPLES = 512
+
+_INSIDE = tuple(os.path.dirname(os.path.abspath(file)) + os.sep for file in (torch.__file__, os.path.dirname(__file__)))
+
+
+class BeforeBatch:
+    """What must be put back to train on a batch once more: generators and buffers."""
+
+    def __init__(self, trainer: Trainer, batch: Any) -> None:
+        self.batch, self.batch_idx = batch, trainer.progress.batch_idx
+        self.indices = trainer.data.batch_indices
+        self._generators = collect_rng_states()
+        self._buffers = {name: buffer.clone() for name, buffer in trainer.lightning_module.named_buffers()}
+
+    def restore(self, trainer: Trainer) -> None:
+        """Put it back, and clear the gradients."""
+        restore_rng_states(self._generators)
+        with torch.no_grad():
+            for name, buffer in trainer.lightning_module.named_buffers():
+                if name in self._buffers:
+                    buffer.copy_(self._buffers[name])
+        for parameter in trainer.lightning_module.parameters():
+            parameter.grad = None
+
+
+@dataclass(slots=True)
+class Origin:
+    """Where it comes from.
+
+    Attributes:
+        operation: what made the first number that is not finite; ``""`` if that is not known.
+        line: file, line and text of the call; ``""`` if that is not known.
+        backward: it came up in backward; ``line`` is the call whose derivative was taken.
+        samples: positions in the batch of the samples that suffice to make it come up; None if that is not known.
+    """
+
+    operation: str = ""
+    line: str = ""
+    backward: bool = False
+    samples: list[int] | None = None
+
+
+def find_origin(trainer: Trainer, before: BeforeBatch, step: Callable[[Any, int], Any]) -> Origin:
+    """Train on the batch again, under the eyes of anomaly detection. The weights stay; whatever else the step changes
+    in the module is changed once more.
+
+    Args:
+        step: ``training_step`` as the loop calls it.
+    """
+    origin = Origin()
+    before.restore(trainer)
+    watch = FirstBadOperation()
+    with warnings.catch_warnings(record=True) as said, torch.autograd.set_detect_anomaly(True):
+        warnings.simplefilter("always")
+        try:
+            with watch:
+                loss = _loss_in(step(before.batch, before.batch_idx))
+            if loss is not None:
+                trainer.plan.backward(loss)
+        except Exception as error:  # torch's, which tells; or one that comes of what is not finite
+            _read_anomaly(origin, str(error), [str(warning.message) for warning in said])
+    if watch.operation:
+        origin.operation, origin.line, origin.backward = watch.operation, watch.line, False
+    if trainer.lightning_module.automatic_optimization:
+        origin.samples = _guilty_samples(trainer, before, step)
+    return origin
+
+
+def _loss_in(output: Any) -> Tensor | None:
+    if isinstance(output, dict):
+        output = output.get("loss_sum", output.get("loss"))
+    return output if isinstance(output, Tensor) else None
+
+
+# -- forward ----------------------------------------------------------------------------------------------------------
+
+
+class FirstBadOperation(TorchFunctionMode):
+    """Remembers the first call that made NaN of numbers that were none; if there is none, infinity of finite ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operation = self.line = ""
+        self._makes_nan = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not self._makes_nan:
+            self._look(func, result, [args, kwargs or {}])
+        return result
+
+    def _look(self, func: Any, result: Any, arguments: Any) -> None:
+        outputs = list(_numbers(result))
+        if not any(_has(torch.isnan, one) for one in outputs):
+            if not self.operation and any(_has(torch.isinf, one) for one in outputs):
+                self._blame(func, outputs, arguments, torch.isinf)
+            return
+        self._makes_nan = self._blame(func, outputs, arguments, torch.isnan)
+
+    def _blame(self, func: Any, outputs: list[Tensor], arguments: Any, test: Any) -> bool:
+        places = {output.data_ptr() for output in outputs}  # of an operation in place the inputs are gone
+        if any(_has(test, one) for one in _numbers(arguments) if one.data_ptr() not in places):
+            return False
+        line = _line_outside(traceback.extract_stack())
+        if not line:
+            return False
+        self.operation, self.line = _name_of(func), line
+        return True
+
+
+def _numbers(collection: Any) -> Iterator[Tensor]:
+    found: list[Tensor] = []
+    apply_to_collection(collection, Tensor, found.append)
+    for tensor in found:
+        if tensor.is_floating_point() and not tensor.is_sparse and tensor.device.type != "meta":
+            yield tensor.detach()
+
+
+def _has(test: Callable[[Tensor], Tensor], tensor: Tensor) -> bool:
+    return bool(test(tensor).any())
+
+
+def _name_of(func: Any) -> str:
+    return resolve_name(func) or getattr(func, "__name__", str(func))
+
+
+def _line_outside(stack: traceback.StackSummary) -> str:
+    """The innermost line of the user's."""
+    for frame in reversed(stack):
+        if not frame.filename.startswith((*_INSIDE, "<")):
+            return f"{_short(frame.filename)}:{frame.lineno}: {frame.line}"
+    return ""
+
+
+def _short(path: str) -> str:
+    near = os.path.relpath(path)
+    return path if near.startswith("..") else near
+
+
+# -- backward ---------------------------------------------------------------------------------------------------------
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in .*\n +(?P<text>.*)')
+
+
+def _read_anomaly(origin: Origin, error: str, said: list[str]) -> None:
+    """Take the operation from torch's error, and the line from the warning that came before it."""
+    found = re.search(r"Function '(\w+)' returned nan values", error)
+    if found is None:
+        return
+    origin.operation, origin.backward = found[1].removesuffix("0"), True
+    for text in said:
+        if "Traceback of forward call" in text:
+            frames = [one for one in _FRAME.finditer(text) if not one["file"].startswith(_INSIDE)]
+            if frames:
+                origin.line = f"{_short(frames[-1]['file'])}:{frames[-1]['line']}: {frames[-1]['text'].strip()}"
+
+
+# -- samples ----------------------------------------------------------------------------------------------------------
+
+
+def _guilty_samples(trainer: Trainer, before: BeforeBatch, step: Callable[[Any, int], Any]) -> list[int] | None:
+    """The samples that suffice for a loss or a gradient that is not finite, each at its place in a batch whose other
+    places hold copies of a sample that does no harm: so it meets the same random numbers."""
+    try:
+        size = len(before.indices) if before.indices is not None else extract_batch_size(before.batch)
+    except Exception:  # a batch of a kind of its own
+        return None
+    if not 1 < size <= MOST_SAMPLES:
+        return None
+
+    def is_finite(places: list[int]) -> bool:
+        before.restore(trainer)
+        loss = _loss_in(step(_with_samples(before.batch, places), before.batch_idx))
+        if loss is None:
+            return True
+        trainer.plan.backward(loss)
+        gradients = [one.grad for one in trainer.lightning_module.parameters() if one.grad is not None]
+        return all(bool(torch.isfinite(one).all()) for one in (loss.detach(), *gradients))
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            harmless = next((place for place in range(min(size, 8)) if is_finite([place] * size)), None)
+            if harmless is None:
+                return None
+            rows = ([place if place == one else harmless for place in range(size)] for one in range(size))
+            return [one for one, places in enumerate(rows) if not is_finite(places)]
+    except Exception:  # the step cannot do with such batches
+        return None
+
+
+def _with_samples(batch: Any, places: list[int]) -> Any:
+    """The batch with the samples at ``places``."""
+
+    def pick(tensor: Tensor) -> Tensor:
+        return tensor[places] if tensor.dim() and len(tensor) == len(places) else tensor
+
+    return apply_to_collection(batch, Tensor, pick)
+
+
+@contextmanager
+def hook_named(trainer: Trainer, name: str) -> Iterator[None]:
+    """Let values be logged as in the hook ``name``."""
+    outer, trainer.metrics.hook = trainer.metrics.hook, name
+    try:
+        yield
+    finally:
+        trainer.metrics.hook = outer
