@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def replay_run(
 
 
 @contextmanager
-def _program(run: PastRun, step: int) -> Iterator[object]:
+def _program(run: PastRun, step: int) -> Iterator[Callable[[], object]]:
     """What starts the program that made the run, with its arguments and in its directory."""
     argv, directory, module = (run.command.get(name) for name in ("argv", "directory", "module"))
     if not argv:

@@ -55,6 +55,8 @@ class NonFiniteGuard(Callback):
         MisconfigurationException: an argument is not allowed.
     """
 
+    records: bool = True  #: False while a step is repeated, which is no news
+
     def __init__(
         self,
         action: Literal["stop", "skip", "rollback"] = "stop",
@@ -116,7 +118,7 @@ class NonFiniteGuard(Callback):
     def _act(self, trainer: Trainer, pl_module: LightningModule, parameters: list[Tensor], finding: Finding) -> None:
         too_many = self.action != "stop" and self.max_skips is not None and self.skips >= self.max_skips
         finding.action = "stop" if too_many else self.action
-        text = f"{finding} {self._advice(trainer, finding)}"
+        text = f"{finding} {self._advice(trainer, finding)}".rstrip()
         if too_many:
             text += f" Before it {self.skips} steps were left out: NonFiniteGuard(max_skips={self.max_skips})."
         if finding.action == "stop":
@@ -131,6 +133,8 @@ class NonFiniteGuard(Callback):
         rank_zero_warn(text)
 
     def _advice(self, trainer: Trainer, finding: Finding) -> str:
+        if not self.records:
+            return ""
         try:
             run = remember(trainer, finding, this_command())
         except (OSError, ValueError) as error:  # what was found matters more

@@ -7,14 +7,16 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from fulmen.loops.plan import nobody
 from fulmen.utilities.apply_func import apply_to_collection
 from fulmen.utilities.data import extract_batch_size
 from fulmen.utilities.seed import collect_rng_states, restore_rng_states
@@ -66,29 +68,46 @@ class Origin:
 
 
 def find_origin(trainer: Trainer, before: BeforeBatch, step: Callable[[Any, int], Any]) -> Origin:
-    """Train on the batch again, under the eyes of anomaly detection. The weights stay; whatever else the step changes
-    in the module is changed once more.
+    """Train on the batch again, and look at what each operation makes. In automatic optimization the weights stay;
+    whatever else the step changes in the module is changed once more.
 
     Args:
         step: ``training_step`` as the loop calls it.
     """
-    origin = Origin()
-    before.restore(trainer)
-    watch = FirstBadOperation()
-    with warnings.catch_warnings(record=True) as said, torch.autograd.set_detect_anomaly(True):
-        warnings.simplefilter("always")
-        try:
-            with watch:
+    forward, backward = FirstBadOperation(), FirstBadDerivative()
+    automatic, samples = trainer.lightning_module.automatic_optimization, None
+    with _without_hooks(trainer, backward.watch), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before.restore(trainer)
+        # an exception that comes of numbers that are not finite is no answer
+        with suppress(Exception), torch.autograd.set_detect_anomaly(True, check_nan=False):
+            with forward:
                 loss = _loss_in(step(before.batch, before.batch_idx))
-            if loss is not None:
+            if loss is not None and automatic:
+                backward.watch(loss)
                 trainer.plan.backward(loss)
-        except Exception as error:  # torch's, which tells; or one that comes of what is not finite
-            _read_anomaly(origin, str(error), [str(warning.message) for warning in said])
-    if watch.operation:
-        origin.operation, origin.line, origin.backward = watch.operation, watch.line, False
-    if trainer.lightning_module.automatic_optimization:
-        origin.samples = _guilty_samples(trainer, before, step)
-    return origin
+        if automatic:
+            samples = _guilty_samples(trainer, before, step)
+    if forward.operation and (forward.makes_nan or not backward.operation):
+        return Origin(forward.operation, forward.line, samples=samples)
+    return Origin(backward.operation, backward.line, True, samples)
+
+
+@contextmanager
+def _without_hooks(trainer: Trainer, watch: Callable[[Tensor], None]) -> Iterator[None]:
+    """Nobody hears of the steps in between; ``watch`` gets the losses of manual optimization. Values are logged as in
+    ``training_step``."""
+    plan, metrics = trainer.plan, trainer.metrics
+    hooks: dict[str, Any] = dict.fromkeys(("on_after_backward", "on_before_optimizer_step"), nobody)
+    hooks["on_before_backward"] = watch
+    before = {name: getattr(plan, name) for name in hooks}
+    outer, metrics.hook = metrics.hook, "training_step"
+    vars(plan).update(hooks)
+    try:
+        yield
+    finally:
+        vars(plan).update(before)
+        metrics.hook = outer
 
 
 def _loss_in(output: Any) -> Tensor | None:
@@ -106,11 +125,11 @@ class FirstBadOperation(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.operation = self.line = ""
-        self._makes_nan = False
+        self.makes_nan = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if not self._makes_nan:
+        if not self.makes_nan:
             self._look(func, result, [args, kwargs or {}])
         return result
 
@@ -120,7 +139,7 @@ class FirstBadOperation(TorchFunctionMode):
             if not self.operation and any(_has(torch.isinf, one) for one in outputs):
                 self._blame(func, outputs, arguments, torch.isinf)
             return
-        self._makes_nan = self._blame(func, outputs, arguments, torch.isnan)
+        self.makes_nan = self._blame(func, outputs, arguments, torch.isnan)
 
     def _blame(self, func: Any, outputs: list[Tensor], arguments: Any, test: Any) -> bool:
         places = {output.data_ptr() for output in outputs}  # of an operation in place the inputs are gone
@@ -167,17 +186,38 @@ def _short(path: str) -> str:
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in .*\n +(?P<text>.*)')
 
 
-def _read_anomaly(origin: Origin, error: str, said: list[str]) -> None:
-    """Take the operation from torch's error, and the line from the warning that came before it."""
-    found = re.search(r"Function '(\w+)' returned nan values", error)
-    if found is None:
-        return
-    origin.operation, origin.backward = found[1].removesuffix("0"), True
-    for text in said:
-        if "Traceback of forward call" in text:
-            frames = [one for one in _FRAME.finditer(text) if not one["file"].startswith(_INSIDE)]
-            if frames:
-                origin.line = f"{_short(frames[-1]['file'])}:{frames[-1]['line']}: {frames[-1]['text'].strip()}"
+class FirstBadDerivative:
+    """Remembers the first operation that was given finite derivatives and made others. The forward must have been run
+    with anomaly detection, which notes the lines."""
+
+    def __init__(self) -> None:
+        self.operation = self.line = ""
+
+    def watch(self, loss: Tensor) -> None:
+        """Look at all operations behind ``loss`` when it goes backward."""
+        seen: set[Any] = set()
+        waiting = [loss.grad_fn]
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+            node.register_hook(partial(self._look, node))
+
+    def _look(self, node: Any, made: tuple[Any, ...], given: tuple[Any, ...]) -> None:
+        if self.operation or not any(_is_bad(one) for one in made) or any(_is_bad(one) for one in given):
+            return
+        self.operation = re.sub(r"\d+$", "", node.name().rpartition("::")[2])
+        frames = [one for one in _FRAME.finditer("".join(node.metadata.get("traceback_", ())))]
+        for frame in reversed(frames):
+            if not frame["file"].startswith((*_INSIDE, "<")):
+                self.line = f"{_short(frame['file'])}:{frame['line']}: {frame['text'].strip()}"
+                break
+
+
+def _is_bad(gradient: Tensor | None) -> bool:
+    return gradient is not None and not gradient.is_sparse and not bool(torch.isfinite(gradient).all())
 
 
 # -- samples ----------------------------------------------------------------------------------------------------------
@@ -203,13 +243,11 @@ def _guilty_samples(trainer: Trainer, before: BeforeBatch, step: Callable[[Any, 
         return all(bool(torch.isfinite(one).all()) for one in (loss.detach(), *gradients))
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            harmless = next((place for place in range(min(size, 8)) if is_finite([place] * size)), None)
-            if harmless is None:
-                return None
-            rows = ([place if place == one else harmless for place in range(size)] for one in range(size))
-            return [one for one, places in enumerate(rows) if not is_finite(places)]
+        harmless = next((place for place in range(min(size, 8)) if is_finite([place] * size)), None)
+        if harmless is None:
+            return None
+        rows = ([place if place == one else harmless for place in range(size)] for one in range(size))
+        return [one for one, places in enumerate(rows) if not is_finite(places)]
     except Exception:  # the step cannot do with such batches
         return None
 
@@ -221,13 +259,3 @@ def _with_samples(batch: Any, places: list[int]) -> Any:
         return tensor[places] if tensor.dim() and len(tensor) == len(places) else tensor
 
     return apply_to_collection(batch, Tensor, pick)
-
-
-@contextmanager
-def hook_named(trainer: Trainer, name: str) -> Iterator[None]:
-    """Let values be logged as in the hook ``name``."""
-    outer, trainer.metrics.hook = trainer.metrics.hook, name
-    try:
-        yield
-    finally:
-        trainer.metrics.hook = outer

@@ -115,7 +115,8 @@ def _states_in(folder: Path) -> tuple[list[SavedState], dict[str, Any]]:
     """The checkpoints in ``folder``, and the command of the run that it belongs to if its list says."""
     index = folder / INDEX
     if not index.exists():
-        files = sorted(path for path in folder.glob("*.ckpt") if path.is_file())
+        left_in_a_step = "on_exception.ckpt"  # of an OnExceptionCheckpoint
+        files = sorted(path for path in folder.glob("*.ckpt") if path.is_file() and path.name != left_in_a_step)
         return [state for state in map(_state_if_any, files) if state is not None], {}
     try:
         content = json.loads(index.read_text(encoding="utf-8"))

@@ -21,6 +21,7 @@ from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.callbacks.model_summary import ModelSummary
 from fulmen.callbacks.nonfinite import Finding, StepWatch, all_finite, gradients_of
+from fulmen.callbacks.nonfinite_guard import NonFiniteGuard
 from fulmen.callbacks.on_exception_checkpoint import OnExceptionCheckpoint
 from fulmen.callbacks.progress.progress_bar import ProgressBar
 from fulmen.callbacks.timer import Timer
@@ -28,7 +29,7 @@ from fulmen.core.hooks import HOOKS
 from fulmen.loggers.logger import DummyLogger
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.profilers.base import PassThroughProfiler
-from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.exceptions import MisconfigurationException, NonFiniteException
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,6 +134,10 @@ class Replay:
         global active
         active = None
         self._undo.close()
+        if isinstance(error, NonFiniteException) and not self.report:
+            raise MisconfigurationException(
+                f"step {self.step} was not reached: before it the run ends. {error.finding} Repeat that step instead."
+            ) from error
         if isinstance(error, BdbQuit):
             say("left in the debugger")
             return True
@@ -192,6 +197,8 @@ class Replay:
         seen = (ProgressBar, ModelSummary, OnExceptionCheckpoint)
         trainer.callbacks[:] = [callback for callback in callbacks if not isinstance(callback, seen)]
         for callback in trainer.callbacks:
+            if isinstance(callback, NonFiniteGuard):
+                put(callback, "records", False)
             if isinstance(callback, (Checkpoint, Timer)):
                 for hook in HOOKS:
                     if "callback" in hook.owners:
@@ -401,10 +408,9 @@ class _Watcher(Callback):
         }
         origin = None
         if finding.is_bad and replay.anomaly and self._suspect is not None:
-            from fulmen.trainer.origin import find_origin, hook_named
+            from fulmen.trainer.origin import find_origin
 
-            with hook_named(trainer, "training_step"):
-                origin = find_origin(trainer, self._suspect, trainer.plan.training_step)
+            origin = find_origin(trainer, self._suspect, trainer.plan.training_step)
         replay.finding = finding
         replay.report = report(replay, finding, norms, origin)
         print(replay.report, flush=True)
@@ -480,7 +486,7 @@ def _rows_of_origin(origin: Any, finding: Finding) -> list[tuple[str, str]]:
     if origin.samples is not None and origin.samples:
         indices = finding.indices
         which = [str(indices[place]) if indices is not None else f"number {place}" for place in origin.samples]
-        rows.append(("guilty", f"sample{'s' * (len(which) > 1)} {', '.join(which)} of the batch"))
+        rows.append(("culprit", f"sample{'s' * (len(which) > 1)} {', '.join(which)} of the batch"))
     if origin.operation:
         what = "in the derivative of" if origin.backward else "in"
         line = f"{what} {origin.line}" if origin.line else ("in backward" if origin.backward else "")
