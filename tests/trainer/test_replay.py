@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import runpy
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from fingerprint import fingerprint
 
 from fulmen.callbacks.nonfinite import Record
 from fulmen.replay import Replay, replay_run
@@ -72,17 +72,6 @@ def write_index(path: Path) -> None:
         entries.append({"path": file.name, "step": content["global_step"], "batch": batch, "reason": reason})
     command = {"argv": list(sys.argv), "directory": os.getcwd(), "module": None}
     path.write_text(json.dumps({"format": 1, "command": command, "checkpoints": entries}))
-
-
-def fingerprint(directory: Path) -> dict[str, Any]:
-    """Names, contents and times of everything in ``directory``."""
-    return {
-        str(path.relative_to(directory)): (
-            path.lstat().st_mtime_ns,
-            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "",
-        )
-        for path in [directory, *directory.rglob("*")]
-    }
 
 
 def findings(directory: Path) -> list[Any]:
@@ -223,6 +212,16 @@ def test_checkpoint_of_weights_alone_is_no_place_to_begin(run: Run) -> None:
     content = torch.load(path, weights_only=True)
     torch.save({name: content[name] for name in content if name != "optimizer_states"}, path)
     replay = Replay(directory, 9)
+    assert replay.start is not None
+    assert replay.start.step == 4
+
+
+def test_checkpoint_that_is_damaged_is_passed_over(run: Run) -> None:
+    directory = run()
+    path = directory / "checkpoints" / "epoch=0-step=8.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="epoch=0-step=8.ckpt cannot be read"):
+        replay = Replay(directory, 9)
     assert replay.start is not None
     assert replay.start.step == 4
 

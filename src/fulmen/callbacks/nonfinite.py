@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from fulmen.loggers.files import read_text, replacing
+from fulmen.plugins.io.index import command
 from fulmen.utilities.cloud_io import exists, is_remote, join_path, make_dirs
 
 if TYPE_CHECKING:
@@ -287,22 +287,16 @@ def _numbers(found: dict[str, Any]) -> dict[str, Any]:
     return {**found, "loss": None if found["loss"] is None else float(found["loss"])}
 
 
-def remember(trainer: Trainer, finding: Finding, command: dict[str, Any]) -> str:
+def remember(trainer: Trainer, finding: Finding) -> str:
     """Add ``finding`` to the file of the run. Returns the run's directory, as it is written in a command line."""
     directory = str(trainer.log_dir)
     if trainer.is_global_zero and not trainer.fast_dev_run:
         folders = [str(folder) for one in trainer.checkpoint_callbacks if (folder := getattr(one, "dirpath", None))]
-        record = Record.read(directory) or Record(command)
+        record = Record.read(directory) or Record(command())
         record.checkpoints = [_relative(folder, directory) for folder in folders]
         record.findings.append(finding)
         record.write(directory)
     return shlex.quote(_relative(directory, os.getcwd()))
-
-
-def this_command() -> dict[str, Any]:
-    """How this process was started: ``argv``, ``directory``, and ``module`` if it is ``python -m module``."""
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return {"argv": list(sys.argv), "directory": os.getcwd(), "module": spec.name if spec is not None else None}
 
 
 def _relative(path: str, start: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from fulmen.callbacks.callback import Callback
-from fulmen.callbacks.nonfinite import Finding, StepWatch, all_finite, gradients_of, remember, this_command
+from fulmen.callbacks.nonfinite import Finding, StepWatch, all_finite, gradients_of, remember
 from fulmen.core.optimizer import NoOptimizer
 from fulmen.utilities.apply_func import apply_to_collection
 from fulmen.utilities.exceptions import MisconfigurationException, NonFiniteException
@@ -136,7 +136,7 @@ class NonFiniteGuard(Callback):
         if not self.records:
             return ""
         try:
-            run = remember(trainer, finding, this_command())
+            run = remember(trainer, finding)
         except (OSError, ValueError) as error:  # what was found matters more
             return f"It could not be written down ({error})."
         return f"Repeat it by `fulmen replay {run} --step {finding.step}`."

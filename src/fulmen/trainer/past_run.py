@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from fulmen.callbacks.nonfinite import FILE_NAME, Record
-
-#: the list of the checkpoints in a folder
-INDEX = "checkpoints.json"
+from fulmen.plugins.io import index
+from fulmen.utilities.rank_zero import rank_zero_warn
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,11 @@ class PastRun:
             too_late = state.step >= step or (batch is not None and state.batch is not None and state.batch > batch)
             if too_late or state.reason == "exception":  # saved in the middle of a step
                 continue
-            content = _content_of(state.path)
+            try:
+                content = _content_of(state.path)
+            except Exception as error:  # a damaged file
+                rank_zero_warn(f"{state.path} cannot be read ({type(error).__name__}: {error}): one before it is used.")
+                continue
             if "optimizer_states" not in content or "loops" not in content:  # the weights alone
                 continue
             if state.step == step - 1 and "window" in content.get("resume", {}):  # has a part of the step behind it
@@ -113,19 +116,19 @@ class PastRun:
 
 def _states_in(folder: Path) -> tuple[list[SavedState], dict[str, Any]]:
     """The checkpoints in ``folder``, and the command of the run that it belongs to if its list says."""
-    index = folder / INDEX
-    if not index.exists():
+    path = folder / index.FILE_NAME
+    if not path.exists():
         left_in_a_step = "on_exception.ckpt"  # of an OnExceptionCheckpoint
         files = sorted(path for path in folder.glob("*.ckpt") if path.is_file() and path.name != left_in_a_step)
         return [state for state in map(_state_if_any, files) if state is not None], {}
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
         entries = [
             SavedState((folder / entry["path"]).resolve(), entry["step"], entry["batch"], entry["reason"])
             for entry in content["checkpoints"]
         ]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{index} cannot be read: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
     return [entry for entry in entries if entry.path.exists()], content.get("command") or {}
 
 
