@@ -271,18 +271,29 @@ def test_rollback_goes_back_to_the_snapshot_and_on_with_the_next_batches(tmp_pat
     with pytest.warns(UserWarning, match="The weights go back to those of step 2"):
         trainer = fit(model, guard, tmp_path)
     assert torch.equal(model.weights[4], model.weights[2])
-
-    by_hand = Model("nothing")
-    optimizer = torch.optim.AdamW(by_hand.parameters(), lr=0.1)
-    batches = list(DataLoader(SAMPLES, batch_size=BATCH))  # type: ignore[arg-type]
-    for number in (0, 1, 4, 5, 6, 7):
-        optimizer.zero_grad()
-        by_hand.loss(batches[number]).backward()
-        optimizer.param_groups[0]["lr"] = learning_rate(number)
-        optimizer.step()
-    assert torch.equal(weights_of(model), weights_of(by_hand))
+    assert torch.equal(weights_of(model), trained_by_hand(0, 1, 4, 5, 6, 7))
     assert trainer.global_step == 8
     assert guard.skips == 1
+
+
+def test_rollback_goes_back_to_the_same_snapshot_twice(tmp_path: Path) -> None:
+    model = Model()
+    with pytest.warns(UserWarning, match="The weights go back to those of step 0"):
+        fit(model, NonFiniteGuard("rollback"), tmp_path, max_epochs=2)
+    assert torch.equal(weights_of(model), trained_by_hand(12, 13, 14, 15))
+
+
+def trained_by_hand(*batches_of_the_run: int) -> Tensor:
+    """The weights after these batches alone, at the learning rates of their steps."""
+    model = Model("nothing")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    batches = list(DataLoader(SAMPLES, batch_size=BATCH))  # type: ignore[arg-type]
+    for number in batches_of_the_run:
+        optimizer.zero_grad()
+        model.loss(batches[number % len(batches)]).backward()
+        optimizer.param_groups[0]["lr"] = learning_rate(number)
+        optimizer.step()
+    return weights_of(model)
 
 
 def learning_rate(steps: int) -> float:

@@ -75,7 +75,8 @@ class Writes(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         if trainer.global_step % 7 == 0:
-            trainer.save_checkpoint(os.path.join(str(trainer.log_dir), "own.ckpt"))
+            folder = str(trainer.checkpoint_callback.dirpath)  # type: ignore[union-attr]
+            trainer.save_checkpoint(os.path.join(folder, "own.ckpt"))
         with open(os.path.join(str(trainer.log_dir), "own.txt"), "a") as file:
             file.write(f"{trainer.global_step}\n")
 
@@ -106,6 +107,7 @@ def make_trainer(options: argparse.Namespace) -> Trainer:
         callbacks=[
             NonFiniteGuard(options.action),
             ModelCheckpoint(folder, every_n_train_steps=options.every, save_top_k=-1, save_last=True),
+            ModelCheckpoint(folder + "/weights", every_n_train_steps=1, save_weights_only=True),
             OnExceptionCheckpoint(folder),
             Writes(),
         ],

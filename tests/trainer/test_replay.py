@@ -137,6 +137,16 @@ def test_replay_touches_no_file_of_the_run(run: Run, arguments: list[str]) -> No
     assert fingerprint(directory.parent) == before
 
 
+def test_step_that_was_skipped_on_the_way_is_skipped_again_and_no_news(run: Run) -> None:
+    directory = run("backward", "--action", "skip", "--every", "100")
+    assert len(findings(directory)) == 2
+    with pytest.warns(UserWarning, match="The step is left out") as told:
+        replay = replay_run(str(directory))
+    assert replay.finding is not None
+    assert replay.finding.digest == findings(directory)[-1].digest
+    assert not any("fulmen replay" in str(warning.message) for warning in told)
+
+
 def test_trainer_is_as_before_after_a_replay(run: Run) -> None:
     directory = run()
     program = runpy.run_path(str(PROGRAM))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from fulmen.callbacks.nonfinite import all_finite, gradients_of
 from fulmen.loops.plan import nobody
 from fulmen.utilities.apply_func import apply_to_collection
 from fulmen.utilities.data import extract_batch_size
@@ -224,32 +225,26 @@ def _is_bad(gradient: Tensor | None) -> bool:
 
 
 def _guilty_samples(trainer: Trainer, before: BeforeBatch, step: Callable[[Any, int], Any]) -> list[int] | None:
-    """The samples that suffice for a loss or a gradient that is not finite, each at its place in a batch whose other
-    places hold copies of a sample that does no harm: so it meets the same random numbers."""
+    """The samples that suffice for a loss or a gradient that is not finite: each in a batch of copies of it, so that at
+    its own place it meets the same random numbers. None if that tells nothing."""
     try:
         size = len(before.indices) if before.indices is not None else extract_batch_size(before.batch)
-    except Exception:  # a batch of a kind of its own
-        return None
-    if not 1 < size <= MOST_SAMPLES:
-        return None
-
-    def is_finite(places: list[int]) -> bool:
-        before.restore(trainer)
-        loss = _loss_in(step(_with_samples(before.batch, places), before.batch_idx))
-        if loss is None:
-            return True
-        trainer.plan.backward(loss)
-        gradients = [one.grad for one in trainer.lightning_module.parameters() if one.grad is not None]
-        return all(bool(torch.isfinite(one).all()) for one in (loss.detach(), *gradients))
-
-    try:
-        harmless = next((place for place in range(min(size, 8)) if is_finite([place] * size)), None)
-        if harmless is None:
+        if not 1 < size <= MOST_SAMPLES:
             return None
-        rows = ([place if place == one else harmless for place in range(size)] for one in range(size))
-        return [one for one, places in enumerate(rows) if not is_finite(places)]
-    except Exception:  # the step cannot do with such batches
+        guilty = [place for place in range(size) if not _is_finite(trainer, before, step, [place] * size)]
+    except Exception:  # a batch of a kind of its own, or a step that cannot do with copies
         return None
+    return guilty if len(guilty) < size else None
+
+
+def _is_finite(trainer: Trainer, before: BeforeBatch, step: Callable[[Any, int], Any], places: list[int]) -> bool:
+    """Whether the step is finite with the samples at ``places`` alone."""
+    before.restore(trainer)
+    loss = _loss_in(step(_with_samples(before.batch, places), before.batch_idx))
+    if loss is None:
+        return True
+    trainer.plan.backward(loss)
+    return all_finite([loss.detach()], gradients_of(list(trainer.lightning_module.parameters())))
 
 
 def _with_samples(batch: Any, places: list[int]) -> Any:
