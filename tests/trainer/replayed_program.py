@@ -107,7 +107,9 @@ def make_trainer(options: argparse.Namespace) -> Trainer:
         callbacks=[
             NonFiniteGuard(options.action),
             ModelCheckpoint(folder, every_n_train_steps=options.every, save_top_k=-1, save_last=True),
-            ModelCheckpoint(folder + "/weights", every_n_train_steps=1, save_weights_only=True),
+            ModelCheckpoint(
+                folder + "/weights", monitor="step", mode="max", every_n_train_steps=1, save_weights_only=True
+            ),
             OnExceptionCheckpoint(folder),
             Writes(),
         ],
