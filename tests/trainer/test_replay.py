@@ -129,11 +129,13 @@ def test_replay_compares_what_it_comes_to_with_the_next_checkpoint(run: Run, mon
 # -- the run's files --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["backward"], ["forward", "--action", "skip"], []], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["backward"], ["forward", "--action", "skip"], ["nothing", "--keep", "1"]], ids=" ".join
+)
 def test_replay_touches_no_file_of_the_run(run: Run, arguments: list[str]) -> None:
     directory = run(*arguments)
     before = fingerprint(directory.parent)
-    replay_run(str(directory), 12 if arguments[:1] == ["backward"] else 14)
+    replay_run(str(directory), 12 if arguments[:1] == ["backward"] else 16)
     assert fingerprint(directory.parent) == before
 
 
