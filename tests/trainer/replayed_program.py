@@ -93,6 +93,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--action", default="stop")
     parser.add_argument("--every", type=int, default=4, help="steps between checkpoints")
     parser.add_argument("--keep", type=int, default=-1, help="checkpoints to keep")
+    parser.add_argument("--link", action="store_true", help="make the last one a link")
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--no-seed", action="store_true")
     parser.add_argument("--fits", type=int, default=1)
@@ -107,7 +108,12 @@ def make_trainer(options: argparse.Namespace) -> Trainer:
         logger=CSVLogger(options.directory, name=None, version=""),
         callbacks=[
             NonFiniteGuard(options.action),
-            ModelCheckpoint(folder, every_n_train_steps=options.every, save_top_k=options.keep, save_last=True),
+            ModelCheckpoint(
+                folder,
+                every_n_train_steps=options.every,
+                save_top_k=options.keep,
+                save_last="link" if options.link else True,
+            ),
             ModelCheckpoint(
                 folder + "/weights", monitor="step", mode="max", every_n_train_steps=1, save_weights_only=True
             ),

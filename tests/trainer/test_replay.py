@@ -130,7 +130,7 @@ def test_replay_compares_what_it_comes_to_with_the_next_checkpoint(run: Run, mon
 
 
 @pytest.mark.parametrize(
-    "arguments", [["backward"], ["forward", "--action", "skip"], ["nothing", "--keep", "1"]], ids=" ".join
+    "arguments", [["backward"], ["forward", "--action", "skip"], ["nothing", "--keep", "1", "--link"]], ids=" ".join
 )
 def test_replay_touches_no_file_of_the_run(run: Run, arguments: list[str]) -> None:
     directory = run(*arguments)
