@@ -109,12 +109,12 @@ class Finding:
 
 def all_finite(losses: Sequence[Tensor], gradients: Sequence[Tensor]) -> bool:
     """Whether all these are finite: one norm over all gradients, and the host waits for the device once."""
-    found = [torch.isfinite(loss).reshape(()) for loss in losses]
-    if gradients:  # the largest absolute value, as a sum of squares may overflow
-        found.append(torch.isfinite(get_total_norm(gradients, math.inf)))
-    if len(found) > 1:
-        return bool(torch.stack([one.to(found[-1].device) for one in found]).all())
-    return not found or bool(found[0])
+    sizes = [*losses, get_total_norm(gradients)] if gradients else list(losses)
+    if not sizes:
+        return True
+    device = sizes[-1].device
+    finite = torch.stack([torch.isfinite(size).reshape(()).to(device) for size in sizes]).all()
+    return bool(finite) or all(map(_tensor_is_finite, (*losses, *gradients)))  # a sum of squares may overflow
 
 
 def gradients_of(parameters: Sequence[Tensor]) -> list[Tensor]:
