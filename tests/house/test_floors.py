@@ -24,6 +24,7 @@ FLOORS: dict[str, int] = {
     "compat": 6,
     "demos": 6,
     "fabric": 6,
+    "replay": 6,
     "__main__": 6,
 }
 FRONT_DOOR = PACKAGE / "__init__.py"

@@ -18,7 +18,7 @@ from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, c
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
 from fulmen.trainer import checkpoint as checkpoints
-from fulmen.trainer import metric_objects, which_file
+from fulmen.trainer import metric_objects, replay, which_file
 from fulmen.trainer.boundary import Boundary
 from fulmen.trainer.explain import headline
 from fulmen.trainer.flags import ordered, refuse_no_callbacks
@@ -82,6 +82,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         datamodule.trainer = trainer
     writers = trainer.checkpoint_callbacks  # before the module's own take their place: theirs are the files
     _merge_callbacks(trainer)
+    if replay.active is not None:
+        ckpt_path = replay.active.enter(trainer, verb, ckpt_path)
     for callback in trainer.callbacks:
         if isinstance(callback, Callback):
             callback.__dict__["log"], callback.__dict__["log_dict"] = module.log, module.log_dict
@@ -372,7 +374,8 @@ def _fail(trainer: Trainer, exception: BaseException) -> None:
     try:
         if trainer.has_begun:
             attempt(lambda: setattr(trainer.metrics, "hook", "on_exception"))
-            for _, listener in trainer.plan.listeners("on_exception"):
+            told = trainer.plan.listeners("on_exception") if replay.active is None else []  # or they would write
+            for _, listener in told:
                 attempt(lambda listener=listener: listener(exception))
             attempt(trainer.strategy.checkpoint_io.settle)
             for logger in trainer.loggers:
