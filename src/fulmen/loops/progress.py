@@ -168,6 +168,12 @@ class Progress:
         )
 
     @property
+    def ends_here(self) -> bool:
+        """No further batch follows, and all that is left to do is to close the run."""
+        epochs = self.limits.max_epochs
+        return self.done or (self.epoch_is_closed and 0 <= epochs <= self.epoch + 1)
+
+    @property
     def time_to_validate(self) -> bool:
         """A validation follows this batch: its interval is over, or training stops here."""
         return self.interval_is_over or (

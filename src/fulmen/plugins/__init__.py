@@ -1,5 +1,7 @@
-"""What changes how a run computes or stores: precision and checkpoint files."""
+"""What changes how a run computes, stores, or comes back: precision, checkpoint files and the job's environment."""
 
+from fulmen.plugins.environments.requeue import ExitCodeRequeue, Requeue
+from fulmen.plugins.environments.slurm import SLURMEnvironment
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
 from fulmen.plugins.precision.amp import MixedPrecision
@@ -10,8 +12,11 @@ from fulmen.plugins.precision.precision import Precision
 __all__ = [
     "CheckpointIO",
     "DoublePrecision",
+    "ExitCodeRequeue",
     "HalfPrecision",
     "MixedPrecision",
     "Precision",
+    "Requeue",
+    "SLURMEnvironment",
     "TorchCheckpointIO",
 ]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fulmen.utilities.exceptions import SIGTERMException
-
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
@@ -16,8 +14,8 @@ class Boundary:
     loggers.
 
     A checkpoint that is written here holds the whole effect of the batches so far and nothing of the next one: a run
-    goes on from it as if it had never stopped. The loop asks :attr:`waiting` after each batch, and nothing more as long
-    as nobody waits.
+    goes on from it as if it had never stopped, also within an accumulation window, whose gradients it holds. The loop
+    asks :attr:`waiting` after each batch, and nothing more as long as nobody waits.
     """
 
     __slots__ = ("_due", "ends", "waiting")
@@ -38,17 +36,20 @@ class Boundary:
         self.waiting = True
 
     def ask_to_end(self) -> None:
-        """End the process at the next step boundary; may be called from a signal handler."""
+        """End the process at the next step boundary; may be called while a signal is handled."""
         self.ends = self.waiting = True
 
     def reach(self, trainer: Trainer) -> None:
-        """A batch is over: do what waits.
+        """A batch or an epoch is over: do what waits.
 
         Raises:
-            SIGTERMException: the process was asked to end, and no accumulation window is open.
+            SIGTERMException: the process was asked to end, and the state is saved.
+            KeyboardInterrupt: the same, by Ctrl-C.
         """
+        self.waiting = False  # first of all: a signal may come at any moment
         while self._due:
             self._due.pop(0)()
-        self.waiting = self.ends
-        if self.ends and not trainer.progress.accumulating:
-            raise SIGTERMException
+        if self.ends:
+            self.waiting = True
+            if not trainer.progress.ends_here:  # else the run becomes whole in a moment, and ends the process then
+                trainer.signals.save_and_end(trainer)

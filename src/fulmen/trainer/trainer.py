@@ -31,7 +31,8 @@ from fulmen.trainer.data import Data
 from fulmen.trainer.environment import arguments_from_environment
 from fulmen.trainer.explain import evaluation_table, explanation
 from fulmen.trainer.metrics import Metrics
-from fulmen.trainer.session import Signals, attach_optimizers, session
+from fulmen.trainer.session import attach_optimizers, session
+from fulmen.trainer.signals import Signals, checkpoint_of_restart
 from fulmen.trainer.states import RunningStage, TrainerState
 from fulmen.trainer.validation import check_model
 from fulmen.trainer.windows import Windows
@@ -91,7 +92,7 @@ class Trainer(Windows):
         profiler: ``"simple"``, ``"advanced"`` or a Profiler. None: nothing is measured, at no cost.
         detect_anomaly: find the operation that made a NaN in backward; slow.
         barebones: switch off everything that costs time, to measure the rest.
-        plugins: a Precision, a CheckpointIO, or a list of them.
+        plugins: a Precision, a CheckpointIO, a Requeue such as SLURMEnvironment, or a list of them.
         sync_batchnorm: share the statistics of batch norms between processes; with one process it does nothing.
         reload_dataloaders_every_n_epochs: ask for the loaders anew so often; 0: never.
         default_root_dir: where files go, a folder or a URL. None: the working directory.
@@ -225,7 +226,7 @@ class Trainer(Windows):
             given={"enable_checkpointing": enable_checkpointing, "enable_progress_bar": enable_progress_bar},
         )
         self.boundary = Boundary()  #: where checkpoints are written and requests to end are served
-        self._signals = Signals(self.boundary)
+        self.signals = Signals(self.boundary, flags.requeue(self._plugins))
         self._forget_run()
         self.progress = self._new_progress()
         self.metrics = Metrics(LightningModule(), self.progress, [], ignore=True)
@@ -328,7 +329,10 @@ class Trainer(Windows):
             )
         self._take_inputs(verb, model, loaders, datamodule)
         compiled = compiled_steps(self, model, self._compile)
-        with compiled, session(self, verb, ckpt_path or self._ckpt_path, weights_only, self._signals) as ready:
+        path = ckpt_path or self._ckpt_path
+        if verb == "fit":
+            path = checkpoint_of_restart(self.signals.requeue, path)
+        with compiled, session(self, verb, path, weights_only) as ready:
             return loop(self) if ready else None
 
     def _take_inputs(
@@ -397,7 +401,7 @@ class Trainer(Windows):
             self.progress,
             self.strategy.root_device,
             convert,
-            self._signals,
+            self.signals,
             self.metrics.quiet,
             self._callbacks,
             self.global_rank,
