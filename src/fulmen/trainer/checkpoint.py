@@ -47,10 +47,6 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
         "state_dict": trainer.strategy.lightning_module_state_dict(module),
         "loops": _dump_loops(progress),
     }
-    if progress.in_epoch:  # those that watch are asked at its end, and what a validation logged does not come again
-        checkpoint["loops"]["callback_metrics"] = {
-            name: value.detach().cpu() for name, value in trainer.callback_metrics.items()
-        }
     call = trainer.plan
     if not weights_only:
         checkpoint["callbacks"] = _dump_callbacks(trainer)
@@ -128,8 +124,12 @@ def _dump_loops(progress: Progress) -> dict[str, Any]:
 # -- back -------------------------------------------------------------------------------------------------------------
 
 
-def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Put back the module's weights, the datamodule's and the callbacks' state: before optimizers are made."""
+def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Put back the module's weights, the datamodule's and the callbacks' state: before optimizers are made.
+
+    Returns:
+        The state that each callback has now, by its key.
+    """
     module, datamodule = trainer.lightning_module, trainer.datamodule
     module.on_load_checkpoint(checkpoint)
     load_weights(module, checkpoint["state_dict"], module.strict_loading, str(trainer.loaded_ckpt_path))
@@ -137,7 +137,7 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])
     states = checkpoint.get("callbacks")
     if states is None:
-        return
+        return {}
     known = {callback.state_key for callback in trainer.callbacks if isinstance(callback, Callback)}
     lost = sorted(str(key) for key in states if key not in known)
     if lost:
@@ -147,14 +147,21 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     for callback in trainer.callbacks:
         if hasattr(callback, "on_load_checkpoint"):
             callback.on_load_checkpoint(trainer, module, checkpoint)
+    restored: dict[str, Any] = {}
     for callback in trainer.callbacks:
         state = states.get(callback.state_key) if isinstance(callback, Callback) else None
         if state:
             callback.load_state_dict(deepcopy(state))
+            restored[callback.state_key] = deepcopy(callback.state_dict())
+    return restored
 
 
-def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Put back the clock, the optimizers, the schedulers and the precision plugin: after ``on_fit_start``."""
+def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_callbacks: dict[str, Any]) -> None:
+    """Put back the clock, the optimizers, the schedulers and the precision plugin: after ``on_fit_start``.
+
+    Args:
+        restored_callbacks: what :func:`restore_model` returned.
+    """
     missing = [key for key in ("optimizer_states", "lr_schedulers") if key not in checkpoint]
     if missing:
         raise KeyError(
@@ -172,10 +179,9 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     _restore_loops(trainer.progress, checkpoint)
     progress = trainer.progress
     if progress.in_epoch:
-        trainer.metrics.callback.update(checkpoint["loops"].get("callback_metrics", {}))
         if not progress.is_last_batch and "window" not in checkpoint.get("resume", {}):
             progress.reopen_window()  # another program's file, without the gradients of the open window: once more
-    resume.prepare(trainer, checkpoint)
+    resume.prepare(trainer, checkpoint, restored_callbacks)
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:
         precision.load_state_dict(checkpoint[type(precision).__name__])

@@ -16,6 +16,7 @@ from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, c
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
 from fulmen.trainer import checkpoint as checkpoints
+from fulmen.trainer import metric_objects
 from fulmen.trainer.explain import headline
 from fulmen.trainer.flags import ordered, refuse_no_callbacks
 from fulmen.trainer.hook_checks import check_hooks
@@ -99,10 +100,10 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     path = checkpoints.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given, writers)
     checkpoint = checkpoints.load(trainer, path, weights_only) if path is not None else None
     trainer.loaded_ckpt_path = path
-    if checkpoint is not None:
-        checkpoints.restore_model(trainer, checkpoint)
+    restored = checkpoints.restore_model(trainer, checkpoint) if checkpoint is not None else {}
     strategy.setup_module(module)
     if verb == "fit":
+        metric_objects.begin(module, will_save=bool(trainer.checkpoint_callbacks))
         _set_up_optimizers(trainer)
         bar = trainer.progress_bar_callback
         if bar is not None and bar.is_enabled:
@@ -110,7 +111,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         trainer.replan().on_fit_start()
     _log_hyperparameters(trainer)
     if checkpoint is not None and verb == "fit":
-        checkpoints.restore_training(trainer, checkpoint)
+        checkpoints.restore_training(trainer, checkpoint, restored)
     torch.nn.Module.zero_grad(module)
 
 
@@ -257,7 +258,7 @@ def _ready_to_train(trainer: Trainer) -> bool:
     if data.flags.limits["train"] == 0:
         return False
     data.request("train")
-    if progress.done:
+    if progress.done and not progress.ends_within_epoch:
         _explain_nothing_to_do(trainer)
         return False
     if data.num_training_batches == 0:
