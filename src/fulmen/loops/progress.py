@@ -54,6 +54,7 @@ class Progress:
     batches_that_stepped: int = 0  #: batches that ended a window: the x axis of the loggers
     total_batches: int = 0  #: batches finished, over all epochs
     should_stop: bool = False
+    out_of_time: bool = False  #: it was set as the time is used up; a run with more time goes on from there
 
     # the current epoch
     num_batches: int | float = 0  #: in this epoch; ``inf`` when unknown

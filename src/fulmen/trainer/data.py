@@ -415,6 +415,7 @@ class Data:
             total = loaders.total
             batches, first = self._rows(loaders)
             for batch_idx, batch in enumerate(batches):
+                self._signals.end_evaluation_if_asked()
                 self._batch, self._indices, self._batch_size = batch, first.batch_indices, None
                 yield batch_idx, batch if transfer is None else transfer(batch, 0), 0
                 if batch_idx + 1 >= total:
@@ -428,8 +429,7 @@ class Data:
                 for batch_idx, batch in enumerate(
                     source if self.profiler is None else self._measured(iter(source), loaders.hook)
                 ):
-                    if not self._sources_in_training:  # else at the end of the step
-                        self._signals.end_if_asked()
+                    self._signals.end_evaluation_if_asked()
                     self._batch, self._indices, self._batch_size = batch, source.batch_indices, None
                     self.epoch_batch_indices[dataloader_idx].append(source.batch_indices)
                     yield batch_idx, batch if transfer is None else transfer(batch, dataloader_idx), dataloader_idx

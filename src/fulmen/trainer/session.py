@@ -37,9 +37,7 @@ _STAGES = {
 
 
 @contextmanager
-def session(
-    trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | None
-) -> Generator[bool, None, None]:
+def session(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | None) -> Generator[bool, None, None]:
     """Everything around a loop.
 
     Yields:

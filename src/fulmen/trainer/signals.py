@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from fulmen.trainer.unfinished import ValidationLeft
 from fulmen.utilities.exceptions import SIGTERMException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -32,11 +33,13 @@ class Signals:
     Attributes:
         request: the signal that asked the process to end; None as long as none did.
         requeue: has the job started again; None if nobody does.
+        may_leave_validation: the validation that runs can be left in the middle.
     """
 
     def __init__(self, boundary: Boundary, requeue: Requeue | None = None) -> None:
         self.boundary, self.requeue = boundary, requeue
         self.request: signal.Signals | None = None
+        self.may_leave_validation = False
         self._process = 0
         self._trains = False
         self._before: dict[signal.Signals, Any] = {}
@@ -104,6 +107,18 @@ class Signals:
         """From here on, Ctrl-C ends the run at the next step boundary."""
         self._trains = True
 
+    def end_evaluation_if_asked(self) -> None:
+        """End before the next batch of an evaluation if that was asked for.
+
+        Raises:
+            ValidationLeft: it was, in the validation of a ``fit`` that can be left.
+            SIGTERMException: it was.
+        """
+        if self._trains and self.may_leave_validation and self.request is not None:
+            raise ValidationLeft
+        if not self._trains:  # else at the step boundary
+            self.end_if_asked()
+
     def end_if_asked(self) -> None:
         """End the run here if that was asked for, where there is nothing to save.
 
@@ -119,7 +134,7 @@ class Signals:
         """End the run at a step boundary; raises as :meth:`end_if_asked`."""
         assert self.request is not None
         progress = trainer.progress
-        paths = save(trainer, self.request.name)
+        paths = self.boundary.save_before_end(trainer, self.request.name)
         what = f"saved {' and '.join(paths)}. `trainer.fit(..., ckpt_path='auto')` goes on from there"
         if not paths:
             what = "nothing was saved, as no callback of this Trainer keeps checkpoints to go on from"
@@ -154,28 +169,6 @@ class Signals:
         raise SIGTERMException(code)
 
 
-def save(trainer: Trainer, reason: str) -> list[str]:
-    """Have all checkpoint callbacks save the state of this step boundary, as the run ends here before its time.
-
-    Returns:
-        The paths of the files that hold it.
-    """
-    paths, errors = [], []
-    for callback in trainer.checkpoint_callbacks:
-        try:
-            paths.append(callback.save_now(trainer, reason))
-        except Exception as error:  # another one may have more luck
-            errors.append(error)
-    found = list(dict.fromkeys(path for path in paths if path))
-    if errors:
-        for error in errors[1:]:
-            errors[0].add_note(f"and another checkpoint callback failed: {type(error).__name__}: {error}")
-        if found:
-            errors[0].add_note(f"The state is in {' and '.join(found)} nevertheless.")
-        raise errors[0]
-    return found
-
-
 def checkpoint_of_restart(requeue: Requeue | None, ckpt_path: Any) -> Any:
     """The ``ckpt_path`` of a ``fit``: what was written, or ``"auto"`` in a job that was started again."""
     if requeue is None or not requeue.is_restart:
@@ -185,7 +178,7 @@ def checkpoint_of_restart(requeue: Requeue | None, ckpt_path: Any) -> Any:
         return "auto"
     if ckpt_path not in ("auto", "last"):
         rank_zero_warn(
-            f"the job was started again, and `trainer.fit(ckpt_path={ckpt_path!r})` begins where its first start began. "
-            "Write `ckpt_path='auto'` to go on from what it has saved since."
+            f"the job was started again, and `trainer.fit(ckpt_path={ckpt_path!r})` begins where its first start "
+            "began. Write `ckpt_path='auto'` to go on from what it has saved since."
         )
     return ckpt_path

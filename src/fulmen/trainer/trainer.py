@@ -34,6 +34,7 @@ from fulmen.trainer.metrics import Metrics
 from fulmen.trainer.session import attach_optimizers, session
 from fulmen.trainer.signals import Signals, checkpoint_of_restart
 from fulmen.trainer.states import RunningStage, TrainerState
+from fulmen.trainer.unfinished import ValidationLeft, state_before
 from fulmen.trainer.validation import check_model
 from fulmen.trainer.windows import Windows
 from fulmen.utilities.exceptions import MisconfigurationException
@@ -368,7 +369,7 @@ class Trainer(Windows):
             if self._trained is None or self._trained() is not module:  # another model starts at zero; the same goes on
                 self.progress = self._new_progress()
                 self._trained = weakref.ref(module)
-            self.progress.should_stop = False
+            self.progress.should_stop = self.progress.out_of_time = False
             self.progress.forget_unfinished_epoch()
             if self._unlimited and self.progress.limits.max_epochs == 1000:
                 rank_zero_warn(
@@ -459,10 +460,18 @@ class Trainer(Windows):
 
     def validate_within_fit(self) -> None:
         """The validation that is due after a training batch."""
+        self.boundary.reach_validation(self)
+        before = state_before(self)
+        self.signals.may_leave_validation = before is not None
         if not self.progress.accumulating:
             self.plan.on_validation_model_zero_grad()
         self.state.stage = RunningStage.VALIDATING
-        evaluate_loop(self, "validate")
+        try:
+            evaluate_loop(self, "validate")
+        except ValidationLeft:
+            self.metrics.begin_training()
+            self.boundary.state = before
+            self.signals.save_and_end(self)
         self.state.stage = RunningStage.TRAINING
         self.progress.validation.restart_clock()
 
@@ -473,6 +482,8 @@ class Trainer(Windows):
             self.validate_within_fit()
         self.schedulers.step_on_plateau(self.progress)
         self.progress.count_logger_step()
+        if self.boundary.waiting:
+            self.boundary.reach(self)
 
     def set_validation_rhythm(self) -> None:
         """Work out how often this run validates, now that the number of training batches is known."""

@@ -43,8 +43,8 @@ class Requeue(ABC):
 
 
 class ExitCodeRequeue(Requeue):
-    """Ends the process with an exit code by which the scheduler knows to start the job again, as HTCondor and Kubernetes
-    can.
+    """Ends the process with an exit code by which the scheduler knows to start the job again, as those of HTCondor and
+    Kubernetes can be told to.
 
     Write ``trainer.fit(model, ckpt_path="auto")`` in the program: a process that is started again is like any other.
 
@@ -59,8 +59,8 @@ class ExitCodeRequeue(Requeue):
     def __init__(self, code: int = 75, signals: Iterable[signal.Signals] | None = None) -> None:
         if not isinstance(code, int) or isinstance(code, bool) or not 1 <= code <= 255:
             raise MisconfigurationException(
-                f"ExitCodeRequeue(code={shown(code)}): the exit code of a process that is to be started again must be a "
-                "whole number from 1 to 255. Write the one that your scheduler looks for, such as 75."
+                f"ExitCodeRequeue(code={shown(code)}): the exit code of a process that is to be started again must be "
+                "a whole number from 1 to 255. Write the one that your scheduler looks for, such as 75."
             )
         self.code = code
         self.signals = (signal.SIGTERM,) if signals is None else tuple(map(checked_signal, signals))
@@ -77,7 +77,7 @@ def checked_signal(number: int) -> signal.Signals:
         found = None
     if found is None or found.name in ("SIGKILL", "SIGSTOP", "SIGINT"):
         raise MisconfigurationException(
-            f"{shown(number)} cannot ask a job to end and come back: it must be a signal that a program can catch, other "
-            "than that of Ctrl-C. Write `signal.SIGUSR1` or `signal.SIGTERM`, say."
+            f"{shown(number)} cannot ask a job to end and come back: it must be a signal that a program can catch, "
+            "other than that of Ctrl-C. Write `signal.SIGUSR1` or `signal.SIGTERM`, say."
         )
     return found
