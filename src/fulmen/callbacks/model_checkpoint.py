@@ -225,7 +225,7 @@ class ModelCheckpoint(Checkpoint):
         if self.save_on_train_epoch_end is False and self._trigger.every_n_epochs and not trainer.enable_validation:
             rank_zero_warn(
                 "ModelCheckpoint(save_on_train_epoch_end=False) saves at the end of validations, and this run has "
-                "none, so nothing will be saved. Leave the argument out, or pass a validation loader."
+                "none, so nothing is saved before its end. Leave the argument out, or pass a validation loader."
             )
 
     def _go_on(self, trainer: Trainer) -> None:
@@ -609,7 +609,12 @@ class ModelCheckpoint(Checkpoint):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the files of an earlier run, also when their folder was moved or this run writes to another one."""
+        """Take up the files of an earlier run, also when their folder was moved or this run writes to another one.
+
+        While a training runs this does nothing: its state was taken up when it began, and files were written since.
+        """
+        if self._saved_at is not None:
+            return
         old, new = state_dict.get("dirpath"), self.dirpath
         listed = state_dict["best_k_models"]
         scores = {naming.relocated(path, old, new): torch.as_tensor(score) for path, score in listed.items()}

@@ -296,7 +296,7 @@ class Data:
     def state_dict(self) -> dict[str, Any]:
         """Where each training loader stands, and the generators of those that evaluate, as plain data."""
         state: dict[str, Any] = {}
-        for stage, loaders in self.loaders.items():
+        for stage, loaders in sorted(self.loaders.items()):  # not in the order in which this process asked for them
             marks = self._marks if stage == "train" and self._marks is not None else [None] * len(loaders.sources)
             if stage == "train" and loaders.combined is None and self._marks is None and loaders.sources:
                 loaders.sources[0].position_in_pass = self.progress.batches_done

@@ -72,11 +72,13 @@ def _state_of_loggers(trainer: Trainer) -> list[dict[str, Any]]:
 
 def _asks_again_to_stop(trainer: Trainer) -> bool:
     """Whether a callback that has ended this run does so again when it is resumed, if nothing has changed."""
-    return any(
-        (isinstance(one, EarlyStopping) and one.stopping_reason is not EarlyStoppingReason.NOT_STOPPED)
-        or (isinstance(one, Timer) and (one.time_remaining() or 1.0) <= 0)
-        for one in trainer.callbacks
-    )
+    for callback in trainer.callbacks:
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED:
+            return True
+        remaining = callback.time_remaining() if isinstance(callback, Timer) else None
+        if remaining is not None and remaining <= 0:
+            return True
+    return False
 
 
 def prepare(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, Any]) -> None:

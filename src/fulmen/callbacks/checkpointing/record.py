@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from fulmen.plugins.io import index
 
+#: reasons of files that a run leaves when it is asked to end before its time
+SIGNALS = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT")
+
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
@@ -50,6 +53,14 @@ def forget(trainer: Trainer, folder: str, path: str) -> index.Entry | None:
     if entry is not None:
         known.remove([path])
     return entry
+
+
+def clear(trainer: Trainer, folder: str) -> None:
+    """Remove the index if it names nothing any more."""
+    if trainer.is_global_zero:
+        known = read(trainer, folder)
+        if not known.entries:
+            known.delete()
 
 
 def put_back(trainer: Trainer, folder: str, entry: index.Entry | None) -> None:

@@ -82,7 +82,7 @@ class Index:
     command: dict[str, Any] = field(default_factory=lambda: command())
 
     def find(self, path: str) -> Entry | None:
-        """The entry of the file at ``path`` (absolute, or relative to the folder), if there is one."""
+        """The entry of the file at ``path``, if there is one."""
         name = relative(self.folder, path)
         return next((entry for entry in self.entries if entry.path == name), None)
 
@@ -117,6 +117,12 @@ class Index:
         text = json.dumps(content, indent=1) + "\n"
         write_whole(join_path(self.folder, FILE_NAME), lambda file: _write_text(file, text))
 
+    def delete(self) -> None:
+        """Remove the index itself."""
+        path = join_path(self.folder, FILE_NAME)
+        if exists(path):
+            get_filesystem(path).rm(path)
+
     def damage(self, entry: Entry) -> str | None:
         """What is wrong with the file of ``entry``; None if it is as it was written."""
         path = self.path_of(entry)
@@ -132,7 +138,7 @@ class Index:
 
     def put_aside(self, entry: Entry) -> str:
         """Rename a damaged file, so that it is in nobody's way, and take it out of the index. Returns its new name."""
-        self.remove([entry.path])
+        self.remove([self.path_of(entry)])
         return put_aside(self.path_of(entry))
 
 
@@ -191,8 +197,7 @@ def relative(folder: str, path: str) -> str:
     """``path`` as the index of ``folder`` writes it."""
     if is_remote(folder):
         return path.removeprefix(folder.rstrip("/")).lstrip("/")
-    local = local_path(path)
-    return os.path.relpath(local, local_path(folder)).replace(os.sep, "/") if os.path.isabs(local) else local
+    return os.path.relpath(local_path(path), local_path(folder)).replace(os.sep, "/")
 
 
 def holds(folder: str, path: str) -> bool:
@@ -224,7 +229,7 @@ def now() -> str:
 # -- files that the index does not name -------------------------------------------------------------------------------
 
 
-def adopt(index: Index, load: Callable[[str], Any], extension: str = ".ckpt") -> list[Entry]:
+def adopt(index: Index, load: Callable[[str], Any], extension: str = ".ckpt") -> list[str]:
     """Name the checkpoints that were written to this folder and are not in the index: their writer was killed before it
     could name them, or the index was lost.
 
@@ -235,26 +240,29 @@ def adopt(index: Index, load: Callable[[str], Any], extension: str = ".ckpt") ->
         load: reads a checkpoint.
 
     Returns:
-        The new entries.
+        For each archive that is not whole what is said of it; it is put aside.
     """
     known = {entry.path for entry in index.entries}
-    found = []
+    found, damaged = [], []
     for name in _files(index.folder, extension):
         if name in known:
             continue
         path = join_path(index.folder, *name.split("/"))
+        if not is_whole(path):
+            aside = posixpath.basename(put_aside(path).replace(os.sep, "/"))
+            damaged.append(f"{path}: it is not whole; it is put aside as {aside}")
+            continue
         try:
-            checkpoint = load(path) if is_whole(path) else None
-            entry = None if checkpoint is None else _entry_of(name, path, checkpoint)
+            entry = _entry_of(name, path, load(path))
         except Exception:  # a file of any kind may lie here
-            entry = None
+            continue
         if entry is not None:
             found.append(entry)
     for entry in sorted(found, key=lambda entry: entry.written):
         _insert(index.entries, entry)
     if found:
         index.write()
-    return found
+    return damaged
 
 
 def _insert(entries: list[Entry], entry: Entry) -> None:
@@ -336,6 +344,15 @@ def is_whole(path: str) -> bool:
                 return (options is not None and not options()) or archive.testzip() is None
         except (zipfile.BadZipFile, EOFError, ValueError, OSError):
             return False
+
+
+def newest_in(folder: str) -> str:
+    """A sentence for a message: which file of ``folder`` is the newest whole one, by its index; ``""`` if none is."""
+    known = read(folder)
+    for entry in reversed(known.entries):
+        if known.damage(entry) is None:
+            return f" The newest one in its folder that is whole is {entry.path!r}."
+    return ""
 
 
 def put_aside(path: str) -> str:
