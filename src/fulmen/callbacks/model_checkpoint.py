@@ -392,7 +392,12 @@ class ModelCheckpoint(Checkpoint):
         """
         if not self._may_save(trainer) or self.save_weights_only:
             return None
-        self._saved_at = None  # the run ends here: what its last hooks do is not saved
+        try:
+            return self._path_of_this_moment(trainer, reason)
+        finally:
+            self._saved_at = None  # the run ends here: what its last hooks do is not saved
+
+    def _path_of_this_moment(self, trainer: Trainer, reason: str) -> str | None:
         here = Position.reached(trainer)
         for writer in trainer.checkpoint_callbacks:
             if isinstance(writer, ModelCheckpoint) and writer._newest is not None and not writer.save_weights_only:
