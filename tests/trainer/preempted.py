@@ -162,7 +162,9 @@ def what_is_wrong_after_a_signal(folder: Path, code: int, expected: int, reason:
         return [f"exit code {code} after {trained} batches"]
     checkpoints = folder / "lightning_logs" / "version_0" / "checkpoints"
     if not trained:
-        return ["a checkpoint of a run that has not begun"] if checkpoints.exists() and any(checkpoints.iterdir()) else []
+        return (
+            ["a checkpoint of a run that has not begun"] if checkpoints.exists() and any(checkpoints.iterdir()) else []
+        )
     known = index.read(str(checkpoints))
     entries = known.entries
     wrong = [f"{entry.path}: {known.damage(entry)}" for entry in entries if known.damage(entry) is not None]
@@ -210,7 +212,9 @@ def main(folder: Path, seed: int, cases: int, options: list[str]) -> dict[str, A
         if not wrong:
             found = outcome(place) if (place / "final.pt").exists() else {}
             wrong = [
-                f"{what}: {found.get(what)!r} instead of {whole[what]!r}" for what in whole if found.get(what) != whole[what]
+                f"{what}: {found.get(what)!r} instead of {whole[what]!r}"
+                for what in whole
+                if found.get(what) != whole[what]
             ]
         if wrong:
             failed[str(case)] = {"codes": codes, "moments": moments, "wrong": wrong}
