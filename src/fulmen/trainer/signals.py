@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 _AFTER_FIRST_CTRL_C = "\nCtrl-C: ending after this step. Press Ctrl-C again to end at once.\n"
+_AFTER_SECOND_CTRL_C = "\nCtrl-C again: ending at once, without saving.\n"
 
 
 class Signals:
@@ -90,11 +91,14 @@ class Signals:
             before(number, frame)
 
     def _on_ctrl_c(self, number: int, frame: FrameType | None) -> None:
+        if not self._trains or os.getpid() != self._process:
+            raise KeyboardInterrupt
         again = self.request is signal.SIGINT
-        if again or not self._trains or os.getpid() != self._process:
+        # `print` may have been interrupted in the middle of its work
+        os.write(2, (_AFTER_SECOND_CTRL_C if again else _AFTER_FIRST_CTRL_C).encode())
+        if again:
             raise KeyboardInterrupt
         self._ask(signal.SIGINT)
-        os.write(2, _AFTER_FIRST_CTRL_C.encode())  # `print` may have been interrupted in the middle of its work
 
     def _ask(self, number: signal.Signals) -> None:
         if self.request is None or (self.requeue is not None and number in self.requeue.signals):
@@ -135,11 +139,11 @@ class Signals:
         assert self.request is not None
         progress = trainer.progress
         paths = self.boundary.save_before_end(trainer, self.request.name)
-        what = f"saved {' and '.join(paths)}. `trainer.fit(..., ckpt_path='auto')` goes on from there"
+        what = f"saved {' and '.join(paths)}. Go on by ckpt_path='auto'"
         if not paths:
-            what = "nothing was saved, as no callback of this Trainer keeps checkpoints to go on from"
+            what = "nothing is saved, as no callback of this Trainer keeps checkpoints to go on from"
         rank_zero_info(
-            "%s: ending in epoch %d after batch %d (step %d); %s.",
+            "%s: ended in epoch %d after batch %d (step %d); %s.",
             "Ctrl-C" if self.request is signal.SIGINT else self.request.name,
             progress.epoch,
             progress.batches_done,
