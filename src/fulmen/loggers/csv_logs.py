@@ -79,6 +79,10 @@ class CSVLogger(Logger):
         if self._counts_versions and self._experiment is None:
             self._version = files.newest_run(self.root_dir)
 
+    @rank_zero_only
+    def begin_anew(self) -> None:
+        self.load_state_dict({"directory": self.log_dir, "rows": 0, "columns": [], "flushed_at_step": -1})
+
     @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:

@@ -117,6 +117,11 @@ class Logger(ABC):
         logger numbers its runs itself.
         """
 
+    def begin_anew(self) -> None:
+        """Take back all that is in the directory of this run: an earlier start of it was killed before its first
+        checkpoint, and everything is logged again. Does nothing unless a logger goes on in a directory of before.
+        """
+
     def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:
         """Called on rank 0 after ``checkpoint_callback`` has written a checkpoint."""
 

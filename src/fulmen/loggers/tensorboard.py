@@ -109,6 +109,10 @@ class TensorBoardLogger(Logger):
         if self._counts_versions and self._experiment is None:
             self._version = files.newest_run(self.root_dir)
 
+    @rank_zero_only
+    def begin_anew(self) -> None:
+        self.load_state_dict({"directory": self.log_dir, "files": {}})
+
     @property
     @rank_zero_experiment
     def experiment(self) -> SummaryWriter:

@@ -83,5 +83,7 @@ def fit_loop(trainer: Trainer) -> None:
         if boundary.waiting:
             boundary.reach(trainer)
         progress.finish_epoch()
+    if trainer.data.go_on is not None:  # resumed at the very end, with only the last hooks to come
+        trainer.data.go_on()
     metrics.finish_training()
     trainer.plan.on_train_end()

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 def gather(trainer: Trainer) -> dict[str, Any]:
     """The state of this moment. The loggers have written all that it counts when this returns."""
+    if trainer.data.moment is not None:
+        return trainer.data.moment
     loggers = _state_of_loggers(trainer)
     state: dict[str, Any] = {
         "random": collect_rng_states(),
@@ -95,8 +97,28 @@ def prepare(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, An
         data.go_on = None
         _go_back(trainer, checkpoint, restored)
         go_on(trainer, checkpoint, in_epoch)
+        if trainer.ckpt_was_chosen and "progress" in checkpoint["loops"]:
+            _complete_saves(trainer, checkpoint)
 
     data.go_on = once
+
+
+def _complete_saves(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Have the files written that were due at the moment of the checkpoint, and that a process that was killed did not
+    come to: they are what they would have been.
+    """
+    progress, saved = trainer.progress, checkpoint["loops"]["progress"]
+    before = progress.state_dict()
+    progress.load_state_dict(saved)
+    if checkpoint["epoch"] < saved["epoch"]:  # saved by one of those that watch the end of the epoch
+        progress.epoch, progress.epoch_is_closed = checkpoint["epoch"], True
+    trainer.data.moment = checkpoint.get("resume")
+    try:
+        for writer in trainer.checkpoint_callbacks:
+            writer.catch_up(trainer)
+    finally:
+        trainer.data.moment, progress.epoch_is_closed = None, False
+        progress.load_state_dict(before)
 
 
 def _go_back(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, Any]) -> None:

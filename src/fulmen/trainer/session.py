@@ -253,11 +253,14 @@ def _same(one: Any, other: Any) -> bool:
 def _ready_to_train(trainer: Trainer) -> bool:
     """The sanity check and the first look at the data; False if there is nothing to train."""
     progress, data = trainer.progress, trainer.data
-    if trainer.ckpt_was_chosen and trainer.loaded_ckpt_path is not None and progress.done and not progress.should_stop:
-        rank_zero_info(
-            "nothing to train: this run is finished, with %d epochs and %d steps", progress.epoch, progress.step
-        )
-        return False
+    if trainer.ckpt_was_chosen and trainer.loaded_ckpt_path is not None and progress.done and not progress.in_epoch:
+        if which_file.is_finished(trainer):
+            rank_zero_info(
+                "nothing to train: this run is finished, with %d epochs and %d steps", progress.epoch, progress.step
+            )
+            return False
+        data.request("train")
+        return True  # only its last hooks, and files that belong to its end, are still to come
     if trainer.enable_validation and data.flags.num_sanity_val_steps and not progress.in_epoch:
         _sanity_check(trainer)
     trainer.state.stage = RunningStage.TRAINING
@@ -346,6 +349,8 @@ def _finish(trainer: Trainer, verb: str) -> None:
     call.teardown(TrainerFn(verb))
     for logger in trainer.loggers:
         logger.finalize("success")
+    if verb == "fit" and trainer.progress.done and not trainer.fast_dev_run:
+        which_file.mark_finished(trainer)
     if trainer.profiles:
         trainer.profiler.describe()
     _let_go(trainer)

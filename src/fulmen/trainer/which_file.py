@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from fulmen.callbacks.checkpoint import Checkpoint
-from fulmen.callbacks.checkpointing.record import SIGNALS
+from fulmen.callbacks.checkpointing import record
 from fulmen.callbacks.checkpointing.writing import default_folder
 from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.plugins.io import index
@@ -104,9 +104,7 @@ def _auto(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
             )
         rank_zero_info("a fresh start: there is no checkpoint in %s yet", places)
         for logger in trainer.loggers:
-            go_back: Any = getattr(logger, "load_state_dict", None)
-            if go_back is not None:  # rows of a start that came to no checkpoint are trained again
-                go_back({})
+            logger.begin_anew()  # what a start that came to no checkpoint has logged is trained again
     return path
 
 
@@ -134,7 +132,7 @@ def _newest(trainer: Trainer, folders: dict[str, str], tidy: bool, weights_suffi
         return None
     found, damaged = [], []
     for folder, extension in folders.items():
-        known = index.read(folder, trainer.strategy.load_checkpoint)
+        known = record.read(trainer, folder)
         if tidy:
             if not is_remote(folder):
                 remove_parts(local_path(folder))
@@ -159,6 +157,26 @@ def _newest(trainer: Trainer, folders: dict[str, str], tidy: bool, weights_suffi
         instead = f"{newest} is used instead." if newest else "There is no other one."
         rank_zero_warn(f"checkpoints are damaged. {instead}\n" + "\n".join(damaged))
     return newest
+
+
+def mark_finished(trainer: Trainer) -> None:
+    """Note that everything of a run is done, its last hooks and loggers included."""
+    for folder in _folders(trainer, trainer.checkpoint_callbacks) if trainer.checkpoint_callbacks else ():
+        if trainer.is_global_zero:
+            known = record.read(trainer, folder)
+            if known.entries and not known.finished:
+                known.finished = True
+                known.write()
+
+
+def is_finished(trainer: Trainer) -> bool:
+    """Whether the run that goes on from the newest checkpoint came to its very end."""
+    path = os.fspath(trainer.loaded_ckpt_path)
+    for folder in _folders(trainer, trainer.checkpoint_callbacks):
+        known = record.read(trainer, folder)
+        if known.find(path) is not None:
+            return trainer.strategy.broadcast(known.finished)
+    return True
 
 
 def warn_of_other_hyperparameters(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
@@ -204,7 +222,7 @@ def _best(trainer: Trainer, verb: str, writers: list[Any]) -> str:
 def _best_of_another_process(trainer: Trainer, writer: Any) -> str:
     """The best file by what the index says, as the callback itself would have it."""
     (folder,) = _folders(trainer, [writer])
-    known = index.read(folder, trainer.strategy.load_checkpoint)
+    known = record.read(trainer, folder)
     monitor = getattr(writer, "monitor", None)
     if monitor is None:
         ranked = [entry for entry in known.entries if entry.reason in ("epoch", "step", "time", "found")]
@@ -249,9 +267,9 @@ def _left_by_a_signal(trainer: Trainer, verb: str, writers: list[Any]) -> str:
     if numbers:
         return join_path(root, f"hpc_ckpt_{max(numbers)}.ckpt")
     for folder in _folders(trainer, writers):
-        known = index.read(folder, trainer.strategy.load_checkpoint)
+        known = record.read(trainer, folder)
         for entry in reversed(known.entries):
-            if entry.reason in SIGNALS and known.damage(entry) is None:
+            if entry.reason in record.SIGNALS and known.damage(entry) is None:
                 return known.path_of(entry)
     raise ValueError(
         f"`trainer.{verb}(ckpt_path='hpc')` takes the file that a run left when a signal ended it, and there is none "

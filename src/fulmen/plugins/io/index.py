@@ -75,11 +75,13 @@ class Index:
         entries: the checkpoints, the one written last at the end.
         command: how the process was started that wrote here first: ``argv``, ``directory``, and ``module`` if it was
             run by ``python -m``.
+        finished: the run came to its very end; a new checkpoint ends that.
     """
 
     folder: str
     entries: list[Entry] = field(default_factory=list)
     command: dict[str, Any] = field(default_factory=lambda: command())
+    finished: bool = False
 
     def find(self, path: str) -> Entry | None:
         """The entry of the file at ``path``, if there is one."""
@@ -93,6 +95,7 @@ class Index:
     def add(self, entry: Entry) -> None:
         """Name a file that is on the disk, as the newest one."""
         self.entries = [other for other in self.entries if other.path != entry.path] + [entry]
+        self.finished = False
         self.write()
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -112,6 +115,7 @@ class Index:
         content = {
             "format": FORMAT,
             "command": self.command,
+            "finished": self.finished,
             "checkpoints": [_plain(entry) for entry in self.entries],
         }
         text = json.dumps(content, indent=1) + "\n"
@@ -174,7 +178,7 @@ def _parsed(folder: str, content: dict[str, Any]) -> Index:
     for entry in entries:
         if not _is_inside(entry.path):
             raise ValueError(f"it names {entry.path!r}, which is not in this folder")
-    return Index(folder, entries, dict(content["command"]))
+    return Index(folder, entries, dict(content["command"]), content.get("finished") is True)
 
 
 def _is_inside(name: str) -> bool:
