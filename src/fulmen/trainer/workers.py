@@ -47,6 +47,7 @@ def start(loader: Any) -> Any:
         batches = iter(loader)
     for worker in getattr(batches, "_workers", ()):
         # torch and the standard library end a worker that hangs by SIGTERM, of which it takes no notice now
+        process: Any
         for process in (worker, getattr(worker, "_popen", None)):
             if hasattr(process, "kill"):
                 process.terminate = process.kill
