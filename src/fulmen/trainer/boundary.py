@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fulmen.utilities.rank_zero import rank_zero_info
 
@@ -20,19 +20,18 @@ class Boundary:
     asks :attr:`waiting` after each batch, and nothing more as long as nobody waits.
     """
 
-    __slots__ = ("_due", "ends", "saved", "state", "waiting")
+    __slots__ = ("_due", "ends", "saved", "waiting")
 
     def __init__(self) -> None:
         self.waiting = False  #: there is something to do
         self.ends = False  #: the process was asked to end
         self.saved: list[str] | None = None  #: where the run was saved, before its last steps that do not count
-        self.state: dict[str, Any] | None = None  #: of the moment to be saved, if that has passed
         self._due: list[Callable[[], None]] = []
 
     def forget(self) -> None:
         """Nothing waits any more: a run begins, or has ended."""
         self.waiting = self.ends = False
-        self.saved = self.state = None
+        self.saved = None
         self._due = []
 
     def defer(self, action: Callable[[], None]) -> None:

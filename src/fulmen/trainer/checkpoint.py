@@ -55,7 +55,7 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
             optimizer.state_dict() for optimizer in trainer.optimizers if not isinstance(optimizer, NoOptimizer)
         ]
         checkpoint["lr_schedulers"] = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
-        checkpoint["resume"] = trainer.boundary.state or resume.gather(trainer)
+        checkpoint["resume"] = resume.gather(trainer)
         precision = trainer.precision_plugin.state_dict()
         if precision:
             checkpoint[type(trainer.precision_plugin).__name__] = precision

@@ -470,7 +470,7 @@ class Trainer(Windows):
             evaluate_loop(self, "validate")
         except ValidationLeft:
             self.metrics.begin_training()
-            self.boundary.state = before
+            self.data.moment = before
             self.signals.save_and_end(self)
         self.state.stage = RunningStage.TRAINING
         self.progress.validation.restart_clock()

@@ -39,6 +39,6 @@ def state_before(trainer: Trainer) -> dict[str, Any] | None:
             method = getattr(owner, name, call)
             if not str(getattr(method, "__module__", "")).startswith("fulmen."):
                 return None
-    state = resume.gather(trainer)
+    state = resume.gather(trainer, save_loggers=False)
     state["module_metrics"] = deepcopy(state["module_metrics"])  # metrics add in place
     return state
