@@ -518,6 +518,12 @@ def test_slurm_job_that_was_started_again_warns_of_a_path_that_goes_back(trainer
         again.fit(Trains(), batches(2), ckpt_path=first.checkpoint_callback.best_model_path)
 
 
+def test_files_of_a_slurm_job_are_in_a_directory_of_its_own(trainer_of, slurm_job, tmp_path):
+    trainer = trainer_of(logger=True)
+
+    assert trainer.log_dir == str(tmp_path / "lightning_logs" / "version_4711")
+
+
 def test_exit_code_asks_the_scheduler_for_another_start(trainer_of):
     trainer = trainer_of(max_epochs=1, plugins=ExitCodeRequeue(85), callbacks=Sends("on_train_batch_end"))
     assert fit(trainer, Trains(), batches(3)) == 85

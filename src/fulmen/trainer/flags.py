@@ -384,7 +384,8 @@ def loggers(value: Any, directory: str) -> list[Logger]:
     """``logger=`` as a list; by default TensorBoard where it is installed, else CSV files."""
     if value is None or value is True:
         installed = any(importlib.util.find_spec(name) is not None for name in ("tensorboard", "tensorboardX"))
-        return [TensorBoardLogger(directory)] if installed else [CSVLogger(directory)]
+        job = SLURMEnvironment.job_id()  # which a job keeps when it is started again, and shares with no other
+        return [(TensorBoardLogger if installed else CSVLogger)(directory, version=job)]
     if value is False:
         return []
     several = isinstance(value, Iterable) and not isinstance(value, (str, Mapping))
