@@ -217,7 +217,8 @@ def main(folder: Path, seed: int, cases: int, options: list[str]) -> dict[str, A
                 if found.get(what) != whole[what]
             ]
         if wrong:
-            failed[str(case)] = {"codes": codes, "moments": moments, "wrong": wrong}
+            output = (place / "output.txt").read_text()[-3000:]
+            failed[str(case)] = {"codes": codes, "moments": moments, "wrong": wrong, "output": output}
         else:
             shutil.rmtree(place)
     return {"seed": seed, "length": length, "ended": ended, "failed": failed}
