@@ -22,6 +22,7 @@ import fulmen
 from fulmen import Callback, Trainer
 from fulmen.callbacks import ModelCheckpoint, Timer
 from fulmen.callbacks.checkpoint import Checkpoint
+from fulmen.loggers import CSVLogger
 from fulmen.plugins import ExitCodeRequeue, SLURMEnvironment
 from fulmen.plugins.io import index
 from fulmen.utilities.exceptions import MisconfigurationException
@@ -107,7 +108,9 @@ def at_random_instants(folder: Path, cases: int, *options: str, seed: int | None
     assert result["ended"] >= cases, "most signals come while the run lasts"
 
 
-@pytest.mark.parametrize(("cases", "options"), [(3, ["workers"]), (1, ["slow-validation"])])
+@pytest.mark.parametrize(
+    ("cases", "options"), [pytest.param(3, ["workers"], id="workers"), pytest.param(1, ["slow-validation"], id="slow")]
+)
 def test_run_that_is_asked_to_end_at_random_instants_becomes_the_run_that_was_not(tmp_path, cases, options):
     at_random_instants(tmp_path, cases, *options, seed=11)
 
@@ -559,28 +562,47 @@ class UsesUpTheTime(Callback):
             self.timer._train_time_before = 1e6
 
 
+@pytest.mark.parametrize("validates", [True, False])
 @pytest.mark.parametrize("batch", [1, 3, 4, 6])
-def test_run_that_ran_out_of_time_goes_on_within_its_epoch(trainer_of, tmp_path, batch):
-    whole, cut, resumed = Validates(), Validates(), Validates()
-    state = {name: value.clone() for name, value in whole.state_dict().items()}
-    arguments = dict(
-        max_epochs=2, enable_checkpointing=True, num_sanity_val_steps=0, val_check_interval=2, accumulate_grad_batches=2
-    )
-    trainer_of(**arguments, callbacks=saves(tmp_path / "whole")).fit(whole, batches(5), batches(2))
+def test_run_that_ran_out_of_time_goes_on_within_its_epoch(trainer_of, tmp_path, batch, validates):
+    class Logs(Validates):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            loss = super().training_step(batch, batch_idx)
+            self.log("loss", loss, on_step=True, on_epoch=True)
+            return loss
 
-    cut.load_state_dict(state)
+    def run(module: Any, folder: Path, *callbacks: Any) -> Trainer:
+        trainer = trainer_of(
+            max_epochs=2,
+            enable_checkpointing=True,
+            num_sanity_val_steps=0,
+            val_check_interval=2,
+            limit_val_batches=None if validates else 0,
+            accumulate_grad_batches=2,
+            log_every_n_steps=2,
+            logger=CSVLogger(folder, version=0),
+            callbacks=[*callbacks, saves(folder)],
+        )
+        trainer.fit(module, batches(5), batches(2), ckpt_path="auto")
+        return trainer
+
+    def rows(folder: Path) -> str:
+        return (folder / "lightning_logs" / "version_0" / "metrics.csv").read_text()
+
+    whole, cut, resumed = Logs(), Logs(), Logs()
+    cut.load_state_dict(whole.state_dict())
+    run(whole, tmp_path / "whole")
+
     timer = of_time(3600)
-    trainer = trainer_of(**arguments, callbacks=[timer, UsesUpTheTime(timer, batch), saves(tmp_path)])
-    trainer.fit(cut, batches(5), batches(2))
-    (entry,) = [entry for entry in entries(tmp_path) if entry.batch == batch + 1]
-    assert entries(tmp_path)[-1] is not None
-    assert max(entry.batch for entry in entries(tmp_path)) == batch + 1
-    assert entry.reason in ("max_time", "epoch")
-    trainer = trainer_of(**arguments, callbacks=[of_time(1e9), saves(tmp_path)])
-    trainer.fit(resumed, batches(5), batches(2), ckpt_path="auto")
+    run(cut, tmp_path, timer, UsesUpTheTime(timer, batch))
+    newest = entries(tmp_path)[-1]
+    assert newest.batch == batch + 1
+    assert newest.reason == ("epoch" if validates and batch in (1, 3, 6) else "max_time")
+    trainer = run(resumed, tmp_path, of_time(1e9))
 
     assert cut.trained + resumed.trained == whole.trained
     assert trainer.current_epoch == 2
+    assert rows(tmp_path) == rows(tmp_path / "whole")
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value)
 
