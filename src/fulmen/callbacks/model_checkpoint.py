@@ -219,6 +219,8 @@ class ModelCheckpoint(Checkpoint):
         self._warn_if_not_empty(trainer)
         self._trigger.start(here)
         self._saved_at = self._last_saved_at = here  # the state that the run begins with needs no file
+        if trainer.progress.batch_is_open:  # but a validation still belongs to it
+            self._saved_at = Position(-1, -1, -1)
         self._waits = self._validated = False
         self._newest = self._final_at = self._epoch_seen = None
         self._due = ""
@@ -425,6 +427,12 @@ class ModelCheckpoint(Checkpoint):
         if not self._may_save(trainer) or self.save_weights_only:
             return None
         trainer.strategy.checkpoint_io.settle()
+        try:
+            return self._path_of_this_moment(trainer, reason)
+        finally:
+            self._saved_at = None  # the run ends here: what its last hooks do is not saved
+
+    def _path_of_this_moment(self, trainer: Trainer, reason: str) -> str | None:
         here = Position.reached(trainer)
         for writer in trainer.checkpoint_callbacks:
             if isinstance(writer, ModelCheckpoint) and writer._newest is not None and not writer.save_weights_only:

@@ -22,7 +22,7 @@ from fulmen.trainer.validation import check_dataloader_idx
 from fulmen.utilities.apply_func import move_data_to_device
 from fulmen.utilities.combined_loader import CombinedLoader
 from fulmen.utilities.data import extract_batch_size
-from fulmen.utilities.exceptions import MisconfigurationException, SIGTERMException
+from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.text import a_kind, shown
 from fulmen.utilities.warnings import PossibleUserWarning
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
     from fulmen.loops.progress import Progress
     from fulmen.profilers.profiler import Profiler
-    from fulmen.trainer.session import Signals
+    from fulmen.trainer.signals import Signals
 
 _LOADER_HOOKS = {
     "train": "train_dataloader",
@@ -416,6 +416,7 @@ class Data:
             total = loaders.total
             batches, first = self._rows(loaders)
             for batch_idx, batch in enumerate(batches):
+                self._signals.end_evaluation_if_asked()
                 self._batch, self._indices, self._batch_size = batch, first.batch_indices, None
                 yield batch_idx, batch if transfer is None else transfer(batch, 0), 0
                 if batch_idx + 1 >= total:
@@ -429,8 +430,7 @@ class Data:
                 for batch_idx, batch in enumerate(
                     source if self.profiler is None else self._measured(iter(source), loaders.hook)
                 ):
-                    if self._signals.terminate and not self._sources_in_training:  # else at the end of the step
-                        raise SIGTERMException
+                    self._signals.end_evaluation_if_asked()
                     self._batch, self._indices, self._batch_size = batch, source.batch_indices, None
                     self.epoch_batch_indices[dataloader_idx].append(source.batch_indices)
                     yield batch_idx, batch if transfer is None else transfer(batch, dataloader_idx), dataloader_idx

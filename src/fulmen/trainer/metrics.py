@@ -456,7 +456,8 @@ class Metrics:
     def finish_batch(self) -> None:
         """Send this step's values to the loggers when they are due."""
         progress = self.progress
-        due = progress.time_to_log or (progress.should_stop and not progress.accumulating)
+        stops = progress.should_stop and not progress.out_of_time  # which is no end of a run that goes on with more
+        due = progress.time_to_log or (stops and not progress.accumulating)
         if due and self.loggers and progress.log_every_n_steps:
             self._write_step_values(progress.batches_that_stepped, progress.epoch)
 

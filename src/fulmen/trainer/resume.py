@@ -30,11 +30,15 @@ if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 
-def gather(trainer: Trainer) -> dict[str, Any]:
-    """The state of this moment. The loggers have written all that it counts when this returns."""
+def gather(trainer: Trainer, save_loggers: bool = True) -> dict[str, Any]:
+    """The state of this moment. The loggers have written all that it counts when this returns.
+
+    Args:
+        save_loggers: False: the state may not be needed, so that loggers are only asked where they are.
+    """
     if trainer.data.moment is not None:
         return trainer.data.moment
-    loggers = _state_of_loggers(trainer)
+    loggers = _state_of_loggers(trainer, save_loggers)
     state: dict[str, Any] = {
         "random": collect_rng_states(),
         "data": trainer.data.state_dict(),
@@ -63,8 +67,8 @@ def _gradients(trainer: Trainer) -> dict[str, Tensor]:
     return {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
 
 
-def _state_of_loggers(trainer: Trainer) -> list[dict[str, Any]]:
-    for logger in trainer.loggers:
+def _state_of_loggers(trainer: Trainer, save: bool) -> list[dict[str, Any]]:
+    for logger in trainer.loggers if save else ():
         logger.save()  # all of them first: several may write into one folder
     return [
         {"class": type(logger).__qualname__, "state": logger.state_dict() if hasattr(logger, "state_dict") else {}}

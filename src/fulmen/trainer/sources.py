@@ -24,6 +24,7 @@ from fulmen.trainer.streams import (
     samplers_of,
     set_generator_state,
 )
+from fulmen.trainer.workers import start
 from fulmen.utilities.data import has_iterable_dataset
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -132,7 +133,7 @@ class Source:
         self.batch_indices = None
         self.under_way = None if stream is None else stream.under_way
         if stream is None:
-            batches = iter(loader)
+            batches = start(loader)
             return batches if draws is None else draws.read(batches, position)
         stream.begin_pass(key, draws, skip, waits=reads_here)
         # the loader keeps the stream that stands in for its sampler when its iterator is made; a loader that makes it
@@ -141,7 +142,7 @@ class Source:
         own, first = attributes[name], []
         attributes[name] = stream
         try:
-            batches = iter(loader)
+            batches = start(loader)
             if not skip or not (stream.leave_out() if reads_here else isinstance(batches, _Running)):
                 stream.waits_after_skip = False
                 first = list(islice(batches, 1))
