@@ -32,6 +32,7 @@ from fulmen.core.plain import (
 )
 from fulmen.plugins.io.torch_plugin import local_path, open_remote, read_checkpoint, write_whole
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.text import described, shown
 
 if TYPE_CHECKING:
     from fulmen.core.datamodule import LightningDataModule
@@ -46,6 +47,9 @@ FilePath = str | os.PathLike[str]
 
 #: what YAML's tags for Python types begin with
 _PYTHON = "tag:yaml.org,2002:python/"
+
+#: values of a YAML file, where those that aliases share count each time
+_MAX_YAML_VALUES = 1_000_000
 
 #: where files of long ago had the hyperparameters
 _OLD_HPARAMS_KEYS = ("module_arguments", "hparams")
@@ -252,8 +256,12 @@ def _make(
     cls: type[Owner], checkpoint: Mapping[str, Any], source: str, hparams_file: FilePath | None, given: dict[str, Any]
 ) -> Owner:
     """An object of ``cls`` (or of a subclass that the checkpoint names) from saved and given arguments."""
-    saved, kinds = _saved_hparams(cls, checkpoint)
+    saved, kinds = _saved_hparams(cls, checkpoint, source)
     name = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_NAME)
+    if not isinstance(name, (str, type(None))):
+        raise ValueError(
+            f"{source} has {described(name)} as `{cls.CHECKPOINT_HYPER_PARAMS_NAME}`, which must be the name of an argument."
+        )
     if hparams_file is not None:
         saved, kinds = _read_hparams_file(hparams_file), None
     cls = _class_named(saved.pop("_class_path", None), cls)
@@ -271,6 +279,7 @@ def _make(
         if ignored:
             rank_zero_warn(f"{cls.__name__} has no argument {_listed(ignored)}; ignored.", stacklevel=6)
         arguments = {key: value for key, value in arguments.items() if key in parameters}
+    _check_names(arguments, cls, source)
     left_out = {key for key, kind in (kinds or {}).items() if kind == LEFT_OUT} - given.keys()
     _check_complete(cls, parameters, arguments, source, left_out)
     defaults = sorted(left_out & parameters.keys())
@@ -293,12 +302,36 @@ def _make(
         raise
 
 
-def _saved_hparams(cls: type[Any], checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str] | None]:
+def _saved_hparams(
+    cls: type[Any], checkpoint: Mapping[str, Any], source: str
+) -> tuple[dict[str, Any], dict[str, str] | None]:
     saved: dict[str, Any] = {}
     for key in (*_OLD_HPARAMS_KEYS, cls.CHECKPOINT_HYPER_PARAMS_KEY):
         values = checkpoint.get(key) or {}
-        saved |= vars(values) if isinstance(values, Namespace) else dict(values)
-    return saved, checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KINDS)
+        if isinstance(values, Namespace):
+            values = vars(values)
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{source} has {described(values)} as `{key}`, which must be a dict of hyperparameters.")
+        saved |= values
+    kinds = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KINDS)
+    if kinds is not None and not (
+        isinstance(kinds, Mapping) and all(type(text) is str for pair in kinds.items() for text in pair)
+    ):
+        raise ValueError(
+            f"{source} has {described(kinds)} as `{cls.CHECKPOINT_HYPER_PARAMS_KINDS}`, which must be a dict of texts."
+        )
+    return saved, kinds
+
+
+def _check_names(arguments: Mapping[Any, Any], cls: type[Any], source: str) -> None:
+    """Raise if a hyperparameter cannot be an argument of the constructor, whatever that takes."""
+    first = next(iter(inspect.signature(cls.__init__).parameters), None)
+    odd = [key for key in arguments if type(key) is not str or key == first]
+    if odd:
+        raise ValueError(
+            f"{source} has hyperparameters that are no names of arguments: {', '.join(map(shown, odd[:5]))}. Give all"
+            f" arguments by `hparams_file=`, or make the {cls.__name__} yourself and load only the weights."
+        )
 
 
 def _one_argument(
@@ -434,12 +467,19 @@ def load_hparams_from_yaml(config_yaml: FilePath, use_omegaconf: bool = True) ->
     """
     import yaml
 
+    loader = _yaml_loader()(_read_text(config_yaml))
     try:
-        hparams = yaml.load(_read_text(config_yaml), _yaml_loader())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{os.fspath(config_yaml)} cannot be read as hyperparameters: {error}") from error
+        node = loader.get_single_node()
+        _check_size(node)
+        hparams = None if node is None else loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
+        raise ValueError(
+            f"{os.fspath(config_yaml)} cannot be read as hyperparameters: {str(error) or type(error).__name__}"
+        ) from error
+    finally:
+        loader.dispose()
     if not isinstance(hparams, dict):
-        raise ValueError(f"{os.fspath(config_yaml)} holds no mapping of names to values, but {hparams!r:.50}.")
+        raise ValueError(f"{os.fspath(config_yaml)} holds no mapping of names to values, but {described(hparams)}.")
     if use_omegaconf and importlib.util.find_spec("omegaconf") is not None:
         import omegaconf  # type: ignore[import-not-found]
 
@@ -463,19 +503,22 @@ def load_hparams_from_tags_csv(tags_csv: FilePath) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: there are no columns ``key`` and ``value``.
+        ValueError: there are no columns ``key`` and ``value``, or it is no table.
     """
     rows = csv.DictReader(io.StringIO(_read_text(tags_csv), newline=""))
-    if not {"key", "value"} <= set(rows.fieldnames or ()):
-        raise ValueError(f"{os.fspath(tags_csv)} has no columns `key` and `value`, but {rows.fieldnames}.")
-    return {row["key"]: convert(row["value"]) for row in rows}
+    try:
+        if not {"key", "value"} <= set(rows.fieldnames or ()):
+            raise ValueError(f"{os.fspath(tags_csv)} has no columns `key` and `value`, but {rows.fieldnames}.")
+        return {row["key"]: convert(row["value"] or "") for row in rows}
+    except csv.Error as error:
+        raise ValueError(f"{os.fspath(tags_csv)} cannot be read as hyperparameters: {error}.") from error
 
 
 def convert(val: str) -> Any:
     """The Python literal that ``val`` is, or ``val`` itself."""
     try:
         return ast.literal_eval(val)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # the last two: nested too deeply
         return val
 
 
@@ -507,6 +550,33 @@ def _read_text(path: FilePath) -> str:
         return local.read_text(encoding="utf-8")
     with open_remote(path) as file:
         return file.read().decode()
+
+
+def _check_size(top: Any) -> None:
+    """Refuse aliases that make a short file unfold to many values, or to a value that contains itself.
+
+    Raises:
+        ValueError: it does.
+    """
+    sizes: dict[int, int | None] = {}  # None while what is in a node is looked at
+    todo = [(top, False)]
+    while todo:
+        node, is_done = todo.pop()
+        children = getattr(node, "value", None)
+        if not isinstance(children, list):
+            continue
+        if node.id == "mapping":
+            children = [part for pair in children for part in pair]
+        if is_done:
+            sizes[id(node)] = size = 1 + sum(sizes.get(id(child)) or 1 for child in children)
+            if size > _MAX_YAML_VALUES:
+                raise ValueError(f"its aliases unfold to more than {_MAX_YAML_VALUES:,} values")
+        elif id(node) not in sizes:
+            sizes[id(node)] = None
+            todo.append((node, True))
+            todo.extend((child, False) for child in children)
+        elif sizes[id(node)] is None:
+            raise ValueError("it has a value that contains itself")
 
 
 def _yaml_dumper() -> type[Any]:
@@ -557,7 +627,7 @@ def _yaml_loader() -> type[Any]:
         return complex(loader.construct_scalar(node))
 
     def make_path(loader: Any, node: Any) -> pathlib.Path:
-        return pathlib.Path(*loader.construct_sequence(node))
+        return pathlib.Path(*loader.construct_sequence(node, deep=True))
 
     Loader.add_constructor(f"{_PYTHON}tuple", make_tuple)
     Loader.add_constructor(f"{_PYTHON}complex", make_complex)
