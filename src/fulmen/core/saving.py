@@ -128,6 +128,9 @@ def load_module(
             f" {', '.join(map(repr, list(checkpoint)[:5])) or 'nothing'}). If these are weights alone, write"
             " `model.load_state_dict(torch.load(path))`."
         )
+    weights = checkpoint["state_dict"]
+    if not isinstance(weights, Mapping) or not all(type(key) is str for key in weights):
+        raise ValueError(f"{_name(checkpoint_path)} has {described(weights)} as `state_dict`, not tensors by name.")
     module = _make(cls, checkpoint, _name(checkpoint_path), hparams_file, kwargs)
     if strict is not None and module._strict_loading is not None and strict != module._strict_loading:
         raise ValueError(
@@ -155,7 +158,9 @@ def load_weights(module: torch.nn.Module, state_dict: Mapping[str, Any], strict:
 
     Raises:
         RuntimeError: names or shapes differ.
+        ValueError: the versions of the modules, which a state dict has beside the weights, are none.
     """
+    _check_metadata(getattr(state_dict, "_metadata", None), source)
     try:
         return module.load_state_dict(state_dict, strict=strict)
     except RuntimeError as error:
@@ -176,11 +181,21 @@ def load_weights(module: torch.nn.Module, state_dict: Mapping[str, Any], strict:
             if names
         ]
         if not found:
-            raise
+            raise RuntimeError(f"the weights in {source} do not fit {kind}: {error}") from error
         advice = "Make the module with the arguments of the one that was saved"
         if not shapes:
             advice += ", or set `self.strict_loading = False` to load what fits"
         raise RuntimeError(f"the weights in {source} do not fit {kind} ({'; '.join(found)}). {advice}.") from error
+
+
+def _check_metadata(metadata: Any, source: str) -> None:
+    if metadata is None:
+        return
+    if not isinstance(metadata, Mapping) or not all(
+        isinstance(of_one, Mapping) and isinstance(of_one.get("version"), (int, type(None)))
+        for of_one in metadata.values()
+    ):
+        raise ValueError(f"{source} has {described(metadata)} as versions of modules (`state_dict._metadata`).")
 
 
 def load_datamodule(
