@@ -526,7 +526,7 @@ def test_object_of_a_local_class_is_refused_until_it_is_ignored() -> None:
             super().__init__()
 
     assert Outer(Local(), 1).hparams == {"width": 1}
-    with pytest.raises(TypeError, match="`data`: it is an object of class .*Local"):
+    with pytest.raises(TypeError, match=r"`data`: it is an object of class .*Local"):
         Careless(Local())
 
 

@@ -278,8 +278,8 @@ def _refuse_without_plain_form(cls: type, hparams: Mapping[str, Any]) -> None:
     again = ", ".join(f"{name}=..." for name in reasons)
     raise TypeError(
         f"{cls.__name__} cannot keep all of its arguments as hyperparameters: some have no plain form, so that no"
-        f" checkpoint could give them back ({what}). Write `self.save_hyperparameters(ignore=[{ignore}])`, and pass them"
-        f" when you load: `{cls.__name__}.load_from_checkpoint(path, {again})`."
+        f" checkpoint could give them back ({what}). Write `self.save_hyperparameters(ignore=[{ignore}])`, and pass"
+        f" them when you load: `{cls.__name__}.load_from_checkpoint(path, {again})`."
     )
 
 

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from fulmen.utilities.parsing import AttributeDict
-from fulmen.utilities.text import shown
+from fulmen.utilities.text import plainly
 
 #: marks, in the table of kinds, a hyperparameter that has no plain form and is not in the checkpoint
 LEFT_OUT = "left_out"
@@ -509,7 +509,7 @@ def _restore(value: Any, path: str, table: _Table, options: tuple[Any, ...]) -> 
         raise
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, re.error) as error:
         raise _Misfit(
-            f"The hyperparameter `{path}` should be of kind {kind!r}, but is {shown(value)}: {error}"
+            f"The hyperparameter `{path}` should be of kind {kind!r}, but is {plainly(value)}: {error}"
         ) from error
 
 

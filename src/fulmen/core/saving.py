@@ -32,7 +32,7 @@ from fulmen.core.plain import (
 )
 from fulmen.plugins.io.torch_plugin import local_path, open_remote, read_checkpoint, write_whole
 from fulmen.utilities.rank_zero import rank_zero_warn
-from fulmen.utilities.text import described, shown
+from fulmen.utilities.text import plainly, shown
 
 if TYPE_CHECKING:
     from fulmen.core.datamodule import LightningDataModule
@@ -130,7 +130,7 @@ def load_module(
         )
     weights = checkpoint["state_dict"]
     if not isinstance(weights, Mapping) or not all(type(key) is str for key in weights):
-        raise ValueError(f"{_name(checkpoint_path)} has {described(weights)} as `state_dict`, not tensors by name.")
+        raise ValueError(f"{_name(checkpoint_path)} has {plainly(weights)} as `state_dict`, not tensors by name.")
     module = _make(cls, checkpoint, _name(checkpoint_path), hparams_file, kwargs)
     if strict is not None and module._strict_loading is not None and strict != module._strict_loading:
         raise ValueError(
@@ -195,7 +195,7 @@ def _check_metadata(metadata: Any, source: str) -> None:
         isinstance(of_one, Mapping) and isinstance(of_one.get("version"), (int, type(None)))
         for of_one in metadata.values()
     ):
-        raise ValueError(f"{source} has {described(metadata)} as versions of modules (`state_dict._metadata`).")
+        raise ValueError(f"{source} has {plainly(metadata)} as versions of modules (`state_dict._metadata`).")
 
 
 def load_datamodule(
@@ -275,17 +275,18 @@ def _make(
     name = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_NAME)
     if not isinstance(name, (str, type(None))):
         raise ValueError(
-            f"{source} has {described(name)} as `{cls.CHECKPOINT_HYPER_PARAMS_NAME}`, which must be the name of an argument."
+            f"{source} has {plainly(name)} as `{cls.CHECKPOINT_HYPER_PARAMS_NAME}`, which must be the name of an"
+            " argument."
         )
     if hparams_file is not None:
         saved, kinds = _read_hparams_file(hparams_file), None
-    cls = _class_named(saved.pop("_class_path", None), cls)
+    cls = _class_named(saved.pop("_class_path", None), cls, source)
     by_command_line = saved.pop("_instantiator", None) is not None
     parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
     if name in parameters and name != "kwargs":
-        arguments = _one_argument(name, parameters, saved, kinds, given)
+        arguments = _one_argument(name, parameters, saved, kinds, given, source)
     else:
-        arguments = from_plain(saved, kinds, cls)
+        arguments = _from_plain(saved, kinds, source, cls)
         if by_command_line:
             _check_no_class_paths(cls, {key: value for key, value in arguments.items() if key not in given}, source)
         arguments |= given
@@ -326,16 +327,25 @@ def _saved_hparams(
         if isinstance(values, Namespace):
             values = vars(values)
         if not isinstance(values, Mapping):
-            raise ValueError(f"{source} has {described(values)} as `{key}`, which must be a dict of hyperparameters.")
+            raise ValueError(f"{source} has {plainly(values)} as `{key}`, which must be a dict of hyperparameters.")
         saved |= values
     kinds = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KINDS)
     if kinds is not None and not (
         isinstance(kinds, Mapping) and all(type(text) is str for pair in kinds.items() for text in pair)
     ):
         raise ValueError(
-            f"{source} has {described(kinds)} as `{cls.CHECKPOINT_HYPER_PARAMS_KINDS}`, which must be a dict of texts."
+            f"{source} has {plainly(kinds)} as `{cls.CHECKPOINT_HYPER_PARAMS_KINDS}`, which must be a dict of texts."
         )
     return saved, kinds
+
+
+def _from_plain(
+    saved: dict[str, Any], kinds: dict[str, str] | None, source: str, cls: type[Any] | None = None
+) -> dict[str, Any]:
+    try:
+        return from_plain(saved, kinds, cls)
+    except ValueError as error:
+        raise ValueError(f"{source} cannot be read as hyperparameters. {error}") from error
 
 
 def _check_names(arguments: Mapping[Any, Any], cls: type[Any], source: str) -> None:
@@ -355,18 +365,19 @@ def _one_argument(
     saved: dict[str, Any],
     kinds: dict[str, str] | None,
     given: dict[str, Any],
+    source: str,
 ) -> dict[str, Any]:
     """The arguments of a constructor whose parameter ``name`` takes all hyperparameters as one collection."""
     if name in given:
         return dict(given)
-    values = from_plain(saved, kinds)
+    values = _from_plain(saved, kinds, source)
     own = {key: value for key, value in given.items() if key in parameters and key not in values}
     values |= {key: value for key, value in given.items() if key not in own}
     # a file without kinds does not say which collection it was: this one can be used as a dict and as a namespace
     return {name: restore_container(values, "attribute_dict" if kinds is None else kinds.get("")), **own}
 
 
-def _class_named(path: str | None, cls: type[Owner]) -> type[Owner]:
+def _class_named(path: Any, cls: type[Owner], source: str) -> type[Owner]:
     """``cls`` or that one of its subclasses which ``path`` names. It must be imported already."""
     if path is None:
         return cls
@@ -377,7 +388,7 @@ def _class_named(path: str | None, cls: type[Owner]) -> type[Owner]:
             return candidate
         todo += type.__subclasses__(candidate)
     raise ValueError(
-        f"The checkpoint is of the class {path!r}, which is not {cls.__name__} nor an imported subclass of it, and a"
+        f"{source} is of the class {shown(path)}, which is not {cls.__name__} nor an imported subclass of it, and a"
         " checkpoint makes nothing be imported. If you trust it, import that class first, or call its own"
         " `load_from_checkpoint`."
     )
@@ -494,7 +505,7 @@ def load_hparams_from_yaml(config_yaml: FilePath, use_omegaconf: bool = True) ->
     finally:
         loader.dispose()
     if not isinstance(hparams, dict):
-        raise ValueError(f"{os.fspath(config_yaml)} holds no mapping of names to values, but {described(hparams)}.")
+        raise ValueError(f"{os.fspath(config_yaml)} holds no mapping of names to values, but {plainly(hparams)}.")
     if use_omegaconf and importlib.util.find_spec("omegaconf") is not None:
         import omegaconf  # type: ignore[import-not-found]
 

@@ -254,8 +254,10 @@ def _check_loops(checkpoint: dict[str, Any], source: Any) -> None:
     clock = Progress()
     try:
         _restore_loops(clock, checkpoint)
-        metrics = checkpoint.get("loops", {}).get("callback_metrics", {})
-        is_clock = all(isinstance(value, Tensor) for value in metrics.values())
+        loops = checkpoint.get("loops", {})
+        metrics = loops.get("callback_metrics", {})
+        is_clock = isinstance(loops.get("progress", {}), dict)
+        is_clock = is_clock and all(isinstance(value, Tensor) for value in metrics.values())
     except WRONG_STATE:
         is_clock = False
     if not is_clock:

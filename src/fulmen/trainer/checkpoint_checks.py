@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fulmen.utilities.text import described
+from fulmen.utilities.text import plainly
 
 #: what a damaged or made-up state makes of the code that takes it back
 WRONG_STATE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -40,7 +40,7 @@ def check_values(checkpoint: dict[str, Any], source: Any, training: bool) -> Non
             expected = wrong(checkpoint[name])
             if expected is not None:
                 raise ValueError(
-                    f"{source} cannot be restored: `{name}` must be {expected}, but is {described(checkpoint[name])}. "
+                    f"{source} cannot be restored: `{name}` must be {expected}, but is {plainly(checkpoint[name])}. "
                     "Take another checkpoint, or load its weights alone: `Model.load_from_checkpoint(path)`."
                 )
 
@@ -55,7 +55,7 @@ def check_counters(counters: Mapping[str, Any], source: Any) -> None:
         if type(value) is not bool and _count(value) is not None:
             raise ValueError(
                 f"{source} cannot be restored: its counter `{name}` must be a whole number from 0 on, but is "
-                f"{described(value)}. Take another checkpoint, or load its weights alone: "
+                f"{plainly(value)}. Take another checkpoint, or load its weights alone: "
                 "`Model.load_from_checkpoint(path)`."
             )
 
@@ -113,7 +113,9 @@ def _resume(value: Any) -> str | None:
     data = value.get("data", {})
     if not isinstance(data, Mapping) or any(_list_of_mappings(marks) is not None for marks in data.values()):
         return "a dict whose `data` says of each loader where it stands"
-    counts = [mark[name] for marks in data.values() for mark in marks for name in ("position", "passes") if name in mark]
+    counts = [
+        mark[name] for marks in data.values() for mark in marks for name in ("position", "passes") if name in mark
+    ]
     if any(_count(count) is not None for count in counts):
         return "a dict whose `data` says of each loader at which batch it stands"
     return None if isinstance(value.get("window", {}), Mapping) else "a dict whose `window` is one, too"

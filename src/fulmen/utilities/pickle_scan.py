@@ -1,8 +1,8 @@
 """What a pickle of ``torch.save`` asks for, found out without making, importing or calling anything.
 
 ``torch.load(weights_only=True)`` calls only functions of a short list, but with whatever arguments a file gives, and
-makes what it reads without asking how large or how deep it is. :func:`scan` goes through the same instructions first and
-takes down what they would make; :mod:`fulmen.utilities.pickle_check` looks at each call and each size.
+makes what it reads without asking how large or how deep it is. :func:`scan` goes through the same instructions first
+and takes down what they would make; :mod:`fulmen.utilities.pickle_check` looks at each call and each size.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def load(file: IO[bytes], name: str, map_location: Any = None, weights_only: boo
         name: the file in messages.
         map_location: where to put tensors, as in ``torch.load``.
         weights_only: True: tensors and plain data only; nothing that the file names is imported or called. False: any
-            Python object, which may run any code. None: as ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` in the environment says,
-            else True. ``TORCH_FORCE_WEIGHTS_ONLY_LOAD`` makes everything True.
+            Python object, which may run any code. None: False if ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` is set in the
+            environment, else True. ``TORCH_FORCE_WEIGHTS_ONLY_LOAD`` there makes everything True.
 
     Raises:
         RuntimeError: the file is damaged, or is none of ``torch.save``.
@@ -65,8 +65,8 @@ def _reads_strictly(weights_only: bool | None) -> bool:
     )
     if only and anything:
         raise RuntimeError(
-            "`TORCH_FORCE_WEIGHTS_ONLY_LOAD` and `TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD` are both set in the environment, and "
-            "contradict each other. Unset one of them."
+            "`TORCH_FORCE_WEIGHTS_ONLY_LOAD` and `TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD` are both set in the environment, "
+            "and contradict each other. Unset one of them."
         )
     return only or (not anything if weights_only is None else weights_only)
 
@@ -113,8 +113,8 @@ def _explained(name: str) -> Iterator[None]:
         ) from error
     except Refused as error:
         raise pickle.UnpicklingError(
-            f"{name} is not read, since it {error}. `torch.save` writes no such file of tensors and simple values: get it"
-            " again from where it was made."
+            f"{name} is not read, since it {error}. `torch.save` writes no such file of tensors and simple values: get"
+            " it again from where it was made."
         ) from error
     except Damaged as error:
         raise RuntimeError(f"{name} cannot be read: {error}.") from error
@@ -160,8 +160,8 @@ def _look_at(file: IO[bytes]) -> Contents:
     start = file.read(_TAR_MARK.stop)
     if start[_TAR_MARK] == b"ustar" and not start.startswith((_ZIP_START, b"\x80")):
         raise Damaged(
-            "it is a tar archive of torch before 1.0, which torch reads only with `weights_only=False`. If you trust who "
-            "wrote it, load it so and save it anew"
+            "it is a tar archive of torch before 1.0, which torch reads only with `weights_only=False`. If you trust "
+            "who wrote it, load it so and save it anew"
         )
     return _look_at_archive(file) if start.startswith(_ZIP_START) else _look_at_stream(file)
 
@@ -175,7 +175,7 @@ def _look_at_archive(file: IO[bytes]) -> Contents:
             top = _check_entries(entries, size)
             if f"{top}/constants.pkl" in archive.NameToInfo:
                 raise Damaged(
-                    "it is a program of TorchScript, not a checkpoint. Load it by `torch.jit.load(path)` if you trust it"
+                    "it is a program of TorchScript, no checkpoint. If you trust it, load it by `torch.jit.load(path)`"
                 )
             if f"{top}/data.pkl" not in archive.NameToInfo:
                 raise Damaged("it is a zip archive, but none of `torch.save`: it has no data.pkl")
