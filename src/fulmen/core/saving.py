@@ -336,7 +336,7 @@ def _saved_hparams(
         raise ValueError(
             f"{source} has {plainly(kinds)} as `{cls.CHECKPOINT_HYPER_PARAMS_KINDS}`, which must be a dict of texts."
         )
-    return saved, kinds
+    return saved, None if kinds is None else dict(kinds)
 
 
 def _from_plain(
@@ -493,8 +493,8 @@ def load_hparams_from_yaml(config_yaml: FilePath, use_omegaconf: bool = True) ->
     """
     import yaml
 
-    loader = _yaml_loader()(_read_text(config_yaml))
     try:
+        loader = _yaml_loader()(_read_text(config_yaml))
         node = loader.get_single_node()
         _check_size(node)
         hparams = None if node is None else loader.construct_document(node)
@@ -502,8 +502,6 @@ def load_hparams_from_yaml(config_yaml: FilePath, use_omegaconf: bool = True) ->
         raise ValueError(
             f"{os.fspath(config_yaml)} cannot be read as hyperparameters: {str(error) or type(error).__name__}"
         ) from error
-    finally:
-        loader.dispose()
     if not isinstance(hparams, dict):
         raise ValueError(f"{os.fspath(config_yaml)} holds no mapping of names to values, but {plainly(hparams)}.")
     if use_omegaconf and importlib.util.find_spec("omegaconf") is not None:
@@ -531,12 +529,12 @@ def load_hparams_from_tags_csv(tags_csv: FilePath) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: there are no columns ``key`` and ``value``, or it is no table.
     """
-    rows = csv.DictReader(io.StringIO(_read_text(tags_csv), newline=""))
     try:
+        rows = csv.DictReader(io.StringIO(_read_text(tags_csv), newline=""))
         if not {"key", "value"} <= set(rows.fieldnames or ()):
             raise ValueError(f"{os.fspath(tags_csv)} has no columns `key` and `value`, but {rows.fieldnames}.")
         return {row["key"]: convert(row["value"] or "") for row in rows}
-    except csv.Error as error:
+    except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{os.fspath(tags_csv)} cannot be read as hyperparameters: {error}.") from error
 
 

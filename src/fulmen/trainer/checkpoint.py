@@ -21,7 +21,7 @@ from fulmen.core.optimizer import NoOptimizer
 from fulmen.core.saving import load_weights
 from fulmen.loops.progress import Progress
 from fulmen.trainer import resume
-from fulmen.trainer.checkpoint_checks import WRONG_STATE, check_counters, check_values, take_back
+from fulmen.trainer.checkpoint_checks import WRONG_STATE, check_counters, check_optimizer_state, check_values, take_back
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.text import a_kind, shown
@@ -197,6 +197,8 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
 
 def _load_state(owner: Any, state: Any, source: Any) -> None:
     """Give an optimizer or a scheduler its state back."""
+    if isinstance(owner, Optimizer):
+        check_optimizer_state(owner, state, source)
     try:
         take_back(owner, state, source)
     except ValueError as error:  # of torch: other parameter groups

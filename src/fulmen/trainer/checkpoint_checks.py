@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from fulmen.utilities.text import plainly
 
@@ -77,6 +78,32 @@ def take_back(owner: Any, state: Any, source: Any) -> None:
             f"{source} cannot be restored: the state of {name} in it does not fit ({type(error).__name__}: {error}). "
             "Take another checkpoint, or load its weights alone: `Model.load_from_checkpoint(path)`."
         ) from error
+
+
+def check_optimizer_state(optimizer: Optimizer, state: Any, source: Any) -> None:
+    """Look at what torch takes back unseen, and would use in the next step.
+
+    Raises:
+        ValueError: the state of a parameter is no dict, or an option that is a number here is none there.
+    """
+    groups = state.get("param_groups")
+    numbers = [
+        (name, saved[name])
+        for own, saved in zip(optimizer.param_groups, groups if isinstance(groups, list) else ())
+        if isinstance(saved, Mapping)
+        for name, value in own.items()
+        if isinstance(value, (int, float)) and name in saved
+    ]
+    wrong = [f"`{name}` is {plainly(value)}" for name, value in numbers if not isinstance(value, (int, float, Tensor))]
+    states = state.get("state", {})
+    if not isinstance(states, Mapping) or any(_mapping(of_one) is not None for of_one in states.values()):
+        wrong.append("`state` is no dict of dicts")
+    if wrong:
+        raise ValueError(
+            f"{source} cannot be restored: the state of {type(optimizer).__name__} in it does not fit "
+            f"({', '.join(wrong)}). Take another checkpoint, or load its weights alone: "
+            "`Model.load_from_checkpoint(path)`."
+        )
 
 
 # -- each says what an entry must be, or None if it is that ------------------------------------------------------------

@@ -207,7 +207,7 @@ def _tensor_v3(arguments: tuple[Any, ...], contents: Contents) -> bool:
     dtype = _values_by_name().get(arguments[6])
     return (
         isinstance(dtype, torch.dtype)
-        and _lies_within(*arguments[:4], dtype.itemsize)
+        and _lies_within(*arguments[:4], element_size=dtype.itemsize)
         and type(arguments[4]) is bool
         and _no_hooks(arguments[5])
         and _is_metadata(arguments[7:])
