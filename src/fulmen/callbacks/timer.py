@@ -140,4 +140,4 @@ class Timer(Callback):
         return {"time_elapsed": {stage: self.time_elapsed(stage) for stage in _STAGES}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._train_time_before = state_dict.get("time_elapsed", {}).get("train", 0.0)
+        self._train_time_before = float(state_dict.get("time_elapsed", {}).get("train", 0.0))

@@ -1,8 +1,8 @@
 """What changes how a run computes, stores, or comes back: precision, checkpoint files and the job's environment."""
 
-from fulmen.plugins.io.async_plugin import AsyncCheckpointIO
 from fulmen.plugins.environments.requeue import ExitCodeRequeue, Requeue
 from fulmen.plugins.environments.slurm import SLURMEnvironment
+from fulmen.plugins.io.async_plugin import AsyncCheckpointIO
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
 from fulmen.plugins.precision.amp import MixedPrecision

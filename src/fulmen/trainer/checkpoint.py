@@ -18,15 +18,16 @@ from fulmen.callbacks.callback import Callback
 from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.core.optimizer import NoOptimizer
 from fulmen.core.saving import load_weights
+from fulmen.loops.progress import Progress
 from fulmen.plugins.io import index
 from fulmen.trainer import resume
+from fulmen.trainer.checkpoint_checks import WRONG_STATE, check_counters, check_optimizer_state, check_values, take_back
 from fulmen.utilities.cloud_io import parent_path
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.text import a_kind
 
 if TYPE_CHECKING:
-    from fulmen.loops.progress import Progress
     from fulmen.trainer.trainer import Trainer
 
 #: the version of Lightning's checkpoint format that is written, which its own loading asks for
@@ -147,7 +148,7 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     for callback in trainer.callbacks:
         state = states.get(callback.state_key) if isinstance(callback, Callback) else None
         if state:
-            callback.load_state_dict(deepcopy(state))
+            take_back(callback, deepcopy(state), trainer.loaded_ckpt_path)
 
 
 def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_callbacks: dict[str, Any]) -> None:
@@ -177,7 +178,7 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_call
     resume.prepare(trainer, checkpoint, restored_callbacks)
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:
-        precision.load_state_dict(checkpoint[type(precision).__name__])
+        take_back(precision, checkpoint[type(precision).__name__], trainer.loaded_ckpt_path)
     optimizers = [optimizer for optimizer in trainer.optimizers if not isinstance(optimizer, NoOptimizer)]
     for kind, owners, states in (
         ("optimizers", optimizers, checkpoint["optimizer_states"]),
@@ -190,15 +191,17 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_call
                 "Return the same ones as in the run that was saved."
             )
         for owner, state in zip(owners, states):
-            _load_state(owner, state)
+            _load_state(owner, state, trainer.loaded_ckpt_path)
 
 
-def _load_state(owner: Any, state: Any) -> None:
+def _load_state(owner: Any, state: Any, source: Any) -> None:
     """Give an optimizer or a scheduler its state back."""
+    if isinstance(owner, Optimizer):
+        check_optimizer_state(owner, state, source)
     try:
-        owner.load_state_dict(state)
+        take_back(owner, state, source)
     except ValueError as error:  # of torch: other parameter groups
-        if not isinstance(owner, Optimizer):
+        if not isinstance(owner, Optimizer) or not _has_groups(state):
             raise
         saved, own = (
             [len(group["params"]) for group in groups] for groups in (state["param_groups"], owner.param_groups)
@@ -209,6 +212,13 @@ def _load_state(owner: Any, state: Any) -> None:
             f"the checkpoint's state does not fit {type(owner).__name__}: it holds {_groups(saved)}, and "
             f"`configure_optimizers` made {_groups(own)}. Make the same ones as in the run that was saved."
         ) from error
+
+
+def _has_groups(state: dict[str, Any]) -> bool:
+    groups = state.get("param_groups")
+    return isinstance(groups, list) and all(
+        isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups
+    )
 
 
 def _groups(sizes: list[int]) -> str:
@@ -236,6 +246,29 @@ def _restore_loops(progress: Progress, checkpoint: dict[str, Any]) -> None:
         progress.is_last_batch = batches.get("is_last_batch", False)
 
 
+def _check_loops(checkpoint: dict[str, Any], source: Any) -> None:
+    """Restore a clock that nobody uses, and look at it.
+
+    Raises:
+        ValueError: what the checkpoint says of the loops is no clock.
+    """
+    clock = Progress()
+    try:
+        _restore_loops(clock, checkpoint)
+        loops = checkpoint.get("loops", {})
+        metrics = loops.get("callback_metrics", {})
+        is_clock = isinstance(loops.get("progress", {}), dict)
+        is_clock = is_clock and all(isinstance(value, Tensor) for value in metrics.values())
+    except WRONG_STATE:
+        is_clock = False
+    if not is_clock:
+        raise ValueError(
+            f"{source} cannot be restored: what it says of the loops' progress is not what a trainer writes. "
+            "Take another checkpoint, or load its weights alone: `Model.load_from_checkpoint(path)`."
+        )
+    check_counters(clock.state_dict(), source)
+
+
 def load(trainer: Trainer, path: Any, weights_only: bool | None) -> dict[str, Any]:
     """Read the file, safely unless ``weights_only=False`` was asked for."""
     try:
@@ -253,5 +286,8 @@ def load(trainer: Trainer, path: Any, weights_only: bool | None) -> dict[str, An
             f"{path} is no checkpoint of a run: it holds {a_kind(checkpoint)} without a `state_dict`. "
             "Give a file that `trainer.save_checkpoint` or a ModelCheckpoint wrote."
         )
+    check_values(checkpoint, path, training=trainer.state.fn == "fit")
+    if trainer.state.fn == "fit" and checkpoint.keys() >= {"optimizer_states", "lr_schedulers"}:
+        _check_loops(checkpoint, path)
     rank_zero_info("going on from %s" if trainer.state.fn == "fit" else "weights from %s", path)
     return checkpoint
