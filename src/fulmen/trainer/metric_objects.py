@@ -122,13 +122,17 @@ def restore(module: LightningModule, states: Mapping[str, Any], device: torch.de
         if not isinstance(metric, nn.Module):
             if _has_state(metric) and "state_dict" in state:
                 metric.load_state_dict(unpack(state["state_dict"], device))
-        elif state.get("states", {}).keys() != set(metric._defaults if _is_of_torchmetrics(metric) else ()):
+        elif state.get("states", {}).keys() != _names_of_states(metric):
             rank_zero_warn(
                 f"the checkpoint's state of the metric {path} is of another kind of metric than the "
                 f"{type(metric).__name__} that is there now: it begins anew."
             )
         else:
             _restore_module(metric, state, device)
+
+
+def _names_of_states(metric: Any) -> set[str]:
+    return set(metric._defaults) if _is_of_torchmetrics(metric) else set()
 
 
 def _has_state(metric: Any) -> bool:

@@ -214,9 +214,10 @@ def _with_shared_text(value: Any, seen: dict[int, Any]) -> Any:
     if id(value) in seen:
         return seen[id(value)]
     if kind is tuple:
-        seen[id(value)] = shared = tuple(_with_shared_text(each, seen) for each in value)
-        return shared
-    seen[id(value)] = shared = kind()
+        seen[id(value)] = texts = tuple(_with_shared_text(each, seen) for each in value)
+        return texts
+    shared: Any = kind()
+    seen[id(value)] = shared
     if kind is list:
         shared.extend(_with_shared_text(each, seen) for each in value)
         return shared
