@@ -139,6 +139,17 @@ def test_replay_touches_no_file_of_the_run(run: Run, arguments: list[str]) -> No
     assert fingerprint(directory.parent) == before
 
 
+def test_replay_that_comes_to_the_end_of_the_program_touches_no_file_either(run: Run) -> None:
+    directory = run()
+    index = directory / "checkpoints" / "checkpoints.json"
+    content = json.loads(index.read_text())
+    content["finished"] = False  # as if it had been killed before its last moment
+    index.write_text(json.dumps(content))
+    before = fingerprint(directory.parent)
+    assert "was not reached" in refusal(str(directory), 25)
+    assert fingerprint(directory.parent) == before
+
+
 def test_step_that_was_skipped_on_the_way_is_skipped_again_and_no_news(run: Run) -> None:
     directory = run("backward", "--action", "skip", "--every", "100")
     assert len(findings(directory)) == 2

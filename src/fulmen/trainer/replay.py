@@ -165,16 +165,14 @@ class Replay:
             self._silence(trainer)
         if verb != "fit":
             return ckpt_path
+        if ckpt_path in ("auto", "last", "best", "hpc"):  # means another file now than when the run began
+            ckpt_path = None
         self._fits += 1
         if self._fits != self.fit:
             return ckpt_path
         self._watcher = _Watcher(self)
         trainer.callbacks.insert(0, self._watcher)
-        if self.start is not None:
-            return self.start.path
-        if ckpt_path in ("last", "best", "auto"):  # means another file now than when the run began
-            return None
-        return ckpt_path
+        return self.start.path if self.start is not None else ckpt_path
 
     def _silence(self, trainer: Trainer) -> None:
         """Let ``trainer`` write nothing. Callbacks stay where others may look for them, but those that write or count
@@ -199,6 +197,8 @@ class Replay:
         for callback in trainer.callbacks:
             if isinstance(callback, NonFiniteGuard):
                 put(callback, "records", False)
+            if isinstance(callback, Checkpoint) and hasattr(callback, "dirpath"):
+                put(callback, "dirpath", os.path.join(self._folder, "checkpoints"))
             if isinstance(callback, (Checkpoint, Timer)):
                 for hook in HOOKS:
                     if "callback" in hook.owners:
