@@ -472,11 +472,14 @@ def report(replay: Replay, finding: Finding, norms: dict[str, float], origin: An
     if finding.input_is_finite is False:
         rows.append(("data", "the batch itself holds numbers that are not finite"))
     if finding.indices is not None:
-        rows.append(("samples", ", ".join(map(str, finding.indices))))
+        more = f" and {len(finding.indices) - 32} more" if len(finding.indices) > 32 else ""
+        rows.append(("samples", ", ".join(map(str, finding.indices[:32])) + more))
     if origin is not None:
         rows += _rows_of_origin(origin, finding)
     if replay.recorded is not None:
         rows.append(("recorded", _compared(finding, replay.recorded)))
+        if replay.stop is not None and finding.digest != replay.recorded.digest:
+            rows.append(("", "what was called in the debugger may have drawn random numbers, or changed something"))
     head = f"step {finding.step}, epoch {finding.epoch}, batch{'es' * (len(finding.batches) > 1)} {batches}"
     return "\n".join([head, *(f"  {name:<12}{text}" for name, text in rows)])
 
