@@ -73,17 +73,18 @@ class Model(LightningModule):
 class Writes(Callback):
     """What users' callbacks do: write checkpoints of their own, files beside the logger's, a note when all fails."""
 
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         if trainer.global_step % 7 == 0:
-            folder = str(trainer.checkpoint_callback.dirpath)  # type: ignore[union-attr]
-            trainer.save_checkpoint(os.path.join(folder, "own.ckpt"))
+            trainer.save_checkpoint(os.path.join(self.folder, "own.ckpt"))
         with open(os.path.join(str(trainer.log_dir), "own.txt"), "a") as file:
             file.write(f"{trainer.global_step}\n")
 
     def on_exception(self, trainer: Trainer, *args: Any) -> None:
-        folder = str(trainer.checkpoint_callback.dirpath)  # type: ignore[union-attr]
-        os.makedirs(folder, exist_ok=True)
-        Path(folder, "failed.txt").write_text("failed")
+        os.makedirs(self.folder, exist_ok=True)
+        Path(self.folder, "failed.txt").write_text("failed")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -118,7 +119,7 @@ def make_trainer(options: argparse.Namespace) -> Trainer:
                 folder + "/weights", monitor="step", mode="max", every_n_train_steps=1, save_weights_only=True
             ),
             OnExceptionCheckpoint(folder),
-            Writes(),
+            Writes(folder),
         ],
         accumulate_grad_batches=options.accumulate,
         enable_progress_bar=False,

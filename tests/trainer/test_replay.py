@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import runpy
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,34 +45,34 @@ def global_state() -> Iterator[None]:
     torch.set_rng_state(generator)
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def start(directory: Path, *arguments: str) -> Path:
     """Runs the program as ``python replayed_program.py`` does; returns the run's directory."""
-
-    def start(*arguments: str, program: Path = PROGRAM) -> Path:
-        directory = tmp_path / "run"
-        monkeypatch.setattr(sys, "argv", [str(program), str(directory), *arguments])
+    argv, sys.argv = sys.argv, [str(PROGRAM), str(directory), *arguments]
+    try:
         with contextlib.suppress(NonFiniteException):
-            runpy.run_path(str(program), run_name="__main__")
+            runpy.run_path(str(PROGRAM), run_name="__main__")
+    finally:
+        sys.argv = argv
         os.environ.pop("PL_GLOBAL_SEED", None)
-        index = directory / "checkpoints" / "checkpoints.json"
-        if not index.exists():
-            write_index(index)
-        return directory
-
-    return start
+    return directory
 
 
-def write_index(path: Path) -> None:
-    """List the checkpoints beside ``path``."""
-    entries = []
-    for file in sorted(path.parent.glob("*.ckpt")):
-        content = torch.load(file, weights_only=True)
-        reason = "exception" if file.name == "on_exception.ckpt" else "step"
-        batch = content["loops"]["progress"]["total_batches"]
-        entries.append({"path": file.name, "step": content["global_step"], "batch": batch, "reason": reason})
-    command = {"argv": list(sys.argv), "directory": os.getcwd(), "module": None}
-    path.write_text(json.dumps({"format": 1, "command": command, "checkpoints": entries}))
+@pytest.fixture(scope="module")
+def made() -> dict[tuple[str, ...], Path]:
+    """The runs so far, by their arguments."""
+    return {}
+
+
+@pytest.fixture
+def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, made: dict[tuple[str, ...], Path]) -> Run:
+    """Gives a copy of the directory of a run with these arguments, for the test alone."""
+
+    def copy_of(*arguments: str) -> Path:
+        if arguments not in made:
+            made[arguments] = start(tmp_path_factory.mktemp("original") / "run", *arguments)
+        return Path(shutil.copytree(made[arguments], tmp_path / "run", symlinks=True))
+
+    return copy_of
 
 
 def findings(directory: Path) -> list[Any]:
@@ -132,10 +133,21 @@ def test_replay_compares_what_it_comes_to_with_the_next_checkpoint(run: Run, mon
 @pytest.mark.parametrize(
     "arguments", [["backward"], ["forward", "--action", "skip"], ["nothing", "--keep", "1", "--link"]], ids=" ".join
 )
-def test_replay_touches_no_file_of_the_run(run: Run, arguments: list[str]) -> None:
-    directory = run(*arguments)
+def test_replay_touches_no_file_of_the_run(arguments: list[str], tmp_path: Path) -> None:
+    directory = start(tmp_path / "run", *arguments)
     before = fingerprint(directory.parent)
     replay_run(str(directory), 12 if arguments[:1] == ["backward"] else 16)
+    assert fingerprint(directory.parent) == before
+
+
+def test_replay_that_comes_to_the_end_of_the_program_touches_no_file_either(tmp_path: Path) -> None:
+    directory = start(tmp_path / "run")
+    index = directory / "checkpoints" / "checkpoints.json"
+    content = json.loads(index.read_text())
+    content["finished"] = False  # as if it had been killed before its last moment
+    index.write_text(json.dumps(content))
+    before = fingerprint(directory.parent)
+    assert "was not reached" in refusal(str(directory), 25)
     assert fingerprint(directory.parent) == before
 
 
@@ -207,12 +219,10 @@ def test_checkpoint_of_an_exception_is_no_place_to_begin(run: Run) -> None:
 
 def test_checkpoint_in_the_middle_of_the_window_is_no_place_to_begin(run: Run) -> None:
     directory = run("--accumulate", "4", "--every", "1")
-    path = directory / "checkpoints" / "middle.ckpt"
-    content = torch.load(directory / "checkpoints" / "epoch=1-step=3.ckpt", weights_only=True)
+    path = directory / "checkpoints" / "epoch=1-step=3.ckpt"
+    content = torch.load(path, weights_only=True)
     content["resume"]["window"] = {}
     torch.save(content, path)
-    (directory / "checkpoints" / "epoch=1-step=3.ckpt").unlink()
-    write_index(directory / "checkpoints" / "checkpoints.json")
     replay = Replay(directory, 4)
     assert replay.start is not None
     assert replay.start.step == 2

@@ -165,16 +165,14 @@ class Replay:
             self._silence(trainer)
         if verb != "fit":
             return ckpt_path
+        if ckpt_path in ("auto", "last", "best", "hpc"):  # means another file now than when the run began
+            ckpt_path = None
         self._fits += 1
         if self._fits != self.fit:
             return ckpt_path
         self._watcher = _Watcher(self)
         trainer.callbacks.insert(0, self._watcher)
-        if self.start is not None:
-            return self.start.path
-        if ckpt_path in ("last", "best", "auto"):  # means another file now than when the run began
-            return None
-        return ckpt_path
+        return self.start.path if self.start is not None else ckpt_path
 
     def _silence(self, trainer: Trainer) -> None:
         """Let ``trainer`` write nothing. Callbacks stay where others may look for them, but those that write or count
@@ -199,6 +197,8 @@ class Replay:
         for callback in trainer.callbacks:
             if isinstance(callback, NonFiniteGuard):
                 put(callback, "records", False)
+            if isinstance(callback, Checkpoint) and hasattr(callback, "dirpath"):
+                put(callback, "dirpath", os.path.join(self._folder, "checkpoints"))
             if isinstance(callback, (Checkpoint, Timer)):
                 for hook in HOOKS:
                     if "callback" in hook.owners:
@@ -472,11 +472,14 @@ def report(replay: Replay, finding: Finding, norms: dict[str, float], origin: An
     if finding.input_is_finite is False:
         rows.append(("data", "the batch itself holds numbers that are not finite"))
     if finding.indices is not None:
-        rows.append(("samples", ", ".join(map(str, finding.indices))))
+        more = f" and {len(finding.indices) - 32} more" if len(finding.indices) > 32 else ""
+        rows.append(("samples", ", ".join(map(str, finding.indices[:32])) + more))
     if origin is not None:
         rows += _rows_of_origin(origin, finding)
     if replay.recorded is not None:
         rows.append(("recorded", _compared(finding, replay.recorded)))
+        if replay.stop is not None and finding.digest != replay.recorded.digest:
+            rows.append(("", "what was called in the debugger may have drawn random numbers, or changed something"))
     head = f"step {finding.step}, epoch {finding.epoch}, batch{'es' * (len(finding.batches) > 1)} {batches}"
     return "\n".join([head, *(f"  {name:<12}{text}" for name, text in rows)])
 
