@@ -100,6 +100,15 @@ def test_csv_row_that_was_cut_short_anywhere_goes_without_a_word(tmp_path, size)
     assert {file.name for file in path.parent.iterdir()} == {"metrics.csv", "hparams.yaml"}
 
 
+def test_csv_row_that_lost_its_line_end_is_kept_and_ended(tmp_path):
+    killed = csv(tmp_path)
+    log(killed, *BEFORE)
+    state, whole = killed.state_dict(), text_of(killed)
+    Path(killed.log_dir, "metrics.csv").write_text(whole.removesuffix("\n"))
+    csv(tmp_path).load_state_dict(state)
+    assert text_of(killed) == whole
+
+
 def test_csv_file_is_not_written_anew_when_nothing_was_logged_after(tmp_path):
     killed = csv(tmp_path)
     log(killed, *BEFORE)
