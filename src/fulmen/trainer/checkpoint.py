@@ -19,7 +19,7 @@ from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.core.optimizer import NoOptimizer
 from fulmen.core.saving import load_weights
-from fulmen.trainer import resume
+from fulmen.trainer import loop_counters, resume
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.text import a_kind, shown
@@ -45,7 +45,7 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
         "pytorch-lightning_version": FORMAT_VERSION,
         "fulmen_version": __version__,
         "state_dict": trainer.strategy.lightning_module_state_dict(module),
-        "loops": _dump_loops(progress),
+        "loops": {**loop_counters.write(progress, trainer.validating), "progress": progress.state_dict()},
     }
     if progress.in_epoch:  # those that watch are asked at its end, and what a validation logged does not come again
         checkpoint["loops"]["callback_metrics"] = {
@@ -83,46 +83,6 @@ def _dump_callbacks(trainer: Trainer) -> dict[str, Any]:
         if state:
             states[callback.state_key] = state
     return states
-
-
-def _dump_loops(progress: Progress) -> dict[str, Any]:
-    """The clock, as Lightning writes its own counters, and whole under ``progress``."""
-    done, epoch = progress.total_batches, progress.epoch
-    epochs_begun = epoch + (progress.in_epoch or progress.epoch_is_closed)
-    batches = {"ready": done, "started": done, "processed": done, "completed": done}
-    current = dict.fromkeys(batches, progress.batches_done)
-    steps = {"ready": progress.step, "completed": progress.step}
-    of_epochs = {"ready": epochs_begun, "started": epochs_begun, "processed": epochs_begun, "completed": epoch}
-    nothing = {"total": dict.fromkeys(batches, 0), "current": dict.fromkeys(batches, 0)}
-    no_steps = {"total": {"ready": 0, "completed": 0}, "current": {"ready": 0, "completed": 0}}
-    automatic, manual = (steps, {"ready": 0, "completed": 0})[:: 1 if progress.counts_own_steps else -1]
-    zero_grad = {"ready": automatic["ready"], "started": automatic["ready"], "completed": automatic["completed"]}
-    fit = {
-        "state_dict": {},
-        "epoch_loop.state_dict": {"_batches_that_stepped": progress.batches_that_stepped},
-        "epoch_loop.batch_progress": {"total": batches, "current": current, "is_last_batch": progress.is_last_batch},
-        "epoch_loop.scheduler_progress": no_steps,
-        "epoch_loop.automatic_optimization.state_dict": {},
-        "epoch_loop.automatic_optimization.optim_progress": {
-            "optimizer": {
-                "step": {"total": automatic, "current": dict(automatic)},
-                "zero_grad": {"total": zero_grad, "current": dict(zero_grad)},
-            }
-        },
-        "epoch_loop.manual_optimization.state_dict": {},
-        "epoch_loop.manual_optimization.optim_step_progress": {"total": manual, "current": dict(manual)},
-        "epoch_loop.val_loop.state_dict": {},
-        "epoch_loop.val_loop.batch_progress": {**nothing, "is_last_batch": False},
-        "epoch_progress": {"total": of_epochs, "current": dict(of_epochs)},
-    }
-    evaluation = {"state_dict": {}, "batch_progress": {**nothing, "is_last_batch": False}}
-    return {
-        "fit_loop": fit,
-        "validate_loop": evaluation,
-        "test_loop": deepcopy(evaluation),
-        "predict_loop": {"state_dict": {}, "batch_progress": deepcopy(nothing)},
-        "progress": progress.state_dict(),
-    }
 
 
 # -- back -------------------------------------------------------------------------------------------------------------
@@ -221,20 +181,8 @@ def _restore_loops(progress: Progress, checkpoint: dict[str, Any]) -> None:
     loops = checkpoint.get("loops", {})
     if "progress" in loops:
         progress.load_state_dict(loops["progress"])
-        return
-    progress.epoch, progress.step = checkpoint["epoch"], checkpoint["global_step"]  # another program's file
-    fit = loops.get("fit_loop")
-    if fit is None:
-        return
-    epochs = fit["epoch_progress"]["current"]
-    progress.epoch = epochs["processed"] if epochs["processed"] > epochs["completed"] else epochs["completed"]
-    batches = fit["epoch_loop.batch_progress"]
-    progress.total_batches = batches["total"]["ready"]
-    progress.batches_that_stepped = fit["epoch_loop.state_dict"].get("_batches_that_stepped", progress.step)
-    if epochs["ready"] > epochs["processed"]:  # saved within an epoch
-        progress.epoch, progress.in_epoch = epochs["processed"], True
-        progress.batches_done = batches["current"]["processed"]
-        progress.is_last_batch = batches.get("is_last_batch", False)
+    else:  # another program's file
+        loop_counters.read(progress, checkpoint)
 
 
 # -- which file -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fulmen.core.module import LightningModule
 from fulmen.loops.plan import written
+from fulmen.trainer import loop_counters
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.seed import collect_rng_states, restore_rng_states
 
@@ -82,4 +83,6 @@ def go_on(trainer: Trainer, checkpoint: dict[str, Any], in_epoch: bool) -> None:
             continue
         parameters[name].grad = gradient.to(parameters[name].device)
     if trainer.progress.batch_is_open:  # saved by a hook in the middle of a step, of which this much can be made good
+        if "progress" not in checkpoint["loops"]:
+            loop_counters.reopen_batch(trainer.progress, checkpoint)
         trainer.finish_batch()
