@@ -135,7 +135,7 @@ def run(root: str, what: Run, folder: str | Path) -> dict[str, Any]:
         name = f"{hook} {calls[hook]}"
         if name in what.save:
             trainer.save_checkpoint(what.save[name])
-        if what.looks:
+        if what.looks and hook.endswith("end"):
             where = Path(folder) / "look.ckpt"
             trainer.save_checkpoint(where)
             loops = torch.load(where, weights_only=True)["loops"]
@@ -147,6 +147,13 @@ def run(root: str, what: Run, folder: str | Path) -> dict[str, Any]:
 
         def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
             seen["batches"].append((trainer.current_epoch, batch_idx, trainer.global_step, batch[0].tolist()))
+            moment(trainer, "on_train_batch_start")
+
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            moment(trainer, "on_train_epoch_start")
+
+        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            moment(trainer, "on_before_optimizer_step")
 
         def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
             moment(trainer, "on_train_batch_end")
