@@ -206,8 +206,8 @@ class EarlyStopping(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting where an earlier run stopped; the patience is this callback's own, not the saved one."""
         self.wait_count = state_dict["wait_count"]
-        self.stopped_epoch = state_dict["stopped_epoch"]
-        self.best_score = torch.as_tensor(state_dict["best_score"])
+        self.stopped_epoch = state_dict.get("stopped_epoch", 0)  # some keys are not in files of long ago
+        self.best_score = torch.as_tensor(state_dict.get("best_score", self.best_score))
         self.stopping_reason = EarlyStoppingReason(state_dict.get("stopping_reason", 0))
         self.stopping_reason_message = state_dict.get("stopping_reason_message")
         self._restored = True

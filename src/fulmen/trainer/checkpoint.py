@@ -20,6 +20,7 @@ from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.core.optimizer import NoOptimizer
 from fulmen.core.saving import load_weights
 from fulmen.trainer import loop_counters, resume
+from fulmen.trainer.old_layouts import FORMAT_VERSION, migrate
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.text import a_kind, shown
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from fulmen.loops.progress import Progress
     from fulmen.trainer.trainer import Trainer
 
-#: the version of Lightning's checkpoint format that is written, which its own loading asks for
-FORMAT_VERSION = "2.6.0"
 
 
 def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
@@ -91,6 +90,7 @@ def _dump_callbacks(trainer: Trainer) -> dict[str, Any]:
 def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Put back the module's weights, the datamodule's and the callbacks' state: before optimizers are made."""
     module, datamodule = trainer.lightning_module, trainer.datamodule
+    migrate(checkpoint)
     module.on_load_checkpoint(checkpoint)
     load_weights(module, checkpoint["state_dict"], module.strict_loading, str(trainer.loaded_ckpt_path))
     if datamodule is not None and type(datamodule).__qualname__ in checkpoint:
@@ -98,8 +98,8 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     states = checkpoint.get("callbacks")
     if states is None:
         return
-    known = {callback.state_key for callback in trainer.callbacks if isinstance(callback, Callback)}
-    lost = sorted(str(key) for key in states if key not in known)
+    keys = {_key_in(states, callback) for callback in trainer.callbacks if isinstance(callback, Callback)}
+    lost = sorted(str(key) for key in states if key not in keys)
     if lost:
         rank_zero_warn(
             f"the checkpoint holds the state of callbacks that this run does not have: {lost}. It is left out."
@@ -108,9 +108,14 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         if hasattr(callback, "on_load_checkpoint"):
             callback.on_load_checkpoint(trainer, module, checkpoint)
     for callback in trainer.callbacks:
-        state = states.get(callback.state_key) if isinstance(callback, Callback) else None
+        state = states.get(_key_in(states, callback)) if isinstance(callback, Callback) else None
         if state:
             callback.load_state_dict(deepcopy(state))
+
+
+def _key_in(states: dict[str, Any], callback: Callback) -> str:
+    """The key of a callback's state; in files of long ago this is its class."""
+    return callback.state_key if callback.state_key in states else type(callback).__name__
 
 
 def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
