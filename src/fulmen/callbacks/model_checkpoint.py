@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from fulmen.callbacks.checkpoint import Checkpoint
-from fulmen.callbacks.checkpointing import naming, writing
+from fulmen.callbacks.checkpointing import naming, record, writing
 from fulmen.callbacks.checkpointing.retention import Kept, Retention
 from fulmen.callbacks.checkpointing.trigger import Position, Trigger, epoch_ends_here
 from fulmen.callbacks.moments import validates_at_epoch_end
+from fulmen.plugins.io import index
 from fulmen.utilities.cloud_io import exists, is_remote, join_path
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -27,6 +28,10 @@ from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
     from fulmen.trainer.trainer import Trainer
+
+
+#: reasons of files that are written though nobody resumes: a run that ends before its time adds others
+_ASKED_FOR = ("epoch", "step", "time", "last", "final")
 
 
 def _kept(name: str) -> Any:
@@ -144,8 +149,12 @@ class ModelCheckpoint(Checkpoint):
         self._retention = Retention.from_arguments(save_top_k, mode, monitor)
         self._kept: Kept = self._retention.none()
         self._kept_after_write: Kept | None = None  #: while a file is written: what will be kept once it is there
+        self._file: dict[str, Any] | None = None  #: while a file is written: what it says of itself
         self._saved_at: Position | None = None  #: None outside of training
         self._last_saved_at: Position | None = None
+        self._newest: tuple[Position, str] | None = None  #: the file written last, and the position it resumes at
+        self._final_at: tuple[int, int] | None = None  #: batches and steps of the newest file that the policy asked for
+        self._resumed: dict[str, Any] = {}  #: what a checkpoint says of the run, until training starts
         self._waits: bool = False  #: a save is due and waits for its metric
         self._validated: bool = False  #: a validation has run since training began
         self._trained_before: bool = False
@@ -203,16 +212,36 @@ class ModelCheckpoint(Checkpoint):
             self._kept = self._retention.none()  # another training: the files of the one before are not its own
         if trainer.world_size > 1:  # rank 0 may see files that others do not
             self._kept = trainer.strategy.broadcast(self._kept)
-        self._trained_before, self._restored = True, False
         self._warn_if_not_empty(trainer)
         self._trigger.start(here)
         self._saved_at = self._last_saved_at = here  # the state that the run begins with needs no file
         self._waits = self._validated = False
+        self._newest = self._final_at = None
+        if self._restored:
+            self._go_on(trainer)
+        self._trained_before, self._restored = True, False
         if self.save_on_train_epoch_end is False and self._trigger.every_n_epochs and not trainer.enable_validation:
             rank_zero_warn(
                 "ModelCheckpoint(save_on_train_epoch_end=False) saves at the end of validations, and this run has "
                 "none, so nothing will be saved. Leave the argument out, or pass a validation loader."
             )
+
+    def _go_on(self, trainer: Trainer) -> None:
+        """Be the callback that wrote the checkpoint, at the moment at which it did."""
+        state, self._resumed = self._resumed, {}
+        if trainer.loaded_ckpt_path is not None:
+            self._newest = Position.reached(trainer), os.fspath(trainer.loaded_ckpt_path)
+        if "run" in state:
+            run = state["run"]
+            self._waits, self._validated = run["waits"], run["validated"]
+            self._last_saved_at = None if run["last_saved_at"] is None else Position(*run["last_saved_at"])
+            self._final_at = None if run["final_at"] is None else tuple(run["final_at"])
+            self._trigger.load_state_dict(run["trigger"])
+        replaced = state.get("file", {}).get("replaces", "")
+        if replaced and trainer.ckpt_was_chosen:  # the process ended before it could
+            path = join_path(self.dirpath or "", *replaced.split("/"))
+            if path not in (*self.best_k_models, self.best_model_path, self.last_model_path):
+                self._remove(trainer, path)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -249,7 +278,7 @@ class ModelCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._may_save(trainer):
-            self._save_last(trainer, self._metrics(trainer))
+            self._save_final(trainer)
         self._saved_at = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -258,7 +287,7 @@ class ModelCheckpoint(Checkpoint):
         metrics = self._metrics(trainer)
         path = self._free_path(trainer, metrics, spare="")
         last = self._path_of_last(trainer, metrics)
-        self._write(trainer, path, self._kept, replace(self._kept, last_model_path=last))
+        self._write(trainer, path, self._kept, replace(self._kept, last_model_path=last), "exception")
         self._save_last(trainer, metrics, newest=path)
         self._saved_at = None
 
@@ -285,7 +314,7 @@ class ModelCheckpoint(Checkpoint):
         self._save_last(trainer, metrics, newest)
         self._saved_at = here
 
-    def _save_ranked(self, trainer: Trainer, metrics: dict[str, Tensor]) -> str:
+    def _save_ranked(self, trainer: Trainer, metrics: dict[str, Tensor], reason: str = "") -> str:
         """Write a file if it will be kept, and remove what falls out for it. Returns its path, or ``""``."""
         score = None
         if self.monitor is not None:
@@ -298,11 +327,16 @@ class ModelCheckpoint(Checkpoint):
             return ""
         path = self._free_path(trainer, metrics, spare=self._retention.makes_room(self._kept))
         kept, dropped = self._retention.add(self._kept, path, score)
+        stale = "" if self.save_last else kept.last_model_path  # from an end of the run that was not the last one
+        if stale:
+            kept = replace(kept, last_model_path="")
         after_last = replace(kept, last_model_path=self._path_of_last(trainer, metrics)) if self.save_last else kept
-        self._write(trainer, path, kept, after_last)
+        self._write(trainer, path, kept, after_last, reason or self._trigger.reason, score, replaces=dropped)
         self._say_kept(trainer, path, score)
-        if dropped:
-            self._remove(trainer, dropped)
+        if self._links():
+            self._link_last(trainer, path, self._path_of_last(trainer, metrics))  # away from what is removed now
+        for gone in filter(None, (dropped, stale)):
+            self._remove(trainer, gone)
         return path
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
@@ -319,25 +353,75 @@ class ModelCheckpoint(Checkpoint):
         """Bring ``last`` up to date; ``newest`` is the file written just now, if any."""
         if not self.save_last:
             return
-        here, previous = Position.of(trainer), self.last_model_path
+        here = Position.of(trainer)
         if self._links() and (newest or self.best_model_path):
             if newest:  # otherwise the link already names the newest file
                 self._link_last(trainer, newest, self._path_of_last(trainer, metrics))
         elif here != self._last_saved_at:
-            path = self._path_of_last(trainer, metrics)
-            if trainer.is_global_zero and os.path.islink(path):
-                writing.clear(path)  # or the file that it points to would be written over
-            kept = replace(self._kept, last_model_path=path)
-            self._write(trainer, path, kept, kept)
+            self._write_last(trainer, metrics, "last")
         self._last_saved_at = here
-        if previous and previous != self.last_model_path:
-            self._remove(trainer, previous)
+
+    def _save_final(self, trainer: Trainer) -> None:
+        """Training is over: see that its end is in a file."""
+        metrics = self._metrics(trainer)
+        if self.save_last and not self._links():
+            if Position.of(trainer) != self._last_saved_at:
+                self._write_last(trainer, metrics, "final")
+            return
+        end = trainer.progress.total_batches, trainer.progress.step
+        held = any(one._final_at == end for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint))
+        if held or self.save_last is False or self.save_top_k == 0 or not self._trigger.reason:
+            return
+        if self.monitor is not None or self.save_last:
+            self._write_last(trainer, metrics, "final")
+            return
+        if "epoch" not in trainer.callback_metrics:
+            metrics["epoch"] = metrics["epoch"] - 1  # the one that has ended, as in the names of the others
+        self._save_ranked(trainer, metrics, "final")
+
+    def save_now(self, trainer: Trainer, reason: str) -> str | None:
+        """Write the whole state of this moment to ``last.ckpt``, whatever ``save_last`` says.
+
+        The file goes when the run is resumed and a newer one is there, unless ``save_last`` keeps it up to date.
+
+        Returns:
+            Its path, or that of the file written just before, if it holds this very state; None with
+            ``save_weights_only``, and with ``save_last=False, save_top_k=0``, which want no such file.
+        """
+        if not self._may_save(trainer) or self.save_weights_only:
+            return None
+        here = Position.reached(trainer)
+        for writer in trainer.checkpoint_callbacks:
+            if isinstance(writer, ModelCheckpoint) and writer._newest is not None and not writer.save_weights_only:
+                position, path = writer._newest
+                if position == here and self.file_exists(path, trainer):
+                    return path
+        if self.save_last is False and self.save_top_k == 0:
+            return None
+        self._write_last(trainer, self._metrics(trainer), reason)
+        return self.last_model_path
+
+    def _write_last(self, trainer: Trainer, metrics: dict[str, Tensor], reason: str) -> None:
+        path, previous = self._path_of_last(trainer, metrics), self.last_model_path
+        if trainer.is_global_zero and not is_remote(path) and os.path.islink(path):
+            writing.clear(path)  # or the file that it points to would be written over
+        kept = replace(self._kept, last_model_path=path)
+        replaces = previous if previous != path else ""
+        self._last_saved_at = Position.of(trainer)
+        self._write(trainer, path, kept, kept, reason, replaces=replaces)
+        if replaces:
+            self._remove(trainer, replaces)
 
     def _link_last(self, trainer: Trainer, newest: str, path: str) -> None:
+        assert self.dirpath is not None
+        previous = self.last_model_path
+        record.forget(trainer, self.dirpath, path)  # a file, when a run has ended there before its time
         if trainer.is_global_zero:
             writing.link(newest, path)
         trainer.strategy.barrier("ModelCheckpoint.link")
         self.last_model_path = path
+        if previous and previous != path:
+            self._remove(trainer, previous)
 
     def _links(self) -> bool:
         return self.save_last == "link" and self.save_top_k != 0
@@ -446,29 +530,59 @@ class ModelCheckpoint(Checkpoint):
 
     # -- how to write -------------------------------------------------------------------------------------------------
 
-    def _write(self, trainer: Trainer, path: str, kept: Kept, kept_in_file: Kept) -> None:
-        """Write a checkpoint and announce ``kept`` once it is there.
+    def _write(
+        self,
+        trainer: Trainer,
+        path: str,
+        kept: Kept,
+        kept_in_file: Kept,
+        reason: str,
+        score: Tensor | None = None,
+        replaces: str = "",
+    ) -> None:
+        """Write a checkpoint, name it in the index, and announce ``kept`` once it is there.
 
-        ``kept_in_file`` is what the file itself says is kept: it counts itself, since whoever resumes from it has it.
+        Args:
+            kept_in_file: what the file itself says is kept: it counts itself, since whoever resumes from it has it.
+            reason: why it is written, for the index.
+            score: what it is ranked by.
+            replaces: the file that is removed for it.
+
+        Raises:
+            OSError: it could not be written; everything is as it was.
         """
+        folder = self.dirpath or ""
+        metric = index.metric(self.monitor, None if score is None else score.item())
+        before, final_before = record.forget(trainer, folder, path), self._final_at
         self._kept_after_write = kept_in_file
+        self._file = {"path": index.relative(folder, path), "reason": reason, "metric": metric}
+        self._file["replaces"] = index.relative(folder, replaces) if replaces else ""
+        if reason in _ASKED_FOR:
+            self._final_at = trainer.progress.total_batches, trainer.progress.step
         try:
             trainer.save_checkpoint(path, self.save_weights_only)
+        except BaseException:
+            self._final_at = final_before
+            record.put_back(trainer, folder, before)
+            raise
         finally:
-            self._kept_after_write = None
+            self._kept_after_write = self._file = None
+        record.name(trainer, folder, path, reason, metric, self.save_weights_only)
         self._kept = kept
+        self._newest = Position.reached(trainer), path
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(self)
 
     def _remove(self, trainer: Trainer, path: str) -> None:
         assert self.dirpath is not None
-        if writing.may_remove(path, self.dirpath, trainer.ckpt_path):
+        if writing.may_remove(path, self.dirpath, None if trainer.ckpt_was_chosen else trainer.ckpt_path):
+            record.forget(trainer, self.dirpath, path)
             trainer.strategy.remove_checkpoint(path)
 
     def state_dict(self) -> dict[str, Any]:
         kept = self._kept if self._kept_after_write is None else self._kept_after_write
-        return {
+        state = {
             "monitor": self.monitor,
             "best_model_score": kept.best_model_score,
             "best_model_path": kept.best_model_path,
@@ -479,6 +593,17 @@ class ModelCheckpoint(Checkpoint):
             "kth_value": kept.kth_value,
             "last_model_path": kept.last_model_path,
         }
+        if self._saved_at is not None:
+            state["run"] = {
+                "waits": self._waits,
+                "validated": self._validated,
+                "last_saved_at": None if self._last_saved_at is None else tuple(self._last_saved_at),
+                "final_at": self._final_at,
+                "trigger": self._trigger.state_dict(),
+            }
+        if self._file is not None:
+            state["file"] = self._file
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the files of an earlier run, also when their folder was moved or this run writes to another one."""
@@ -499,6 +624,7 @@ class ModelCheckpoint(Checkpoint):
             last_model_path=naming.relocated(state_dict.get("last_model_path", ""), old, new),
         )
         self._kept = self._retention.ranking(kept, scores, current=state_dict.get("current_score"))
+        self._resumed = {key: state_dict[key] for key in ("run", "file") if key in state_dict}
         self._restored = True
 
     def to_yaml(self, filepath: str | os.PathLike[str] | None = None) -> None:

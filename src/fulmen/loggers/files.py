@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from fulmen.utilities.cloud_io import get_filesystem, is_dir, is_remote, join_path, local_path
+from fulmen.utilities.durable import beside, sync_folder
 
 
 def experiment_dir(save_dir: str, name: str) -> str:
@@ -66,14 +67,16 @@ def replacing(path: str) -> Iterator[IO[str]]:
             yield file  # type: ignore[misc]
         return
     target = os.path.realpath(local_path(path))
-    beside = f"{target}.{os.getpid()}.tmp"
+    folder = os.path.dirname(target)
+    part = os.path.join(folder, beside(os.path.basename(target)))
     try:
-        with open(beside, "w", encoding="utf-8", newline="") as file:
+        with open(part, "w", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, target)
+        os.replace(part, target)
     except BaseException:
-        if os.path.exists(beside):
-            os.remove(beside)
+        if os.path.exists(part):
+            os.remove(part)
         raise
+    sync_folder(folder)

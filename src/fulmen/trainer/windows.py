@@ -52,6 +52,7 @@ class Windows:
     _source_of_data: LightningDataModule | None = None
     default_root_dir: str
     loaded_ckpt_path: Any = None
+    ckpt_was_chosen: bool = False  #: it was found by the trainer (``"auto"``, ``"last"``), not named by the user
     _module: LightningModule | None = None
     _callbacks: list[Callback]
     _loggers: list[Logger]

@@ -6,7 +6,9 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from fulmen.plugins.io import index
 from fulmen.utilities.cloud_io import get_filesystem, is_dir, is_remote, join_path, local_path
+from fulmen.utilities.durable import sync_folder
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
@@ -48,8 +50,10 @@ def refuse_unwritable(folder: str) -> None:
 
 
 def is_not_empty(folder: str) -> bool:
-    """Whether ``folder`` is a local folder with something in it."""
-    return not is_remote(folder) and os.path.isdir(folder) and bool(os.listdir(folder))
+    """Whether ``folder`` is a local folder with something in it, beyond the index and what was put aside."""
+    if is_remote(folder) or not os.path.isdir(folder):
+        return False
+    return any(name != index.FILE_NAME and not name.endswith(index.ASIDE) for name in os.listdir(folder))
 
 
 def files_in(folder: str, extension: str) -> list[str]:
@@ -88,6 +92,7 @@ def link(target: str, path: str) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
         clear(path)  # a folder cannot be replaced in one go
     os.replace(fresh, path)
+    sync_folder(os.path.dirname(path))
 
 
 def clear(path: str) -> None:

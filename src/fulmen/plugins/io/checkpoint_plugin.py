@@ -6,6 +6,8 @@ import os
 from abc import ABC, abstractmethod
 from typing import Any
 
+from fulmen.plugins.io.digest import Digest, digest_of
+
 
 class CheckpointIO(ABC):
     """Write one of these to store checkpoints in a place or format of your own.
@@ -41,6 +43,16 @@ class CheckpointIO(ABC):
     @abstractmethod
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Remove the checkpoint at ``path``, be it a file or a folder. Nothing happens if there is none."""
+
+    def digest(self, path: str | os.PathLike[str]) -> Digest:
+        """Size and checksum of what :meth:`save_checkpoint` has just written to ``path``, for the index of the folder.
+
+        It is read again for this; who knows it from writing may say so.
+
+        Raises:
+            FileNotFoundError: there is nothing at ``path``, as it is kept elsewhere. The index then leaves it out.
+        """
+        return digest_of(path)
 
     def teardown(self) -> None:
         """Called when a run ends, for those who have something to finish."""

@@ -8,7 +8,6 @@ import pickle
 import shutil
 import urllib.error
 import urllib.request
-import uuid
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,8 @@ from typing import IO, Any
 import torch
 
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
+from fulmen.plugins.io.digest import Digest, Hashing
+from fulmen.utilities.durable import beside, make_folder, sync_folder
 
 #: what a file of ``torch.save`` begins with: a zip archive
 _ZIP_START = b"PK\x03\x04"
@@ -44,7 +45,11 @@ class TorchCheckpointIO(CheckpointIO):
                 f"`save_checkpoint(..., storage_options={storage_options!r})`: TorchCheckpointIO has no options. Leave"
                 " them out, or write a CheckpointIO that knows them: `Trainer(plugins=[MyCheckpointIO()])`."
             )
-        write_whole(path, lambda file: _save(checkpoint, file))
+        self._digest = str(path), write_whole(path, lambda file: _save(checkpoint, file))
+
+    def digest(self, path: str | os.PathLike[str]) -> Digest:
+        written, digest = self.__dict__.pop("_digest", ("", None))
+        return digest if digest is not None and written == str(path) else super().digest(path)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any | None = "cpu", weights_only: bool | None = None
@@ -78,20 +83,20 @@ def local_path(path: str | os.PathLike[str]) -> Path | None:
     return None if "://" in text else Path(text)
 
 
-def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> None:
+def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> Digest:
     """Make the file at ``path`` hold what ``write(file)`` writes, all of it or, after an error, what it held before.
 
-    Folders are made. When this returns, a local file is on the disk, not only in memory.
+    Folders are made. When this returns, a local file is on the disk, not only in memory. ``write`` must only ever write
+    at the end.
 
     Raises:
         OSError: of the class that the system gave (``PermissionError``, say), naming ``path`` and the reason.
     """
     local = local_path(path)
     if local is None:
-        _write_remote(path, write)
-        return
+        return _write_remote(path, write)
     try:
-        _write_local(local, write)
+        return _write_local(local, write)
     except (OSError, RuntimeError) as error:
         cause = (
             error.__context__ if isinstance(error, RuntimeError) else error
@@ -140,51 +145,44 @@ def read_checkpoint(
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _write_local(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name[:60]}.{uuid.uuid4().hex[:8]}.part")
+def _write_local(path: Path, write: Callable[[IO[bytes]], None]) -> Digest:
+    make_folder(path.parent)
+    part = path.with_name(beside(path.name))
     try:
-        with beside.open("xb") as file:
-            write(file)
+        with part.open("xb") as file:
+            hashing = Hashing(file)
+            write(hashing)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(part, path)
     except BaseException:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
+    return hashing.digest
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a renaming last through a power failure, where the system can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems cannot; the file itself is safe
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_remote(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> None:
+def _write_remote(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> Digest:
     filesystem, remote = _filesystem(path)
     folder, _, name = remote.rpartition("/")
     filesystem.makedirs(folder, exist_ok=True)
     # closing a remote file publishes it even after an error, so what may be half is written under another name
-    beside = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}.part"
+    part = f"{folder}/{beside(name)}"
     try:
-        with filesystem.open(beside, "wb") as file:
-            write(file)
+        with filesystem.open(part, "wb") as file:
+            hashing = Hashing(file)
+            write(hashing)  # type: ignore[arg-type]
         try:
-            filesystem.mv(beside, remote)
+            filesystem.mv(part, remote)
         except NotImplementedError:
             with filesystem.open(remote, "wb") as file:
-                write(file)
+                hashing = Hashing(file)
+                write(hashing)  # type: ignore[arg-type]
     finally:
         with suppress(Exception):  # it is gone already if all went well
-            filesystem.rm(beside)
+            filesystem.rm(part)
+    return hashing.digest
 
 
 def _save(checkpoint: dict[str, Any], file: IO[bytes]) -> None:

@@ -1,0 +1,64 @@
+"""What the index of a checkpoint folder is told; see :mod:`fulmen.plugins.io.index`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fulmen.plugins.io import index
+
+if TYPE_CHECKING:
+    from fulmen.trainer.trainer import Trainer
+
+
+def read(trainer: Trainer, folder: str) -> index.Index:
+    """The index of ``folder``."""
+    return index.read(folder, trainer.strategy.load_checkpoint)
+
+
+def name(
+    trainer: Trainer, folder: str, path: str, reason: str, metric: dict[str, Any] | None, weights_only: bool = False
+) -> None:
+    """Name the file that was written to ``path`` just now. Nothing happens if it is not in ``folder``."""
+    if not trainer.is_global_zero or not index.holds(folder, path):
+        return
+    try:
+        size, checksum = trainer.strategy.checkpoint_io.digest(path)
+    except FileNotFoundError:  # a CheckpointIO that keeps it elsewhere
+        return
+    progress = trainer.progress
+    entry = index.Entry(
+        path=index.relative(folder, path),
+        step=progress.step,
+        epoch=progress.epoch,
+        batch=progress.total_batches,
+        metric=metric,
+        reason=reason,
+        size=size,
+        checksum=checksum,
+        written=index.now(),
+        weights_only=weights_only,
+    )
+    read(trainer, folder).add(entry)
+
+
+def forget(trainer: Trainer, folder: str, path: str) -> index.Entry | None:
+    """Take the file at ``path`` out, as it is about to be removed or written over. Returns what stood there."""
+    if not trainer.is_global_zero or not index.holds(folder, path):
+        return None
+    known = read(trainer, folder)
+    entry = known.find(path)
+    if entry is not None:
+        known.remove([path])
+    return entry
+
+
+def put_back(trainer: Trainer, folder: str, entry: index.Entry | None) -> None:
+    """Name a file again that could not be written over, if it is as it was."""
+    if entry is None:
+        return
+    try:
+        known = read(trainer, folder)
+        if known.damage(entry) is None:
+            known.add(entry)
+    except OSError:  # of the same cause; the file is found by those who look for it
+        pass
