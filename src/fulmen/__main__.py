@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from fulmen import __version__
+from fulmen.checkpoints.command import add_checkpoint_parser
 
 
 def demo_command(arguments: argparse.Namespace) -> None:
@@ -32,6 +33,8 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add_argument("--dir", default="fulmen_demo", help="the folder that everything is written to")
     demo.add_argument("--seed", type=int, default=0, help="the seed of the weights, the shuffling and the dropout")
     demo.set_defaults(run=demo_command)
+
+    add_checkpoint_parser(commands)
     return parser
 
 
@@ -50,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(arguments, "run"):
         parser.print_help()
         return 0
-    arguments.run(arguments)
-    return 0
+    return arguments.run(arguments) or 0
 
 
 if __name__ == "__main__":

@@ -161,7 +161,13 @@ def record_command_line(folder: Path) -> None:
     command = LightningCLI(
         pl.LightningModule,
         subclass_mode_model=True,
-        trainer_defaults={**quiet, "enable_checkpointing": False, "limit_train_batches": 2, "limit_val_batches": 0, "max_epochs": 1},
+        trainer_defaults={
+            **quiet,
+            "enable_checkpointing": False,
+            "limit_train_batches": 2,
+            "limit_val_batches": 0,
+            "max_epochs": 1,
+        },
         args=["fit", f"--model={__name__}.Net", "--model.width=5", f"--trainer.default_root_dir={folder}"],
         save_config_callback=None,
     )

@@ -151,9 +151,7 @@ def test_run_that_goes_on_in_lightning_with_an_epoch_ends_as_the_run_that_never_
     torch.testing.assert_close(ended["optimizers"], whole["optimizers"], rtol=0, atol=0)
 
 
-def test_callbacks_of_lightning_find_their_state_in_our_file(
-    resumed_there: dict[str, Any], folder: Path
-) -> None:
+def test_callbacks_of_lightning_find_their_state_in_our_file(resumed_there: dict[str, Any], folder: Path) -> None:
     saved = torch.load(folder / "ours" / "watched" / "saved.ckpt", weights_only=True)["callbacks"]
     began = resumed_there["watched"]["began"]["callbacks"]
 

@@ -200,7 +200,9 @@ def state_of(trainer: Any) -> dict[str, Any]:
             "weights": trainer.lightning_module.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
             "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
-            "callbacks": {callback.state_key: state for callback in trainer.callbacks if (state := callback.state_dict())},
+            "callbacks": {
+                callback.state_key: state for callback in trainer.callbacks if (state := callback.state_dict())
+            },
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
             "batches_that_stepped": stepped,

@@ -10,7 +10,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -335,7 +335,7 @@ def _unknown(walk: Conversion, value: StandIn, path: str) -> Any:
     member = _simple_argument(value)
     if not isinstance(member, Named):
         walk.mark(path, f"enum:{name}")
-        walk.note(path, value, f"its value {member!r}, as of an enum")
+        walk.note(path, value, f"its value {member!r} (taken for an enum)")
         return walk.leaf(member, path)
     if value.called or value.args or value.kwargs or value.items or value.entries:
         raise _LeftOut(where)
@@ -347,7 +347,7 @@ def _unknown(walk: Conversion, value: StandIn, path: str) -> Any:
         del walk.notes[notes:]
         raise _LeftOut(where)
     walk.mark(path, f"dataclass:{name}")
-    walk.note(path, value, "a dict of its attributes, as of a dataclass")
+    walk.note(path, value, "a dict of its attributes (taken for a dataclass)")
     return plain
 
 
@@ -465,7 +465,7 @@ def _member_by_name(walk: Conversion, value: StandIn, path: str) -> Any:
     if not isinstance(owner, Named) or type(name) is not str:
         raise _LeftOut(type(value).where)
     walk.mark(path, f"enum_name:{owner.where.rpartition('.')[2]}")
-    walk.notes.append(Note(walk._place(path), owner.where, f"its name {name!r}, as of an enum"))
+    walk.notes.append(Note(walk._place(path), owner.where, f"its name {name!r} (taken for an enum)"))
     return name
 
 
@@ -522,7 +522,7 @@ def _tensor_of_a_class(walk: Conversion, value: StandIn, path: str) -> Any:
     """``_rebuild_from_type_v2(function, class, arguments, attributes)``: the tensor itself."""
     if len(value.args) < 3 or not isinstance(value.args[0], Named) or not isinstance(value.args[2], tuple):
         raise _LeftOut(type(value).where)
-    inner = StandIn.__new__(value.args[0], *value.args[2])
+    inner: Any = StandIn.__new__(cast(Any, value.args[0]), *value.args[2])
     if type(inner).where not in _TENSORS:
         raise _LeftOut(type(inner).where)
     if value.args[1] is not None and _what(value.args[1]) != "torch._tensor.Tensor":

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -50,7 +50,7 @@ class Named(type):
     where: str
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        made = cls.__new__(cls, *args, **kwargs)
+        made = cast(Any, cls).__new__(cls, *args, **kwargs)
         made.called = True
         return made
 
@@ -66,6 +66,12 @@ class StandIn(metaclass=Named):
     """
 
     where = ""
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    called: bool
+    state: Any
+    items: list[Any]
+    entries: list[tuple[Any, Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         made = object.__new__(cls)

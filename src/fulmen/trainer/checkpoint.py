@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 
-
 def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
     """Gather the state of a run.
 
