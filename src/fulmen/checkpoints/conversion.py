@@ -30,7 +30,7 @@ HYPERPARAMETERS = {
 _TYPES_OF_HYPERPARAMETERS = ("hparams_type", "datamodule_hparams_type")
 
 #: more containers than any checkpoint has: a file can name one container again and again
-_MOST_CONTAINERS = 5_000_000
+_MOST_CONTAINERS = 1_000_000
 
 _DTYPES = {f"torch.{name}": dtype for name, dtype in vars(torch).items() if isinstance(dtype, torch.dtype)}
 _PATHS = {
@@ -65,7 +65,7 @@ class Conversion:
     notes: list[Note] = field(default_factory=list)
     _kinds: dict[str, str] | None = None  #: of the hyperparameters that are walked through; None outside of them
     _root: str = ""  #: where they are
-    _parents: list[int] = field(default_factory=list)
+    _parents: set[int] = field(default_factory=set)
     _containers: int = 0
 
     def checkpoint(self) -> dict[str, Any]:
@@ -92,6 +92,8 @@ class Conversion:
                     self._put(plain, key, key, value)
         except RecursionError:
             raise Damaged("is nested too deeply") from None
+        if not isinstance(plain.get("state_dict"), dict):
+            raise Damaged("is not a checkpoint: its `state_dict` is nothing that is known")
         for key, found in kinds.items():
             if found:
                 plain[key] = {**found, **plain.get(key, {})}
@@ -194,11 +196,11 @@ class Conversion:
         self._containers += 1
         if self._containers > _MOST_CONTAINERS:
             raise Damaged(f"has more than {_MOST_CONTAINERS:,} containers within each other")
-        self._parents.append(id(value))
+        self._parents.add(id(value))
         try:
             return walk()
         finally:
-            self._parents.pop()
+            self._parents.remove(id(value))
 
     def _container(self, value: Any, path: str) -> Any:
         if isinstance(value, dict):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +16,7 @@ from fulmen.checkpoints.reading import refuse_to_overwrite
 from fulmen.checkpoints.restricted import Damaged, opened
 from fulmen.plugins.io.torch_plugin import local_path, write_whole
 from fulmen.trainer.old_layouts import FORMAT_VERSION, migrate
+from fulmen.utilities.durable import beside, sync_folder
 
 
 def convert(source: str, target: str | None = None, force: bool = False) -> int:
@@ -45,12 +48,7 @@ def convert(source: str, target: str | None = None, force: bool = False) -> int:
     except Damaged as error:
         raise CannotDo(f"{source} {error}") from None
     written_by = migrate(checkpoint)
-    write_whole(out, lambda file: torch.save(checkpoint, file))
-    try:
-        torch.load(out, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        out.unlink()
-        raise CannotDo(f"{source} has a value that could not be made plain: {error}") from None
+    _write(checkpoint, out)
     kept = [note for note in walk.notes if note.outcome is not None]
     left_out = [note for note in walk.notes if note.outcome is None]
     _tell("kept in a plain form", kept)
@@ -61,6 +59,20 @@ def convert(source: str, target: str | None = None, force: bool = False) -> int:
         print("nothing was lost: all of it has a plain form")
     print(f"written to {out} ({size_in_words(out.stat().st_size)})")
     return 0
+
+
+def _write(checkpoint: dict[str, Any], out: Path) -> None:
+    """Write ``out`` once it is certain that the strict reader takes what was written."""
+    part = out.with_name(beside(out.name))
+    try:
+        write_whole(part, lambda file: torch.save(checkpoint, file))
+        torch.load(part, map_location="cpu", weights_only=True, mmap=True)
+        os.replace(part, out)
+    except pickle.UnpicklingError as error:
+        raise CannotDo(f"a value could not be made plain: {error}") from None
+    finally:
+        part.unlink(missing_ok=True)
+    sync_folder(out.parent)
 
 
 def _tell(heading: str, notes: list[Note]) -> None:

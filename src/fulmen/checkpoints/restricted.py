@@ -90,6 +90,10 @@ class StandIn(metaclass=Named):
 
     add = append
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        called = Named("StandIn", (StandIn,), {"where": f"a call of {type(self).where}", "__slots__": ()})
+        return called(*args, **kwargs)
+
     def __setitem__(self, key: Any, value: Any) -> None:
         self.entries.append((key, value))
 
@@ -103,10 +107,13 @@ class StoredData:
         self.key, self.dtype, self.count = key, dtype, count
 
 
-class RestrictedUnpickler(pickle.Unpickler):
-    """Makes stand-ins for everything that a pickle names."""
+class RestrictedUnpickler(pickle._Unpickler):
+    """Makes stand-ins for everything that a pickle names.
 
-    def __init__(self, file: IO[bytes]) -> None:
+    It is the one written in Python: the other one makes room for as many objects as a file says that it has.
+    """
+
+    def __init__(self, file: Any) -> None:
         super().__init__(file, encoding="utf-8")
         self._named: dict[str, type] = {}
         self.stored: dict[str, StoredData] = {}
@@ -162,7 +169,7 @@ def opened(path: str | os.PathLike[str]) -> Generator[Contents, None, None]:
         zipped = file.read(len(_ZIP_START)) == _ZIP_START
         file.seek(0)
         try:
-            contents = _read_zip(file) if zipped else _read_legacy(file)
+            contents = _read_zip(file) if zipped else _read_legacy(Path(path).read_bytes())
         except (Damaged, OSError, MemoryError):
             raise
         except RecursionError:
@@ -200,10 +207,9 @@ def _read_zip(file: IO[bytes]) -> Contents:
     return Contents(root, lambda stored: read(f"data/{stored.key}"))
 
 
-def _read_legacy(file: IO[bytes]) -> Contents:
+def _read_legacy(whole: bytes) -> Contents:
     """Pickles one after the other (a mark, a version, the machine, the contents, the keys), then the data."""
-    start = file.read(2)
-    file.seek(0)
+    file, start = io.BytesIO(whole), whole[:2]  # in memory: reading more than there is costs nothing
     if start[:1] != b"\x80":
         raise Damaged("is empty" if not start else f"is no file of `torch.save`, it begins with {start!r}")
     magic = RestrictedUnpickler(file).load()
