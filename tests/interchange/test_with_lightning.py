@@ -86,8 +86,8 @@ def placed(what: Run, folder: Path) -> Run:
 
 
 def of_both(states: dict[str, Any]) -> dict[str, Any]:
-    """The states of callbacks without what Lightning does not take back, and what it writes only when k files are kept."""
-    own = ("current_score", "kth_best_model_path", "kth_value")
+    """The states of callbacks without what only one of the two has, or takes back, or writes before k files are kept."""
+    own = ("current_score", "kth_best_model_path", "kth_value", "run")
     return {key: {name: value for name, value in state.items() if name not in own} for key, state in states.items()}
 
 
