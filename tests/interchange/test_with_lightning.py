@@ -86,7 +86,7 @@ def placed(what: Run, folder: Path) -> Run:
 
 
 def of_both(states: dict[str, Any]) -> dict[str, Any]:
-    """The states of callbacks without what only one of the two has, or takes back, or writes before k files are kept."""
+    """The states of callbacks without what only one of the two has, takes back, or writes before k files are kept."""
     own = ("current_score", "kth_best_model_path", "kth_value", "run")
     return {key: {name: value for name, value in state.items() if name not in own} for key, state in states.items()}
 
