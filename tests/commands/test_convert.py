@@ -136,6 +136,8 @@ def test_what_has_no_plain_form_is_left_out_and_told(tmp_path, capsys):
         assert name not in plain["hyper_parameters"]
         assert plain["hparams_kinds"][name] == "left_out"
         assert f"hyper_parameters.{name}: {what}\n" in told
+    assert "load_from_checkpoint(" in told
+    assert "activation=..., function=..., layer=..., module=..." in told
 
 
 def test_weights_and_counters_are_those_of_the_file(tmp_path):

@@ -110,7 +110,7 @@ def _add_diff(verbs: Any) -> None:
         type=_tolerance,
         default=0.0,
         metavar="T",
-        help="numbers whose difference is not more than this are equal (default: 0, bit for bit)",
+        help="numbers whose difference is not more than this are equal (default: 0)",
     )
     parser.add_argument("--weights", action="store_true", help="compare the weights alone")
     parser.add_argument("--all", action="store_true", help="show every difference, not the first ones of each section")

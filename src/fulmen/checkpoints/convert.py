@@ -14,6 +14,7 @@ from fulmen.checkpoints.conversion import Conversion, Note
 from fulmen.checkpoints.output import printable, size_in_words
 from fulmen.checkpoints.reading import refuse_to_overwrite
 from fulmen.checkpoints.restricted import Damaged, opened
+from fulmen.core.plain import LEFT_OUT
 from fulmen.plugins.io.torch_plugin import local_path, write_whole
 from fulmen.trainer.old_layouts import FORMAT_VERSION, migrate
 from fulmen.utilities.durable import beside, sync_folder
@@ -57,6 +58,10 @@ def convert(source: str, target: str | None = None, force: bool = False) -> int:
         print(f"brought from the layout of Lightning {written_by} into that of {FORMAT_VERSION}")
     if not walk.notes and written_by is None:
         print("nothing was lost: all of it has a plain form")
+    given = [name for name, kind in checkpoint.get("hparams_kinds", {}).items() if kind == LEFT_OUT]
+    if given and left_out:
+        arguments = ", ".join(f"{printable(name)}=..." for name in given)
+        print(f"pass what was left out when you load it: `Model.load_from_checkpoint({str(out)!r}, {arguments})`")
     print(f"written to {out} ({size_in_words(out.stat().st_size)})")
     return 0
 

@@ -31,7 +31,7 @@ _SECTIONS = {
     "resume": ("resume",),
 }
 #: differences that are shown of each section
-_MOST_LINES = 20
+_MOST_LINES = 12
 _OF_SECTION = {key: section for section, keys in _SECTIONS.items() for key in keys}
 
 
@@ -83,12 +83,27 @@ def differences(
     found = []
     for key in keys:
         section = _OF_SECTION.get(key, "other")
-        place = "" if key == "state_dict" else str(key)
         if key not in one or key not in other:
             found.append(Difference(section, str(key), f"only in {'A' if key in one else 'B'}"))
             continue
-        found += [Difference(section, *pair) for pair in _compare(one[key], other[key], place, tolerance)]
+        pair = [_in_order(key, checkpoint[key]) for checkpoint in (one, other)]
+        place = "" if _SECTIONS.get(section) == (key,) else str(key)  # the section's title says it
+        found += [Difference(section, *difference) for difference in _compare(*pair, place, tolerance)]
     return found
+
+
+def _in_order(key: str, value: Any) -> Any:
+    """The loops with what goes on from them first, and callbacks by the name of their class where that is enough."""
+    if not isinstance(value, dict):
+        return value
+    if key == "loops":
+        return {name: value[name] for name in sorted(value, key=lambda name: name != "progress")}
+    if key == "callbacks":
+        names = [str(name).partition("{")[0] for name in value]
+        return {
+            short if names.count(short) == 1 else str(name): state for short, (name, state) in zip(names, value.items())
+        }
+    return value
 
 
 def _compare(one: Any, other: Any, place: str, tolerance: float) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -25,6 +26,11 @@ def title(text: str) -> None:
         _console().print(text, style="bold", highlight=False, markup=False)
     else:
         print(text)
+
+
+def columns() -> int:
+    """The width of the terminal."""
+    return shutil.get_terminal_size().columns
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> None:

@@ -10,10 +10,12 @@ from torch import Tensor
 from fulmen.checkpoints.command import CannotDo
 from fulmen.checkpoints.output import (
     brief,
+    columns,
     facts,
     in_terminal,
     kind_of,
     print_json,
+    printable,
     size_in_words,
     table,
     title,
@@ -184,7 +186,7 @@ def _optimizer(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print(content: dict[str, Any], tensors: bool) -> None:
-    print(content["path"])
+    print(printable(content["path"]))
     parameters = content["parameters"]
     batch = "" if content["batch"] is None else f", {content['batch']} batches of it done"
     pairs = [
@@ -217,7 +219,7 @@ def _print(content: dict[str, Any], tensors: bool) -> None:
     if content["callbacks"]:
         title("callbacks")
         for key, state in content["callbacks"].items():
-            facts([(str(key), "")])
+            print(f"  {printable(str(key))}")
             facts(
                 (f"  {name}", brief(value))
                 for name, value in (state.items() if isinstance(state, dict) else [("", state)])
@@ -265,16 +267,20 @@ def _show_folder(folder: str, as_json: bool) -> int:
     if as_json:
         print_json([{name: getattr(entry, name) for name in entry.__slots__} for entry in found.entries])
         return 0
-    rows = []
+    headers, rows = ["file", "epoch", "step", "metric", "reason", "size", "written (UTC)"], []
+    if in_terminal() and columns() < 100:
+        headers.pop()
     for entry in found.entries:
         ranked = "" if entry.metric is None else f"{entry.metric['name']}={_number(entry.metric['value'])}"
         when = entry.written.partition("+")[0].partition(".")[0].replace("T", " ").removesuffix("Z")
         rows.append(
-            (entry.path, str(entry.epoch), f"{entry.step:,}", ranked, entry.reason, size_in_words(entry.size), when)
+            (entry.path, str(entry.epoch), f"{entry.step:,}", ranked, entry.reason, size_in_words(entry.size), when)[
+                : len(headers)
+            ]
         )
     if not in_terminal():
         print(folder)
-    table(("file", "epoch", "step", "metric", "reason", "size", "written (UTC)"), rows, right=("epoch", "step", "size"))
+    table(headers, rows, right=("epoch", "step", "size"))
     return 0
 
 
