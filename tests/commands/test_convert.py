@@ -373,7 +373,6 @@ def text(value: str) -> bytes:
         b"cantigravity\nfly\n)R",
         b"cos.path\njoin\n(" + text("a") + b"tR",
         b"P7\n",
-        b"Nr\xff\xff\xff\x7f",
         b"\x82\x01",
         text("a") + b"\x8c\x01bQ",
         b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R",
@@ -389,6 +388,12 @@ def test_no_opcode_of_a_pickle_calls_or_imports(tmp_path, capsys, opcodes):
     pickled = b"\x80\x02}(" + text("state_dict") + b"}" + text("evil") + opcodes + b"u."
 
     assert convert_quietly(with_pickle(tmp_path, pickled), tmp_path, capsys) in (0, 2)
+
+
+def test_pickle_that_says_it_has_thousands_of_millions_of_objects_takes_no_room_for_them(tmp_path, capsys):
+    pickled = b"\x80\x02}(" + text("state_dict") + b"}" + text("evil") + b"Nr\xff\xff\xff\x7fu."
+
+    assert convert_quietly(with_pickle(tmp_path, pickled), tmp_path, capsys) == 0
 
 
 def test_lists_within_each_other_again_and_again_end(tmp_path, capsys):
@@ -414,7 +419,7 @@ def test_tensor_larger_than_its_data_is_left_out(tmp_path, capsys, size):
 def test_compressed_archive_is_refused(tmp_path, capsys):
     path = tmp_path / "bomb.ckpt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("bomb/data.pkl", b"\x80\x02" + b"N0" * 10_000_000 + b"}.")
+        archive.writestr("bomb/data.pkl", pickle.dumps({"state_dict": {}, "zeros": bytes(10_000_000)}, protocol=2))
 
     assert convert_quietly(path, tmp_path, capsys) == 2
 
