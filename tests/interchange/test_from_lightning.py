@@ -147,3 +147,29 @@ def test_weights_only_file_of_lightning_is_loaded_and_not_resumed(tmp_path: Path
     torch.testing.assert_close(model.state_dict(), recorded("weights_only")["state_dict"], rtol=0, atol=0)
     with pytest.raises(KeyError, match="weights only"):
         run("fulmen", Run(trainer={"max_epochs": 2}, ckpt_path=str(path)), tmp_path)
+
+
+def test_file_in_the_layout_of_version_1_9_goes_on_as_one_of_today(tmp_path: Path) -> None:
+    checkpoint = recorded("mid_epoch")
+    fit = checkpoint["loops"]["fit_loop"]
+    for now, before in {
+        "epoch_loop.automatic_optimization.": "epoch_loop.batch_loop.optimizer_loop.",
+        "epoch_loop.manual_optimization.": "epoch_loop.batch_loop.manual_loop.",
+        "epoch_loop.val_loop.batch_progress": "epoch_loop.val_loop.epoch_loop.batch_progress",
+    }.items():
+        for key in [key for key in fit if key.startswith(now)]:
+            fit[key.replace(now, before)] = fit.pop(key)
+    key = "ModelCheckpoint{'monitor': None, 'mode': 'min', 'every_n_train_steps': 0, 'every_n_epochs': 1, "
+    old_key = key + "'train_time_interval': None, 'save_on_train_epoch_end': None}"
+    states = {old_key: recorded("watched")["callbacks"].popitem()[1]}
+    checkpoint |= {"pytorch-lightning_version": "1.8.6", "callbacks": states}
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+
+    callbacks: list[Any] = [("ModelCheckpoint", {"dirpath": str(tmp_path / "kept")})]
+    old = Run(trainer={"max_epochs": 2}, callbacks=callbacks, ckpt_path=str(tmp_path / "old.ckpt"))
+    seen, of_today = run("fulmen", old, tmp_path), resumed("mid_epoch", tmp_path)
+
+    assert seen["batches"] == of_today["batches"]
+    torch.testing.assert_close(seen["ended"]["weights"], of_today["ended"]["weights"], rtol=0, atol=0)
+    (state,) = states.values()
+    assert seen["began"]["callbacks"][key + "'train_time_interval': None}"]["current_score"] == state["current_score"]

@@ -141,9 +141,8 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_call
         )
     _restore_loops(trainer.progress, checkpoint)
     progress = trainer.progress
-    if progress.in_epoch:
-        if not progress.is_last_batch and "window" not in checkpoint.get("resume", {}):
-            progress.reopen_window()  # another program's file, without the gradients of the open window: once more
+    if progress.in_epoch and not progress.is_last_batch and "window" not in checkpoint.get("resume", {}):
+        progress.reopen_window()  # another program's file, without the gradients of the open window: once more
     resume.prepare(trainer, checkpoint, restored_callbacks)
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:
