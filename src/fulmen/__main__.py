@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fulmen import __version__
+from fulmen.checkpoints.command import add_checkpoint_parser
 
 
 def demo_command(arguments: argparse.Namespace) -> None:
@@ -97,6 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0, help="the seed of the weights, the shuffling and the dropout")
     demo.set_defaults(run=demo_command)
     add_replay_parser(commands)
+    add_checkpoint_parser(commands)
     return parser
 
 
@@ -115,8 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(arguments, "run"):
         parser.print_help()
         return 0
-    arguments.run(arguments)
-    return 0
+    return arguments.run(arguments) or 0
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ FLOORS: dict[str, int] = {
     "loops": 4,
     "trainer": 5,
     "arguments": 6,
+    "checkpoints": 6,
     "cli": 6,
     "compat": 6,
     "demos": 6,

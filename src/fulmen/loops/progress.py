@@ -115,6 +115,10 @@ class Progress:
             self.step += 1
         self.interval_is_over = self.validation.enabled and self._interval_is_over()
 
+    def ask_for_validation(self) -> None:
+        """Find out anew whether a validation is due after the batch that was finished last."""
+        self.interval_is_over = self.validation.enabled and self._interval_is_over()
+
     def count_logger_step(self) -> None:
         """Move the loggers' x axis on, after everything that belongs to this batch (also validation) was logged."""
         if not self.accumulating:
@@ -153,6 +157,8 @@ class Progress:
         begun = self.batches_done % self.accumulate_grad_batches
         self.batches_done -= begun
         self.total_batches -= begun
+        if begun:
+            self.batch_is_open = False
 
     @property
     def may_stop_early(self) -> bool:

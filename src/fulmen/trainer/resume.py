@@ -20,7 +20,7 @@ from fulmen.callbacks.early_stopping import EarlyStopping, EarlyStoppingReason
 from fulmen.callbacks.timer import Timer
 from fulmen.core.module import LightningModule
 from fulmen.loops.plan import written
-from fulmen.trainer import metric_objects
+from fulmen.trainer import loop_counters, metric_objects
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.seed import collect_rng_states, restore_rng_states
 
@@ -184,4 +184,6 @@ def go_on(trainer: Trainer, checkpoint: dict[str, Any], in_epoch: bool) -> None:
             continue
         parameters[name].grad = gradient.to(parameters[name].device)
     if trainer.progress.batch_is_open:  # saved by a hook in the middle of a step, of which this much can be made good
+        if "progress" not in checkpoint["loops"]:
+            loop_counters.reopen_batch(trainer.progress, checkpoint)
         trainer.finish_batch()
