@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -61,23 +62,38 @@ def check_counters(counters: Mapping[str, Any], source: Any) -> None:
             )
 
 
+@contextmanager
+def fitting(what: str, source: Any) -> Generator[None, None, None]:
+    """Around restoring a part of the trainer's own from a checkpoint.
+
+    Raises:
+        ValueError: it did not fit; names ``what`` and the file.
+    """
+    try:
+        yield
+    except WRONG_STATE as error:
+        raise ValueError(
+            f"{source} cannot be restored: {what} in it does not fit ({type(error).__name__}: {error}). "
+            "Take another checkpoint, or load its weights alone: `Model.load_from_checkpoint(path)`."
+        ) from error
+
+
 def take_back(owner: Any, state: Any, source: Any) -> None:
     """``owner.load_state_dict(state)``, with an error that names the owner and the file.
 
     Raises:
         ValueError: the state does not fit. An owner of the user's own raises what it raises, with a note.
     """
+    name = type(owner).__name__
+    if type(owner).__module__.partition(".")[0] in ("fulmen", "torch"):
+        with fitting(f"the state of {name}", source):
+            owner.load_state_dict(state)
+        return
     try:
         owner.load_state_dict(state)
     except WRONG_STATE as error:
-        name = type(owner).__name__
-        if type(owner).__module__.partition(".")[0] not in ("fulmen", "torch"):
-            error.add_note(f"{name} was taking back its state from {source}.")
-            raise
-        raise ValueError(
-            f"{source} cannot be restored: the state of {name} in it does not fit ({type(error).__name__}: {error}). "
-            "Take another checkpoint, or load its weights alone: `Model.load_from_checkpoint(path)`."
-        ) from error
+        error.add_note(f"{name} was taking back its state from {source}.")
+        raise
 
 
 def check_optimizer_state(optimizer: Optimizer, state: Any, source: Any) -> None:
@@ -137,6 +153,8 @@ def _resume(value: Any) -> str | None:
     gradients = value.get("gradients", {})
     if not isinstance(gradients, Mapping) or not all(isinstance(one, Tensor) for one in gradients.values()):
         return "a dict whose `gradients` are tensors by name"
+    if _list_of_mappings(value.get("loggers", [])) is not None:
+        return "a dict whose `loggers` says of each logger how far it had written"
     data = value.get("data", {})
     if not isinstance(data, Mapping) or any(_list_of_mappings(marks) is not None for marks in data.values()):
         return "a dict whose `data` says of each loader where it stands"

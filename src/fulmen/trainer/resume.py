@@ -21,6 +21,7 @@ from fulmen.callbacks.timer import Timer
 from fulmen.core.module import LightningModule
 from fulmen.loops.plan import written
 from fulmen.trainer import loop_counters, metric_objects
+from fulmen.trainer.checkpoint_checks import fitting, take_back
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.seed import collect_rng_states, restore_rng_states
 
@@ -143,11 +144,13 @@ def _go_back(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, A
         key = callback.state_key if isinstance(callback, Callback) else None
         if key in now and not metric_objects.same(now[key], restored.get(key)):
             callback.load_state_dict(deepcopy(checkpoint["callbacks"][key]))
-    state, device = checkpoint.get("resume", {}), trainer.strategy.root_device
+    state, device, source = checkpoint.get("resume", {}), trainer.strategy.root_device, trainer.loaded_ckpt_path
     if "module_metrics" in state:
-        metric_objects.restore(trainer.lightning_module, state["module_metrics"], device)
+        with fitting("what metrics have seen", source):
+            metric_objects.restore(trainer.lightning_module, state["module_metrics"], device)
     if "metrics" in state:
-        trainer.metrics.load_state_dict(state["metrics"], device)
+        with fitting("what was logged", source):
+            trainer.metrics.load_state_dict(state["metrics"], device)
     waiting: dict[str, list[Any]] = {}
     for logger in trainer.loggers:  # the second of a class is the second of that class
         waiting.setdefault(type(logger).__qualname__, []).append(logger)
@@ -156,7 +159,7 @@ def _go_back(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, A
         if same_class:
             logger = same_class.pop(0)
             if saved["state"]:
-                logger.load_state_dict(saved["state"])
+                take_back(logger, saved["state"], source)
 
 
 def go_on(trainer: Trainer, checkpoint: dict[str, Any], in_epoch: bool) -> None:
