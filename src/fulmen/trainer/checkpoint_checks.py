@@ -153,6 +153,8 @@ def _resume(value: Any) -> str | None:
     gradients = value.get("gradients", {})
     if not isinstance(gradients, Mapping) or not all(isinstance(one, Tensor) for one in gradients.values()):
         return "a dict whose `gradients` are tensors by name"
+    if not isinstance(value.get("module_metrics", {}), Mapping):
+        return "a dict whose `module_metrics` is one, too"
     if _list_of_mappings(value.get("loggers", [])) is not None:
         return "a dict whose `loggers` says of each logger how far it had written"
     data = value.get("data", {})
