@@ -42,6 +42,11 @@ def in_place(x: Tensor) -> Tensor:
     return y.log_()  # here
 
 
+def infinity_looked_at(x: Tensor) -> Tensor:
+    y = 1 / (x * 0).abs()  # here
+    return y.detach().mul_(2) + y.abs().mul_(2)
+
+
 def derivative(x: Tensor) -> Tensor:
     return (x - x.detach()).abs().pow(0.5)  # here
 
@@ -68,6 +73,7 @@ class Model(LightningModule):
         (difference_of_infinities, "torch.Tensor.sub"),
         (masked_row, "torch.Tensor.softmax"),
         (harmless_mask, "SqrtBackward in the derivative"),
+        (infinity_looked_at, "torch.Tensor.__rtruediv__"),
         (in_place, "torch.Tensor.log_"),
         (derivative, "PowBackward in the derivative"),
     ],

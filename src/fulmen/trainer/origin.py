@@ -135,24 +135,32 @@ class FirstBadOperation(TorchFunctionMode):
         self.nan = self.infinity = ("", "")  #: operation and line
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        arguments = [args, kwargs or {}]
+        if self.nan[0]:
+            return func(*args, **(kwargs or {}))
+        # an operation in place leaves nothing of its input
+        before = [one.clone() for one in _numbers(arguments)] if _is_in_place(func) else None
         result = func(*args, **(kwargs or {}))
-        if not self.nan[0]:
-            self._look(func, result, [args, kwargs or {}])
+        self._look(func, result, arguments if before is None else before)
         return result
 
     def _look(self, func: Any, result: Any, arguments: Any) -> None:
         outputs = list(_numbers(result))
-        places = {output.data_ptr() for output in outputs}  # of an operation in place the inputs are gone
         for test in (torch.isnan, torch.isinf):
             if not any(_has(test, one) for one in outputs):
                 continue
-            if not any(_has(test, one) for one in _numbers(arguments) if one.data_ptr() not in places):
+            if not any(_has(test, one) for one in _numbers(arguments)):
                 line = _line_outside(traceback.extract_stack())
                 if line and test is torch.isnan:
                     self.nan = (_name_of(func), line)
                 elif line:
                     self.infinity = (_name_of(func), line)
             return
+
+
+def _is_in_place(func: Any) -> bool:
+    name = getattr(func, "__name__", "")
+    return name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
 
 
 def _numbers(collection: Any) -> Iterator[Tensor]:
