@@ -376,6 +376,20 @@ def test_program_that_is_gone_is_replaced_by_a_few_lines(run: Run, gone: str, tm
     assert f"with Replay({str(directory)!r}, step={record.findings[-1].step}):" in text
 
 
+def test_program_that_was_run_as_a_module_is_run_as_one(run: Run, tmp_path: Path) -> None:
+    directory = run("backward")
+    project = tmp_path / "project"
+    (project / "inner").mkdir(parents=True)
+    (project / "inner" / "trains.py").write_text(PROGRAM.read_text())
+    record = Record.read(str(directory))
+    assert record is not None
+    record.command.update(directory=str(project), module="inner.trains")
+    record.write(str(directory))
+    before = list(sys.path), list(sys.argv), os.getcwd()
+    assert "equal bit for bit" in replay_run(str(directory)).report
+    assert (sys.path, sys.argv, os.getcwd()) == before
+
+
 def test_program_without_a_fit_is_told(run: Run, tmp_path: Path) -> None:
     directory = run()
     program = tmp_path / "other.py"

@@ -59,12 +59,14 @@ class Origin:
         operation: what made the first number that is not finite; ``""`` if that is not known.
         line: file, line and text of the call; ``""`` if that is not known.
         backward: it came up in backward; ``line`` is the call whose derivative was taken.
+        infinity: operation and line of what made an infinity before the NaN; None if nothing did.
         samples: positions in the batch of the samples that suffice to make it come up; None if that is not known.
     """
 
     operation: str = ""
     line: str = ""
     backward: bool = False
+    infinity: tuple[str, str] | None = None
     samples: list[int] | None = None
 
 
@@ -76,7 +78,7 @@ def find_origin(trainer: Trainer, before: BeforeBatch, step: Callable[[Any, int]
         step: ``training_step`` as the loop calls it.
     """
     forward, backward = FirstBadOperation(), FirstBadDerivative()
-    automatic, samples = trainer.lightning_module.automatic_optimization, None
+    automatic, samples, loss = trainer.lightning_module.automatic_optimization, None, None
     with _without_hooks(trainer, backward.watch), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before.restore(trainer)
@@ -89,9 +91,13 @@ def find_origin(trainer: Trainer, before: BeforeBatch, step: Callable[[Any, int]
                 trainer.plan.backward(loss)
         if automatic:
             samples = _guilty_samples(trainer, before, step)
-    if forward.operation and (forward.makes_nan or not backward.operation):
-        return Origin(forward.operation, forward.line, samples=samples)
-    return Origin(backward.operation, backward.line, True, samples)
+    if forward.nan[0]:
+        return Origin(*forward.nan, False, forward.infinity if forward.infinity[0] else None, samples)
+    if backward.operation and (loss is None or bool(torch.isfinite(loss).all())):
+        return Origin(backward.operation, backward.line, True, None, samples)
+    if forward.infinity[0]:
+        return Origin(*forward.infinity, False, None, samples)
+    return Origin(backward.operation, backward.line, True, None, samples)
 
 
 @contextmanager
@@ -121,36 +127,40 @@ def _loss_in(output: Any) -> Tensor | None:
 
 
 class FirstBadOperation(TorchFunctionMode):
-    """Remembers the first call that made NaN of numbers that were none; if there is none, infinity of finite ones."""
+    """Remembers the first call that made NaN of numbers that were none, and the last one before it that made infinity
+    of finite ones: an earlier one may be meant, as in the mask of an attention."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.operation = self.line = ""
-        self.makes_nan = False
+        self.nan = self.infinity = ("", "")  #: operation and line
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        arguments = [args, kwargs or {}]
+        if self.nan[0]:
+            return func(*args, **(kwargs or {}))
+        # an operation in place leaves nothing of its input
+        before = [one.clone() for one in _numbers(arguments)] if _is_in_place(func) else None
         result = func(*args, **(kwargs or {}))
-        if not self.makes_nan:
-            self._look(func, result, [args, kwargs or {}])
+        self._look(func, result, arguments if before is None else before)
         return result
 
     def _look(self, func: Any, result: Any, arguments: Any) -> None:
         outputs = list(_numbers(result))
-        if not any(_has(torch.isnan, one) for one in outputs):
-            if not self.operation and any(_has(torch.isinf, one) for one in outputs):
-                self._blame(func, outputs, arguments, torch.isinf)
+        for test in (torch.isnan, torch.isinf):
+            if not any(_has(test, one) for one in outputs):
+                continue
+            if not any(_has(test, one) for one in _numbers(arguments)):
+                line = _line_outside(traceback.extract_stack())
+                if line and test is torch.isnan:
+                    self.nan = (_name_of(func), line)
+                elif line:
+                    self.infinity = (_name_of(func), line)
             return
-        self.makes_nan = self._blame(func, outputs, arguments, torch.isnan)
 
-    def _blame(self, func: Any, outputs: list[Tensor], arguments: Any, test: Any) -> bool:
-        places = {output.data_ptr() for output in outputs}  # of an operation in place the inputs are gone
-        if any(_has(test, one) for one in _numbers(arguments) if one.data_ptr() not in places):
-            return False
-        line = _line_outside(traceback.extract_stack())
-        if not line:
-            return False
-        self.operation, self.line = _name_of(func), line
-        return True
+
+def _is_in_place(func: Any) -> bool:
+    name = getattr(func, "__name__", "")
+    return name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
 
 
 def _numbers(collection: Any) -> Iterator[Tensor]:

@@ -494,6 +494,8 @@ def _rows_of_origin(origin: Any, finding: Finding) -> list[tuple[str, str]]:
         what = "in the derivative of" if origin.backward else "in"
         line = f"{what} {origin.line}" if origin.line else ("in backward" if origin.backward else "")
         rows.append(("operation", f"{origin.operation} {line}".rstrip()))
+    if origin.infinity is not None:
+        rows.append(("infinity", "before, of {} in {}".format(*origin.infinity)))
     return rows
 
 
