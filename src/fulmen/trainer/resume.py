@@ -49,6 +49,7 @@ def _gradients(trainer: Trainer) -> dict[str, Tensor]:
 def prepare(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Have the data call :func:`go_on` when the hooks that open the run, or the epoch, have been called."""
     data, in_epoch = trainer.data, trainer.progress.in_epoch
+    data.prepare(checkpoint.get("resume", {}).get("data"))
 
     def once() -> None:
         data.go_on = None
