@@ -371,7 +371,7 @@ class Data:
         """Each batch with its position, its indices, and whether it is the last."""
         size, done = int(loaders.total), self.progress.batches_done
         batch_idx = done - 1
-        if done >= size:
+        if done >= size and not loaders.sources[0].is_open:
             return
         batches, first = self._rows(loaders)
         under_way = first.under_way if loaders.combined is None else None  # else the source itself has taken them

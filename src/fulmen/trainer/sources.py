@@ -237,6 +237,11 @@ class Source:
         return isinstance(self.loader, Iterator)
 
     @property
+    def is_open(self) -> bool:
+        """A pass was opened in the middle, and nobody has gone on with it yet."""
+        return self._sought is not None
+
+    @property
     def taken(self) -> int:
         """Batches that were taken since the run began."""
         return self._taken + self.position_in_pass
