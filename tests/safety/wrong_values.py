@@ -80,8 +80,11 @@ WRONG_FOR_TRAINING: dict[str, Change] = {
     "random_state_of_python_is_short": _set(("resume", "random", "python"), (3, [1], None)),
     "random_state_of_numpy_is_another": _set(("resume", "random", "numpy"), ("PCG64", [1], 0, 0, 0.0)),
     "data_is_a_list": _set(("resume", "data"), [1]),
-    "data_has_numbers": _set(("resume", "data"), {"train": [1]}),
-    "data_stands_at_a_text": _set(("resume", "data"), {"train": [{"position": "end"}]}),
+    "data_is_empty": _set(("resume", "data"), {}),
+    "data_has_numbers": _set(("resume", "data", "train"), [1]),
+    "data_stands_at_a_text": _set(("resume", "data", "train", 0, "position"), "end"),
+    "data_was_asked_for_in_no_epoch": _set(("resume", "data", "loads", "train"), {"random": 1}),
+    "seed_of_the_data_is_a_text": _set(("resume", "data", "seed"), "seed"),
     "gradients_are_texts": _set(("resume", "gradients"), {"layer.weight": "steep"}),
     "window_is_a_number": _set(("resume", "window"), 1),
 }

@@ -157,15 +157,36 @@ def _resume(value: Any) -> str | None:
         return "a dict whose `module_metrics` is one, too"
     if _list_of_mappings(value.get("loggers", [])) is not None:
         return "a dict whose `loggers` says of each logger how far it had written"
-    data = value.get("data", {})
-    if not isinstance(data, Mapping) or any(_list_of_mappings(marks) is not None for marks in data.values()):
-        return "a dict whose `data` says of each loader where it stands"
-    counts = [
-        mark[name] for marks in data.values() for mark in marks for name in ("position", "passes") if name in mark
-    ]
-    if any(_count(count) is not None for count in counts):
-        return "a dict whose `data` says of each loader at which batch it stands"
-    return None if isinstance(value.get("window", {}), Mapping) else "a dict whose `window` is one, too"
+    wrong = _data(value["data"]) if "data" in value else None
+    if wrong is None and not isinstance(value.get("window", {}), Mapping):
+        wrong = "`window` is one, too"
+    return None if wrong is None else f"a dict whose {wrong}"
+
+
+def _data(data: Any) -> str | None:
+    """What is wrong with the entry that says where the loaders stand."""
+    if not isinstance(data, Mapping) or type(data.get("seed")) is not int:
+        return "`data` holds the `seed` of the data sets"
+    loads = data.get("loads")
+    if not isinstance(loads, Mapping) or any(_count(_entry(load, "epoch")) is not None for load in loads.values()):
+        return "`data` says in which epoch loaders were asked for"
+    if "random" in data and not _are_random_states(data["random"]):
+        return "`data` holds the states of generators"
+    for stage, marks in data.items():
+        if stage in ("seed", "loads", "random"):
+            continue
+        if _list_of_mappings(marks) is not None:
+            return "`data` says of each loader where it stands"
+        if any(_count(_entry(mark, name)) is not None for mark in marks for name in _PLACES):
+            return "`data` says of each loader at which batch it stands"
+    return None
+
+
+_PLACES = ("position", "passes", "taken", "opened")
+
+
+def _entry(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, Mapping) else None
 
 
 def _are_random_states(states: Any) -> bool:
