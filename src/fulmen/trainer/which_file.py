@@ -300,7 +300,7 @@ def _checked(path: Any) -> Any:
 def _left_by_an_exception(writers: list[Any]) -> str | None:
     for writer in writers:
         path = getattr(writer, "ckpt_path", None)  # of an OnExceptionCheckpoint
-        if isinstance(path, str) and os.path.exists(path):
+        if isinstance(path, str) and exists(path):
             rank_zero_warn(f"going on from {path}, which a run that ended in an exception left.")
             return path
     return None
