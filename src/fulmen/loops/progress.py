@@ -55,6 +55,7 @@ class Progress:
     total_batches: int = 0  #: batches finished, over all epochs
     should_stop: bool = False
     out_of_time: bool = False  #: it was set as the time is used up; a run with more time goes on from there
+    was_stopping: bool = False  #: the run that is resumed was already asked to stop
 
     # the current epoch
     num_batches: int | float = 0  #: in this epoch; ``inf`` when unknown
@@ -77,9 +78,9 @@ class Progress:
         self.num_batches = num_batches
         if not self.in_epoch:
             self.batches_done = 0
+            self.is_last_batch = False
         self.in_epoch = True
         self.batch_idx = self.batches_done - 1
-        self.is_last_batch = False
 
     def start_batch(self, batch_idx: int, is_last: bool) -> None:
         """Take position ``batch_idx`` and find out where it lies in its accumulation window."""
@@ -176,10 +177,11 @@ class Progress:
 
     @property
     def ends_within_epoch(self) -> bool:
-        """Training is over, but the epoch that it ends in is still open: its values are still to be logged."""
+        """A resumed run is over, but the epoch that it ended in is open: its values are still to be logged."""
         limits = self.limits
-        in_time = not 0 <= limits.max_epochs <= self.epoch and not 0 <= limits.max_steps < self.step
-        return self.in_epoch and in_time and self.done
+        if not self.in_epoch or 0 <= limits.max_epochs <= self.epoch:
+            return False
+        return limits.max_steps == self.step or (self.should_stop and self.was_stopping and self.may_stop_early)
 
     @property
     def time_to_validate(self) -> bool:

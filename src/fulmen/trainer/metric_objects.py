@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: marks a tensor that was not on the CPU: files are read onto the CPU
 _ON_DEVICE = "on_device"
 
-#: where the attributes that a metric had before it saw anything are kept, in the metric itself, so that copies have them
+#: where a metric keeps the attributes that it had before it saw anything, so that its copies have them
 _AT_START = "_attributes_before_training"
 
 #: attributes that hold no state of their own: torch's, results that are computed anew, and what is saved by name
@@ -56,7 +56,11 @@ def metrics_of(module: nn.Module) -> dict[str, Any]:
 
 
 def _is_of_torchmetrics(metric: Any) -> bool:
-    return hasattr(type(metric), "metric_state") and hasattr(metric, "_defaults") and hasattr(metric, "_update_count")
+    return hasattr(metric, "_defaults") and hasattr(metric, "_update_count")
+
+
+def _names_of_states(metric: Any) -> set[str]:
+    return set(metric._defaults) if _is_of_torchmetrics(metric) else set()
 
 
 def _objects_in(owner: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -85,7 +89,7 @@ def begin(module: LightningModule, will_save: bool) -> None:
             without.append(f"{path} ({type(metric).__name__})")
     if without and will_save:
         rank_zero_warn(
-            f"a run that goes on in the middle of an epoch cannot bring back what these metrics have seen of it, so that "
+            "a run that goes on in the middle of an epoch cannot bring back what these metrics have seen of it, so "
             f"their value of that epoch will be of its rest alone: {', '.join(without)}. Give them `state_dict()` and "
             "`load_state_dict(state)`, or use torchmetrics."
         )
@@ -122,7 +126,7 @@ def restore(module: LightningModule, states: Mapping[str, Any], device: torch.de
         if not isinstance(metric, nn.Module):
             if _has_state(metric) and "state_dict" in state:
                 metric.load_state_dict(unpack(state["state_dict"], device))
-        elif state.get("states", {}).keys() != set(metric._defaults if _is_of_torchmetrics(metric) else ()):
+        elif state.get("states", {}).keys() != _names_of_states(metric):
             rank_zero_warn(
                 f"the checkpoint's state of the metric {path} is of another kind of metric than the "
                 f"{type(metric).__name__} that is there now: it begins anew."
@@ -149,7 +153,7 @@ def _module_state(metric: Any) -> dict[str, Any]:
         "buffers": {name: pack(value) for name, value in metric._buffers.items()},
     }
     if _is_of_torchmetrics(metric):
-        state["states"] = {name: pack(getattr(metric, name)) for name in metric._defaults}
+        state["states"] = {name: pack(getattr(metric, name)) for name in sorted(_names_of_states(metric))}
         state["update_count"] = metric._update_count
     if hasattr(metric, "increment") and hasattr(metric, "__len__"):  # one that keeps a copy of itself for each epoch
         state["length"] = len(metric)
@@ -173,7 +177,7 @@ def _restore_module(metric: Any, state: Mapping[str, Any], device: torch.device)
 
 def _attributes(metric: nn.Module) -> dict[str, Any]:
     """The plain attributes of a metric that are none of its states."""
-    states = getattr(metric, "_defaults", ())
+    states = _names_of_states(metric)
     return {
         name: _copied(value)
         for name, value in vars(metric).items()
@@ -236,7 +240,7 @@ def same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, Tensor):
-        return (one.dtype, one.shape, one.device) == (other.dtype, other.shape, other.device) and torch.equal(one, other)
+        return (one.dtype, one.device) == (other.dtype, other.device) and torch.equal(one, other)
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, dict):
