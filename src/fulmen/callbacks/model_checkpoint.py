@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 
-#: reasons of files that are written though nobody resumes: a run that ends before its time adds others
-_ASKED_FOR = ("epoch", "step", "time", "last", "final")
-
-
 def _kept(name: str) -> Any:
     """A window onto one field of what is announced."""
 
@@ -160,6 +156,8 @@ class ModelCheckpoint(Checkpoint):
         self._newest: tuple[Position, str] | None = None  #: the file written last, and the position it resumes at
         self._final_at: tuple[int, int] | None = None  #: batches and steps of the newest file that the policy asked for
         self._resumed: dict[str, Any] = {}  #: what a checkpoint says of the run, until training starts
+        self._due: str = ""  #: what is to be done at this moment: "save" or, once that is done, "last"
+        self._epoch_seen: int | None = None  #: whose end this callback has been told of
         self._waits: bool = False  #: a save is due and waits for its metric
         self._validated: bool = False  #: a validation has run since training began
         self._trained_before: bool = False
@@ -222,30 +220,46 @@ class ModelCheckpoint(Checkpoint):
         self._trigger.start(here)
         self._saved_at = self._last_saved_at = here  # the state that the run begins with needs no file
         self._waits = self._validated = False
-        self._newest = self._final_at = None
+        self._newest = self._final_at = self._epoch_seen = None
+        self._due = ""
         if self._restored:
             self._go_on(trainer)
         self._trained_before, self._restored = True, False
         if self.save_on_train_epoch_end is False and self._trigger.every_n_epochs and not trainer.enable_validation:
             rank_zero_warn(
                 "ModelCheckpoint(save_on_train_epoch_end=False) saves at the end of validations, and this run has "
-                "none, so nothing will be saved. Leave the argument out, or pass a validation loader."
+                "none, so nothing is saved before its end. Leave the argument out, or pass a validation loader."
             )
 
     def _go_on(self, trainer: Trainer) -> None:
         """Be the callback that wrote the checkpoint, at the moment at which it did."""
-        state, self._resumed = self._resumed, {}
         if trainer.loaded_ckpt_path is not None:
             self._newest = Position.reached(trainer), os.fspath(trainer.loaded_ckpt_path)
-        if "run" in state:
-            run = state["run"]
-            self._waits, self._validated = run["waits"], run["validated"]
-            self._last_saved_at = None if run["last_saved_at"] is None else Position(*run["last_saved_at"])
-            self._final_at = None if run["final_at"] is None else tuple(run["final_at"])
-            self._trigger.load_state_dict(run["trigger"])
-        replaced = state.get("file", {}).get("replaces", "")
-        if replaced and trainer.ckpt_was_chosen:  # the process ended before it could
-            path = join_path(self.dirpath or "", *replaced.split("/"))
+        run = self._resumed.get("run")
+        if run is None:
+            return
+        self._waits, self._validated, self._due = run["waits"], run["validated"], run["due"]
+        self._epoch_seen = run["epoch_seen"]
+        self._saved_at, self._last_saved_at = Position(*run["saved_at"]), Position(*run["last_saved_at"])
+        self._final_at = None if run["final_at"] is None else tuple(run["final_at"])
+        self._trigger.load_state_dict(run["trigger"])
+
+    def catch_up(self, trainer: Trainer) -> None:
+        file, knows_run, self._resumed = self._resumed.get("file"), "run" in self._resumed, {}
+        if not knows_run or not self._may_save(trainer):
+            return
+        assert self.dirpath is not None
+        if trainer.progress.epoch_is_closed and self._epoch_seen != trainer.current_epoch:
+            self.on_train_epoch_end(trainer, trainer.lightning_module)
+        elif self._due == "save":
+            self._save(trainer)
+        elif self._due == "last":
+            newest = join_path(self.dirpath, *file["path"].split("/")) if file else ""
+            self._save_last(trainer, self._metrics(trainer), newest)
+        if file is None:
+            return
+        replaced = record.replaced_by(trainer, self.dirpath, file, stale_last=not self.save_last)
+        for path in replaced:
             if path not in (*self.best_k_models, self.best_model_path, self.last_model_path):
                 self._remove(trainer, path)
 
@@ -258,14 +272,14 @@ class ModelCheckpoint(Checkpoint):
         if not self._trigger.after_batch(Position.of(trainer), agree):
             return
         if self.monitor is None:
-            trainer.boundary.defer(partial(self._save, trainer))
+            self._defer(trainer, "save")
         elif epoch_ends_here(trainer) or trainer.progress.time_to_validate:
             self._waits = True  # for the metric that belongs to these weights
         elif self.monitor in self._metrics(trainer):
-            trainer.boundary.defer(partial(self._save, trainer))
+            self._defer(trainer, "save")
         else:
             self._waits = True  # for the first evaluation; the most recent state is safe meanwhile
-            trainer.boundary.defer(lambda: self._save_last(trainer, self._metrics(trainer)))
+            self._defer(trainer, "last")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._may_save(trainer):
@@ -273,11 +287,19 @@ class ModelCheckpoint(Checkpoint):
         self._validated = True
         by_epoch = not self._saves_at_train_epoch_end(trainer) and self._trigger.after_epoch(trainer.current_epoch)
         if by_epoch or (self._waits and not epoch_ends_here(trainer)):
-            trainer.boundary.defer(partial(self._save, trainer))
+            self._defer(trainer, "save")
+
+    def _defer(self, trainer: Trainer, due: str) -> None:
+        """Save at the end of the step."""
+        self._due = due
+        trainer.boundary.defer(
+            partial(self._save, trainer) if due == "save" else lambda: self._save_last(trainer, self._metrics(trainer))
+        )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._may_save(trainer):
             return
+        self._epoch_seen = trainer.current_epoch
         by_epoch = self._saves_at_train_epoch_end(trainer) and self._trigger.after_epoch(trainer.current_epoch)
         if by_epoch or self._waits:
             self._save(trainer)
@@ -285,7 +307,7 @@ class ModelCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._may_save(trainer):
             self._save_final(trainer)
-        self._saved_at = None
+        self._saved_at, self._resumed = None, {}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not self.save_on_exception or not self._may_save(trainer) or self._saved_at == Position.of(trainer):
@@ -309,16 +331,21 @@ class ModelCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         """Save what is due: the state with its metrics is complete."""
-        self._waits = False
-        here = Position.of(trainer)
-        if self._saved_at is None or here == self._saved_at:
+        self._waits, self._due = False, ""
+        here, before = Position.of(trainer), self._saved_at
+        if before is None or here == before:
             return
         metrics = self._metrics(trainer)
-        # within an accumulation window the weights are still those of the step before
-        same_weights = trainer.progress.accumulating and here.steps == self._saved_at.steps
-        newest = "" if same_weights else self._save_ranked(trainer, metrics)
-        self._save_last(trainer, metrics, newest)
-        self._saved_at = here
+        # what the file says of the run is what is true once it is there
+        self._saved_at, self._due = here, "last" if self.save_last else ""
+        try:
+            # within an accumulation window the weights are still those of the step before
+            same_weights = trainer.progress.accumulating and here.steps == before.steps
+            newest = "" if same_weights else self._save_ranked(trainer, metrics)
+            self._save_last(trainer, metrics, newest)
+        except BaseException:
+            self._saved_at = before
+            raise
 
     def _save_ranked(self, trainer: Trainer, metrics: dict[str, Tensor], reason: str = "") -> str:
         """Write a file if it will be kept, and remove what falls out for it. Returns its path, or ``""``."""
@@ -357,6 +384,7 @@ class ModelCheckpoint(Checkpoint):
 
     def _save_last(self, trainer: Trainer, metrics: dict[str, Tensor], newest: str = "") -> None:
         """Bring ``last`` up to date; ``newest`` is the file written just now, if any."""
+        self._due = ""
         if not self.save_last:
             return
         here = Position.of(trainer)
@@ -572,7 +600,7 @@ class ModelCheckpoint(Checkpoint):
         self._kept_after_write = kept_in_file
         self._file = {"path": index.relative(folder, path), "reason": reason, "metric": metric}
         self._file["replaces"] = index.relative(folder, replaces) if replaces else ""
-        if reason in _ASKED_FOR:
+        if reason in record.ASKED_FOR:
             self._final_at = trainer.progress.total_batches, trainer.progress.step
         try:
             trainer.save_checkpoint(path, self.save_weights_only)
@@ -628,10 +656,14 @@ class ModelCheckpoint(Checkpoint):
             "last_model_path": kept.last_model_path,
         }
         if self._saved_at is not None:
+            assert self._last_saved_at is not None
             state["run"] = {
                 "waits": self._waits,
                 "validated": self._validated,
-                "last_saved_at": None if self._last_saved_at is None else tuple(self._last_saved_at),
+                "due": self._due,
+                "epoch_seen": self._epoch_seen,
+                "saved_at": tuple(self._saved_at),
+                "last_saved_at": tuple(self._last_saved_at),
                 "final_at": self._final_at,
                 "trigger": self._trigger.state_dict(),
             }
@@ -640,7 +672,12 @@ class ModelCheckpoint(Checkpoint):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the files of an earlier run, also when their folder was moved or this run writes to another one."""
+        """Take up the files of an earlier run, also when their folder was moved or this run writes to another one.
+
+        While a training runs this does nothing: its state was taken up when it began, and files were written since.
+        """
+        if self._saved_at is not None:
+            return
         old, new = state_dict.get("dirpath"), self.dirpath
         listed = state_dict["best_k_models"]
         scores = {naming.relocated(path, old, new): torch.as_tensor(score) for path, score in listed.items()}

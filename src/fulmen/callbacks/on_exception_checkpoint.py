@@ -64,3 +64,4 @@ class OnExceptionCheckpoint(Checkpoint):
         if stage == "fit" and exists(self.ckpt_path):  # not after another verb, which did not resume from it
             record.forget(trainer, self.dirpath, self.ckpt_path)
             trainer.strategy.remove_checkpoint(self.ckpt_path)
+            record.clear(trainer, self.dirpath)

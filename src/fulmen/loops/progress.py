@@ -168,6 +168,13 @@ class Progress:
         )
 
     @property
+    def ends_within_epoch(self) -> bool:
+        """Training is over, but the epoch that it ends in is still open: its values are still to be logged."""
+        limits = self.limits
+        in_time = not 0 <= limits.max_epochs <= self.epoch and not 0 <= limits.max_steps < self.step
+        return self.in_epoch and in_time and self.done
+
+    @property
     def time_to_validate(self) -> bool:
         """A validation follows this batch: its interval is over, or training stops here."""
         return self.interval_is_over or (

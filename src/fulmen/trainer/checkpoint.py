@@ -15,14 +15,15 @@ from torch.optim import Optimizer
 
 from fulmen import __version__
 from fulmen.callbacks.callback import Callback
-from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.core.optimizer import NoOptimizer
 from fulmen.core.saving import load_weights
+from fulmen.plugins.io import index
 from fulmen.trainer import resume
+from fulmen.utilities.cloud_io import parent_path
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from fulmen.utilities.text import a_kind, shown
+from fulmen.utilities.text import a_kind
 
 if TYPE_CHECKING:
     from fulmen.loops.progress import Progress
@@ -47,10 +48,6 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
         "state_dict": trainer.strategy.lightning_module_state_dict(module),
         "loops": _dump_loops(progress),
     }
-    if progress.in_epoch:  # those that watch are asked at its end, and what a validation logged does not come again
-        checkpoint["loops"]["callback_metrics"] = {
-            name: value.detach().cpu() for name, value in trainer.callback_metrics.items()
-        }
     call = trainer.plan
     if not weights_only:
         checkpoint["callbacks"] = _dump_callbacks(trainer)
@@ -128,8 +125,12 @@ def _dump_loops(progress: Progress) -> dict[str, Any]:
 # -- back -------------------------------------------------------------------------------------------------------------
 
 
-def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Put back the module's weights, the datamodule's and the callbacks' state: before optimizers are made."""
+def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Put back the module's weights, the datamodule's and the callbacks' state: before optimizers are made.
+
+    Returns:
+        The state that each callback has now, by its key.
+    """
     module, datamodule = trainer.lightning_module, trainer.datamodule
     module.on_load_checkpoint(checkpoint)
     load_weights(module, checkpoint["state_dict"], module.strict_loading, str(trainer.loaded_ckpt_path))
@@ -137,7 +138,7 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])
     states = checkpoint.get("callbacks")
     if states is None:
-        return
+        return {}
     known = {callback.state_key for callback in trainer.callbacks if isinstance(callback, Callback)}
     lost = sorted(str(key) for key in states if key not in known)
     if lost:
@@ -147,14 +148,21 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     for callback in trainer.callbacks:
         if hasattr(callback, "on_load_checkpoint"):
             callback.on_load_checkpoint(trainer, module, checkpoint)
+    restored: dict[str, Any] = {}
     for callback in trainer.callbacks:
         state = states.get(callback.state_key) if isinstance(callback, Callback) else None
         if state:
             callback.load_state_dict(deepcopy(state))
+            restored[callback.state_key] = deepcopy(callback.state_dict())
+    return restored
 
 
-def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Put back the clock, the optimizers, the schedulers and the precision plugin: after ``on_fit_start``."""
+def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_callbacks: dict[str, Any]) -> None:
+    """Put back the clock, the optimizers, the schedulers and the precision plugin: after ``on_fit_start``.
+
+    Args:
+        restored_callbacks: what :func:`restore_model` returned.
+    """
     missing = [key for key in ("optimizer_states", "lr_schedulers") if key not in checkpoint]
     if missing:
         raise KeyError(
@@ -172,10 +180,9 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     _restore_loops(trainer.progress, checkpoint)
     progress = trainer.progress
     if progress.in_epoch:
-        trainer.metrics.callback.update(checkpoint["loops"].get("callback_metrics", {}))
         if not progress.is_last_batch and "window" not in checkpoint.get("resume", {}):
             progress.reopen_window()  # another program's file, without the gradients of the open window: once more
-    resume.prepare(trainer, checkpoint)
+    resume.prepare(trainer, checkpoint, restored_callbacks)
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:
         precision.load_state_dict(checkpoint[type(precision).__name__])
@@ -237,95 +244,13 @@ def _restore_loops(progress: Progress, checkpoint: dict[str, Any]) -> None:
         progress.is_last_batch = batches.get("is_last_batch", False)
 
 
-# -- which file -------------------------------------------------------------------------------------------------------
-
-
-def resolve_path(trainer: Trainer, verb: str, ckpt_path: Any, has_model: bool, before: list[Any]) -> Any:
-    """The file that ``ckpt_path`` means: a path, ``"best"``, ``"last"`` or None.
-
-    Args:
-        before: the checkpoint callbacks of the run before, which know its best file; those of this run may be new, if
-            the module's ``configure_callbacks`` makes them.
-
-    Returns:
-        A path, or None to load nothing.
-
-    Raises:
-        ValueError: ``"best"`` cannot be answered.
-    """
-    if ckpt_path is not None and not isinstance(ckpt_path, (str, os.PathLike)):
-        raise TypeError(
-            f"`trainer.{verb}(ckpt_path={shown(ckpt_path)})`: must be a path, 'best', 'last' or None. "
-            f"Write `trainer.{verb}(model, ckpt_path='last')`, say."
-        )
-    writers = [callback for callback in trainer.callbacks if isinstance(callback, Checkpoint)]
-    if ckpt_path is None:
-        if verb == "fit":
-            return _left_by_an_exception(writers)
-        if has_model:
-            return None
-        if not before or not getattr(before[0], "best_model_path", ""):
-            return None
-        rank_zero_warn(
-            f"`trainer.{verb}()` was given neither a model nor a `ckpt_path`: the best checkpoint is used. "
-            f"Say so by `trainer.{verb}(ckpt_path='best')`."
-        )
-        ckpt_path = "best"
-    if ckpt_path == "best":
-        return _best(trainer, verb, before or writers)
-    if ckpt_path == "last":
-        return _last(trainer, writers)
-    if ckpt_path in ("hpc", "registry") or str(ckpt_path).startswith("registry:"):
-        raise MisconfigurationException(f"`ckpt_path={ckpt_path!r}` is not there yet. Give the path of the file.")
-    return ckpt_path
-
-
-def _best(trainer: Trainer, verb: str, writers: list[Any]) -> str:
-    if not writers:
-        raise ValueError(
-            f"`trainer.{verb}(ckpt_path='best')` needs a ModelCheckpoint, and this Trainer has none. "
-            "Pass `callbacks=ModelCheckpoint(monitor='val_loss')`, or give the path of a file."
-        )
-    if len(writers) > 1:
-        rank_zero_warn(f"`ckpt_path='best'`: of {len(writers)} checkpoint callbacks the first one's best file is used.")
-    best = getattr(writers[0], "best_model_path", "")
-    if not best:
-        why = "`fast_dev_run` writes no checkpoints" if trainer.fast_dev_run else "it has not written any file"
-        raise ValueError(
-            f"`trainer.{verb}(ckpt_path='best')`: {type(writers[0]).__name__} knows no best file, since {why}. "
-            "Fit first, or give the path of a file."
-        )
-    return best
-
-
-def _last(trainer: Trainer, writers: list[Any]) -> str | None:
-    from fulmen.utilities.cloud_io import get_filesystem
-
-    found: list[tuple[Any, str]] = []
-    for writer in writers:
-        candidates = writer.last_checkpoint_candidates(trainer) if hasattr(writer, "last_checkpoint_candidates") else []
-        for path in candidates:
-            files = get_filesystem(path)
-            if files.exists(path):
-                found.append((files.modified(path), str(path)))
-    if not found:
-        rank_zero_warn("`ckpt_path='last'`: no last checkpoint was found, so nothing is loaded.")
-        return None
-    return max(found)[1]
-
-
-def _left_by_an_exception(writers: list[Any]) -> str | None:
-    for writer in writers:
-        path = getattr(writer, "ckpt_path", None)  # of an OnExceptionCheckpoint
-        if isinstance(path, str) and os.path.exists(path):
-            rank_zero_warn(f"going on from {path}, which a run that ended in an exception left.")
-            return path
-    return None
-
-
 def load(trainer: Trainer, path: Any, weights_only: bool | None) -> dict[str, Any]:
     """Read the file, safely unless ``weights_only=False`` was asked for."""
-    checkpoint = trainer.strategy.load_checkpoint(path, weights_only=weights_only)
+    try:
+        checkpoint = trainer.strategy.load_checkpoint(path, weights_only=weights_only)
+    except RuntimeError as error:  # it is damaged
+        others = index.newest_in(parent_path(str(path)) or os.curdir) if isinstance(path, (str, os.PathLike)) else ""
+        raise RuntimeError(f"{error}{others}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         if isinstance(checkpoint, dict) and checkpoint and all(isinstance(v, Tensor) for v in checkpoint.values()):
             raise MisconfigurationException(

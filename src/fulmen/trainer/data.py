@@ -124,6 +124,7 @@ class Data:
         self._epoch_of_load: dict[str, int] = {}
         self._rank = rank
         self.go_on: Callable[[], None] | None = None  #: brings a resumed run to where it was saved
+        self.moment: dict[str, Any] | None = None  #: what a checkpoint of this very moment has under ``"resume"``
         self._marks: list[dict[str, Any]] | None = None  #: where sources stood before the look at the next batch
         self._batch: Any = None
         self._batch_size: int | None = None
@@ -296,7 +297,7 @@ class Data:
     def state_dict(self) -> dict[str, Any]:
         """Where each training loader stands, and the generators of those that evaluate, as plain data."""
         state: dict[str, Any] = {}
-        for stage, loaders in self.loaders.items():
+        for stage, loaders in sorted(self.loaders.items()):  # not in the order in which this process asked for them
             marks = self._marks if stage == "train" and self._marks is not None else [None] * len(loaders.sources)
             if stage == "train" and loaders.combined is None and self._marks is None and loaders.sources:
                 loaders.sources[0].position_in_pass = self.progress.batches_done

@@ -18,6 +18,7 @@ from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, c
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
 from fulmen.trainer import checkpoint as checkpoints
+from fulmen.trainer import metric_objects, which_file
 from fulmen.trainer.boundary import Boundary
 from fulmen.trainer.explain import headline
 from fulmen.trainer.flags import ordered, refuse_no_callbacks
@@ -88,6 +89,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     check_hooks(trainer)
     trainer.begin_run()
     strategy.setup_environment()
+    which_file.return_to_run(trainer, verb, ckpt_path)
     if trainer.profiles:
         trainer.profiler.setup(stage=verb, local_rank=None, log_dir=trainer.log_dir)
     call = trainer.replan()
@@ -99,13 +101,15 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         with strategy.module_init_context(), trainer.precision_plugin.module_init_context():
             trainer.quietly("configure_model")
     trainer.precision_plugin.convert_module(module)  # before weights come from a file, which would be rounded
-    path = checkpoints.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given, writers)
+    path = which_file.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given, writers)
     checkpoint = checkpoints.load(trainer, path, weights_only) if path is not None else None
     trainer.loaded_ckpt_path = path
-    if checkpoint is not None:
-        checkpoints.restore_model(trainer, checkpoint)
+    if checkpoint is not None and ckpt_path == "auto":
+        which_file.warn_of_other_hyperparameters(trainer, checkpoint)
+    restored = checkpoints.restore_model(trainer, checkpoint) if checkpoint is not None else {}
     strategy.setup_module(module)
     if verb == "fit":
+        metric_objects.begin(module, will_save=bool(trainer.checkpoint_callbacks))
         _set_up_optimizers(trainer)
         bar = trainer.progress_bar_callback
         if bar is not None and bar.is_enabled:
@@ -113,7 +117,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         trainer.replan().on_fit_start()
     _log_hyperparameters(trainer)
     if checkpoint is not None and verb == "fit":
-        checkpoints.restore_training(trainer, checkpoint)
+        checkpoints.restore_training(trainer, checkpoint, restored)
     torch.nn.Module.zero_grad(module)
 
 
@@ -254,13 +258,21 @@ def _same(one: Any, other: Any) -> bool:
 def _ready_to_train(trainer: Trainer) -> bool:
     """The sanity check and the first look at the data; False if there is nothing to train."""
     progress, data = trainer.progress, trainer.data
+    if trainer.ckpt_was_chosen and trainer.loaded_ckpt_path is not None and progress.done and not progress.in_epoch:
+        if which_file.is_finished(trainer):
+            rank_zero_info(
+                "nothing to train: this run is finished, with %d epochs and %d steps", progress.epoch, progress.step
+            )
+            return False
+        data.request("train")
+        return True  # only its last hooks, and files that belong to its end, are still to come
     if trainer.enable_validation and data.flags.num_sanity_val_steps and not progress.in_epoch:
         _sanity_check(trainer)
     trainer.state.stage = RunningStage.TRAINING
     if data.flags.limits["train"] == 0:
         return False
     data.request("train")
-    if progress.done:
+    if progress.done and not progress.ends_within_epoch:
         _explain_nothing_to_do(trainer)
         return False
     if data.num_training_batches == 0:
@@ -340,6 +352,8 @@ def _finish(trainer: Trainer, verb: str) -> None:
     call.teardown(TrainerFn(verb))
     for logger in trainer.loggers:
         logger.finalize("success")
+    if verb == "fit" and trainer.progress.done and not trainer.fast_dev_run:
+        which_file.mark_finished(trainer)
     if trainer.profiles:
         trainer.profiler.describe()
     _let_go(trainer)

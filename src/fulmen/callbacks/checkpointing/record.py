@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fulmen.plugins.io import index
+from fulmen.utilities.cloud_io import join_path
+
+#: reasons of files that a policy asks for
+ASKED_FOR = ("epoch", "step", "time", "last", "final")
+#: reasons of files that a run leaves when it is asked to end before its time
+SIGNALS = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT")
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
@@ -63,6 +69,31 @@ def forget(trainer: Trainer, folder: str, path: str) -> index.Entry | None:
     if entry is not None:
         known.remove([path])
     return entry
+
+
+def replaced_by(trainer: Trainer, folder: str, file: dict[str, Any], stale_last: bool) -> list[str]:
+    """What a process that was killed had still to remove when it had written a checkpoint.
+
+    Args:
+        file: what the checkpoint says of itself.
+        stale_last: also what the run had left when it ended before its time, which was of use until then.
+    """
+    known = read(trainer, folder)
+    paths = [file["replaces"]] if file["replaces"] else []
+    names = [entry.path for entry in known.entries]
+    if stale_last and file["path"] in names[1:]:
+        before = known.entries[names.index(file["path"]) - 1]
+        if before.reason not in (*ASKED_FOR, "exception", "found"):
+            paths.append(before.path)
+    return [join_path(folder, *path.split("/")) for path in paths]
+
+
+def clear(trainer: Trainer, folder: str) -> None:
+    """Remove the index if it names nothing any more."""
+    if trainer.is_global_zero:
+        known = read(trainer, folder)
+        if not known.entries:
+            known.delete()
 
 
 def put_back(trainer: Trainer, folder: str, entry: index.Entry | None) -> None:

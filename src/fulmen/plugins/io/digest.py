@@ -55,9 +55,9 @@ def digest_of(path: str | os.PathLike[str]) -> Digest:
     Raises:
         FileNotFoundError: there is nothing.
     """
-    if not is_dir(path):
-        return _of_file(os.fspath(path))
-    text = str(path).rstrip("/")
+    text = os.fspath(path).rstrip("/")
+    if not is_dir(text):
+        return _of_file(text)
     files = get_filesystem(text).find(text)
     root = len(get_filesystem(text)._strip_protocol(text)) + 1
     total, lines = 0, hashlib.sha256()

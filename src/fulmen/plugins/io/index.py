@@ -75,14 +75,16 @@ class Index:
         entries: the checkpoints, the one written last at the end.
         command: how the process was started that wrote here first: ``argv``, ``directory``, and ``module`` if it was
             run by ``python -m``.
+        finished: the run came to its very end; a new checkpoint ends that.
     """
 
     folder: str
     entries: list[Entry] = field(default_factory=list)
     command: dict[str, Any] = field(default_factory=lambda: command())
+    finished: bool = False
 
     def find(self, path: str) -> Entry | None:
-        """The entry of the file at ``path`` (absolute, or relative to the folder), if there is one."""
+        """The entry of the file at ``path``, if there is one."""
         name = relative(self.folder, path)
         return next((entry for entry in self.entries if entry.path == name), None)
 
@@ -93,6 +95,7 @@ class Index:
     def add(self, entry: Entry) -> None:
         """Name a file that is on the disk, as the newest one."""
         self.entries = [other for other in self.entries if other.path != entry.path] + [entry]
+        self.finished = False
         self.write()
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -112,10 +115,17 @@ class Index:
         content = {
             "format": FORMAT,
             "command": self.command,
+            "finished": self.finished,
             "checkpoints": [_plain(entry) for entry in self.entries],
         }
         text = json.dumps(content, indent=1) + "\n"
         write_whole(join_path(self.folder, FILE_NAME), lambda file: _write_text(file, text))
+
+    def delete(self) -> None:
+        """Remove the index itself."""
+        path = join_path(self.folder, FILE_NAME)
+        if exists(path):
+            get_filesystem(path).rm(path)
 
     def damage(self, entry: Entry) -> str | None:
         """What is wrong with the file of ``entry``; None if it is as it was written."""
@@ -132,7 +142,7 @@ class Index:
 
     def put_aside(self, entry: Entry) -> str:
         """Rename a damaged file, so that it is in nobody's way, and take it out of the index. Returns its new name."""
-        self.remove([entry.path])
+        self.remove([self.path_of(entry)])
         return put_aside(self.path_of(entry))
 
 
@@ -168,7 +178,7 @@ def _parsed(folder: str, content: dict[str, Any]) -> Index:
     for entry in entries:
         if not _is_inside(entry.path):
             raise ValueError(f"it names {entry.path!r}, which is not in this folder")
-    return Index(folder, entries, dict(content["command"]))
+    return Index(folder, entries, dict(content["command"]), content.get("finished") is True)
 
 
 def _is_inside(name: str) -> bool:
@@ -191,8 +201,7 @@ def relative(folder: str, path: str) -> str:
     """``path`` as the index of ``folder`` writes it."""
     if is_remote(folder):
         return path.removeprefix(folder.rstrip("/")).lstrip("/")
-    local = local_path(path)
-    return os.path.relpath(local, local_path(folder)).replace(os.sep, "/") if os.path.isabs(local) else local
+    return os.path.relpath(local_path(path), local_path(folder)).replace(os.sep, "/")
 
 
 def holds(folder: str, path: str) -> bool:
@@ -224,7 +233,7 @@ def now() -> str:
 # -- files that the index does not name -------------------------------------------------------------------------------
 
 
-def adopt(index: Index, load: Callable[[str], Any], extension: str = ".ckpt") -> list[Entry]:
+def adopt(index: Index, load: Callable[[str], Any], extension: str = ".ckpt") -> list[str]:
     """Name the checkpoints that were written to this folder and are not in the index: their writer was killed before it
     could name them, or the index was lost.
 
@@ -235,26 +244,29 @@ def adopt(index: Index, load: Callable[[str], Any], extension: str = ".ckpt") ->
         load: reads a checkpoint.
 
     Returns:
-        The new entries.
+        For each archive that is not whole what is said of it; it is put aside.
     """
     known = {entry.path for entry in index.entries}
-    found = []
+    found, damaged = [], []
     for name in _files(index.folder, extension):
         if name in known:
             continue
         path = join_path(index.folder, *name.split("/"))
+        if not is_whole(path):
+            aside = posixpath.basename(put_aside(path).replace(os.sep, "/"))
+            damaged.append(f"{path}: it is not whole; it is put aside as {aside}")
+            continue
         try:
-            checkpoint = load(path) if is_whole(path) else None
-            entry = None if checkpoint is None else _entry_of(name, path, checkpoint)
+            entry = _entry_of(name, path, load(path))
         except Exception:  # a file of any kind may lie here
-            entry = None
+            continue
         if entry is not None:
             found.append(entry)
     for entry in sorted(found, key=lambda entry: entry.written):
         _insert(index.entries, entry)
     if found:
         index.write()
-    return found
+    return damaged
 
 
 def _insert(entries: list[Entry], entry: Entry) -> None:
@@ -336,6 +348,15 @@ def is_whole(path: str) -> bool:
                 return (options is not None and not options()) or archive.testzip() is None
         except (zipfile.BadZipFile, EOFError, ValueError, OSError):
             return False
+
+
+def newest_in(folder: str) -> str:
+    """A sentence for a message: which file of ``folder`` is the newest whole one, by its index; ``""`` if none is."""
+    known = read(folder)
+    for entry in reversed(known.entries):
+        if known.damage(entry) is None:
+            return f" The newest one in its folder that is whole is {entry.path!r}."
+    return ""
 
 
 def put_aside(path: str) -> str:

@@ -6,9 +6,11 @@ import io
 import os
 import pickle
 import shutil
+import sys
 import urllib.error
 import urllib.request
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +33,8 @@ class TorchCheckpointIO(CheckpointIO):
     disk can damage the checkpoint that was there before.
     """
 
+    _written: tuple[str, Digest | None] = ("", None)  #: the file written last
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
@@ -45,10 +49,10 @@ class TorchCheckpointIO(CheckpointIO):
                 f"`save_checkpoint(..., storage_options={storage_options!r})`: TorchCheckpointIO has no options. Leave"
                 " them out, or write a CheckpointIO that knows them: `Trainer(plugins=[MyCheckpointIO()])`."
             )
-        self._digest = str(path), write_whole(path, lambda file: _save(checkpoint, file))
+        self._written = str(path), write_whole(path, lambda file: _save(checkpoint, file))
 
     def digest(self, path: str | os.PathLike[str]) -> Digest:
-        written, digest = self.__dict__.pop("_digest", ("", None))
+        (written, digest), self._written = self._written, ("", None)  # of use once: others may write there, too
         return digest if digest is not None and written == str(path) else super().digest(path)
 
     def load_checkpoint(
@@ -187,7 +191,7 @@ def _write_remote(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Non
 
 def _save(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
     try:
-        torch.save(checkpoint, file)
+        torch.save(_with_shared_text(checkpoint, {}), file)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         culprits = [key for key, value in checkpoint.items() if not _can_be_saved(value)]
         if culprits:
@@ -196,6 +200,33 @@ def _save(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
                 " values in `on_save_checkpoint` and `state_dict`."
             )
         raise
+
+
+def _with_shared_text(value: Any, seen: dict[int, Any]) -> Any:
+    """``value`` with one object for all equal texts, so that the bytes of the file follow from what it holds.
+
+    Pickle writes a text once for each object, and a run that was resumed has other objects than one that was not.
+    """
+    kind = type(value)
+    if kind is str:
+        return sys.intern(value)
+    if kind not in (dict, OrderedDict, list, tuple):
+        return value
+    if id(value) in seen:
+        return seen[id(value)]
+    if kind is tuple:
+        seen[id(value)] = shared = tuple(_with_shared_text(each, seen) for each in value)
+        return shared
+    seen[id(value)] = shared = kind()
+    if kind is list:
+        shared.extend(_with_shared_text(each, seen) for each in value)
+        return shared
+    for key, each in value.items():
+        shared[_with_shared_text(key, seen)] = _with_shared_text(each, seen)
+    if kind is OrderedDict:  # that of a module has its version as an attribute
+        for name, each in vars(value).items():
+            setattr(shared, name, _with_shared_text(each, seen))
+    return shared
 
 
 def _can_be_saved(value: Any) -> bool:
