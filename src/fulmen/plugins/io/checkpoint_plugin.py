@@ -48,7 +48,7 @@ class CheckpointIO(ABC):
     def when_written(self, action: Callable[[], None]) -> None:
         """Call ``action`` once the file that was saved last is durable: at once, unless this writes in the background.
 
-        Who wraps a CheckpointIO passes this on to it, and :meth:`settle`, :meth:`report_to` and :meth:`digest` likewise.
+        Who wraps a CheckpointIO passes this on, and :meth:`settle`, :meth:`report_to` and :meth:`digest` likewise.
         """
         action()
 
