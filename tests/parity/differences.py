@@ -102,7 +102,42 @@ def _has_epoch(values: str) -> bool:
     return any(value.startswith("epoch=") for value in values.split(", "))
 
 
+def _asked_when_restored(lines: list[str]) -> list[str]:
+    return [ours for line in lines for ours in (line, *["CB.state_dict"] * (line == "CB.load_state_dict"))]
+
+
+def _asked_before_the_epoch(lines: list[str]) -> list[str]:
+    first = lines.index("CB.on_train_epoch_start", lines.index("CB.load_state_dict"))
+    return [*lines[:first], "CB.state_dict", *lines[first:]]
+
+
+_OPENING = "What the hooks that open a run do to a callback's state is found and taken back: they did so before."
+
 RULES: tuple[Rule, ...] = (
+    Rule(
+        _OPENING,
+        _asked_when_restored,
+        frozenset(
+            f"resume_{name}"
+            for name in (
+                "after_an_epoch",
+                "after_an_epoch.light",
+                "when_all_is_done",
+                "beyond_max_epochs",
+                "in_mid_epoch",
+                "in_mid_epoch.light",
+                "from_a_validation_in_mid_epoch",
+                "from_a_validation_at_the_end_of_an_epoch",
+                "in_mid_window",
+                "manual_optimization",
+            )
+        ),
+    ),
+    Rule(
+        _OPENING,
+        _asked_before_the_epoch,
+        frozenset({"resume_after_an_epoch", "resume_after_an_epoch.light", "resume_manual_optimization"}),
+    ),
     Rule(
         "Values of evaluation steps stand at the training clock, with a count of their own beside them, so that a "
         "logger's step never goes back.",
@@ -176,12 +211,12 @@ _THREE_STEPS = _weight(_WINDOW, "0.509924 -0.27944", "0.557763 -0.236082")
 _RESUMED = Difference(
     _RESUMED_EPOCH,
     "CB.on_train_start\nCB.on_train_batch_start(2)",
-    "CB.on_train_start\nCB.on_train_epoch_start\nCB.on_train_batch_start(2)",
+    "CB.on_train_start\nCB.on_train_epoch_start\nCB.state_dict\nCB.on_train_batch_start(2)",
 )
 _RESUMED_AT_3 = Difference(
     _RESUMED_EPOCH,
     "CB.on_train_start\nCB.on_train_batch_start(3)",
-    "CB.on_train_start\nCB.on_train_epoch_start\nCB.on_train_batch_start(3)",
+    "CB.on_train_start\nCB.on_train_epoch_start\nCB.state_dict\nCB.on_train_batch_start(3)",
 )
 _RESUMED_WEIGHT = _weight(_DATA, "0.463237 -0.380405", "0.585355 -0.237006")
 
@@ -331,7 +366,7 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
         Difference(
             _RESUMED_EPOCH,
             "M.on_train_start",
-            "M.on_train_start\nCB.on_train_epoch_start\nM.on_train_epoch_start",
+            "M.on_train_start\nCB.on_train_epoch_start\nM.on_train_epoch_start\nCB.state_dict",
         ),
         _RESUMED_WEIGHT,
     ),
@@ -344,7 +379,7 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
         Difference(
             _RESUMED_EPOCH,
             "CB.on_train_start\nCB.on_train_epoch_end",
-            "CB.on_train_start\nCB.on_train_epoch_start\nCB.on_train_epoch_end",
+            "CB.on_train_start\nCB.on_train_epoch_start\nCB.state_dict\nCB.on_train_epoch_end",
         ),
     ),
     # logging
@@ -430,11 +465,24 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             for window in ("callback_metrics", "logged_metrics")
         ),
     ),
+    "log_resumed": tuple(
+        Difference(
+            "The validation batches of a resumed run are counted on, as in the run that never stopped.",
+            f"logger step 5: val_batch={batch}, val_step={value}",
+            f"logger step 5: val_batch={batch + 3}, val_step={value}",
+        )
+        for batch, value in enumerate((11, 12, 13))
+    ),
     "log_calls_of_a_logger": (
         Difference(
             "Those who watch the metrics at the end of an epoch come when its values are known and written.",
             "logger.after_save_checkpoint\nlogger step 2: epoch=0 (int), train_epoch=2\nlogger.save",
             "logger step 2: epoch=0 (int), train_epoch=2\nlogger.save\nlogger.after_save_checkpoint",
+        ),
+        Difference(
+            "Before a checkpoint counts the rows of the loggers, they are on the disk.",
+            "logger.save\nlogger.after_save_checkpoint",
+            "logger.save\nlogger.save\nlogger.after_save_checkpoint",
         ),
     ),
     "stream_shorter_than_its_limit": (

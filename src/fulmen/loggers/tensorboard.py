@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class TensorBoardLogger(Logger):
     """Write event files for TensorBoard, and ``hparams.yaml``, into ``<save_dir>/<name>/version_<n>/``.
 
-    A run that is resumed from a checkpoint and writes into the same folder first takes back the events that were written
-    after it. TensorBoard's files hold scalars with 32 bits; use :class:`~fulmen.loggers.csv_logs.CSVLogger` where all 64 matter.
+    A run that is resumed from a checkpoint and writes into the same folder first takes back the events that were
+    written after it. TensorBoard's files hold scalars with 32 bits; use
+    :class:`~fulmen.loggers.csv_logs.CSVLogger` where all 64 matter.
 
     Args:
         save_dir: where all experiments are; a path or a URL that TensorBoard can write.

@@ -54,6 +54,7 @@ class Progress:
     batches_that_stepped: int = 0  #: batches that ended a window: the x axis of the loggers
     total_batches: int = 0  #: batches finished, over all epochs
     should_stop: bool = False
+    was_stopping: bool = False  #: the run that is resumed was already asked to stop
 
     # the current epoch
     num_batches: int | float = 0  #: in this epoch; ``inf`` when unknown
@@ -169,10 +170,11 @@ class Progress:
 
     @property
     def ends_within_epoch(self) -> bool:
-        """Training is over, but the epoch that it ends in is still open: its values are still to be logged."""
+        """A resumed run is over, but the epoch that it ended in is open: its values are still to be logged."""
         limits = self.limits
-        in_time = not 0 <= limits.max_epochs <= self.epoch and not 0 <= limits.max_steps < self.step
-        return self.in_epoch and in_time and self.done
+        if not self.in_epoch or 0 <= limits.max_epochs <= self.epoch:
+            return False
+        return limits.max_steps == self.step or (self.should_stop and self.was_stopping and self.may_stop_early)
 
     @property
     def time_to_validate(self) -> bool:

@@ -125,12 +125,8 @@ def _dump_loops(progress: Progress) -> dict[str, Any]:
 # -- back -------------------------------------------------------------------------------------------------------------
 
 
-def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Put back the module's weights, the datamodule's and the callbacks' state: before optimizers are made.
-
-    Returns:
-        The state that each callback has now, by its key.
-    """
+def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Put back the module's weights, the datamodule's and the callbacks' state: before optimizers are made."""
     module, datamodule = trainer.lightning_module, trainer.datamodule
     module.on_load_checkpoint(checkpoint)
     load_weights(module, checkpoint["state_dict"], module.strict_loading, str(trainer.loaded_ckpt_path))
@@ -138,7 +134,7 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any
         datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])
     states = checkpoint.get("callbacks")
     if states is None:
-        return {}
+        return
     known = {callback.state_key for callback in trainer.callbacks if isinstance(callback, Callback)}
     lost = sorted(str(key) for key in states if key not in known)
     if lost:
@@ -148,20 +144,17 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any
     for callback in trainer.callbacks:
         if hasattr(callback, "on_load_checkpoint"):
             callback.on_load_checkpoint(trainer, module, checkpoint)
-    restored: dict[str, Any] = {}
     for callback in trainer.callbacks:
         state = states.get(callback.state_key) if isinstance(callback, Callback) else None
         if state:
             callback.load_state_dict(deepcopy(state))
-            restored[callback.state_key] = deepcopy(callback.state_dict())
-    return restored
 
 
 def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_callbacks: dict[str, Any]) -> None:
     """Put back the clock, the optimizers, the schedulers and the precision plugin: after ``on_fit_start``.
 
     Args:
-        restored_callbacks: what :func:`restore_model` returned.
+        restored_callbacks: the state of each callback when it was restored (:func:`resume.states_of_callbacks`).
     """
     missing = [key for key in ("optimizer_states", "lr_schedulers") if key not in checkpoint]
     if missing:
@@ -179,9 +172,8 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_call
         )
     _restore_loops(trainer.progress, checkpoint)
     progress = trainer.progress
-    if progress.in_epoch:
-        if not progress.is_last_batch and "window" not in checkpoint.get("resume", {}):
-            progress.reopen_window()  # another program's file, without the gradients of the open window: once more
+    if progress.in_epoch and not progress.is_last_batch and "window" not in checkpoint.get("resume", {}):
+        progress.reopen_window()  # another program's file, without the gradients of the open window: once more
     resume.prepare(trainer, checkpoint, restored_callbacks)
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:

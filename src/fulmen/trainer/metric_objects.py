@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: marks a tensor that was not on the CPU: files are read onto the CPU
 _ON_DEVICE = "on_device"
 
-#: where the attributes that a metric had before it saw anything are kept, in the metric itself, so that copies have them
+#: where a metric keeps the attributes that it had before it saw anything, so that its copies have them
 _AT_START = "_attributes_before_training"
 
 #: attributes that hold no state of their own: torch's, results that are computed anew, and what is saved by name
@@ -85,7 +85,7 @@ def begin(module: LightningModule, will_save: bool) -> None:
             without.append(f"{path} ({type(metric).__name__})")
     if without and will_save:
         rank_zero_warn(
-            f"a run that goes on in the middle of an epoch cannot bring back what these metrics have seen of it, so that "
+            "a run that goes on in the middle of an epoch cannot bring back what these metrics have seen of it, so "
             f"their value of that epoch will be of its rest alone: {', '.join(without)}. Give them `state_dict()` and "
             "`load_state_dict(state)`, or use torchmetrics."
         )
@@ -236,7 +236,7 @@ def same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, Tensor):
-        return (one.dtype, one.shape, one.device) == (other.dtype, other.shape, other.device) and torch.equal(one, other)
+        return (one.dtype, one.device) == (other.dtype, other.device) and torch.equal(one, other)
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, dict):

@@ -379,8 +379,8 @@ class Metrics:
         assert entry is not None
         if not entry.take_over(before) and before.in_epoch:
             rank_zero_warn(
-                f"`self.log({entry.name!r}, ...)` is called in another way than in the run that goes on here: its value "
-                "of this epoch will be of the epoch's rest alone."
+                f"`self.log({entry.name!r}, ...)` is called in another way than in the run that goes on here: its "
+                "value of this epoch will be of the epoch's rest alone."
             )
         return entry
 

@@ -7,7 +7,7 @@ It stands under ``checkpoint["resume"]``, as plain data:
 - ``window``, ``gradients``: an accumulation window that is open;
 - ``metrics``, ``module_metrics``: what was logged in the epoch so far, and what metric objects have seen of it;
 - ``loggers``: how far each logger had written;
-- ``should_stop``: the run was asked to end, and those who asked do not ask again.
+- ``should_stop``: the run was asked to stop, by ``"callback"`` if a callback asked that asks again, else by ``"user"``.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def gather(trainer: Trainer) -> dict[str, Any]:
         "module_metrics": metric_objects.state_of(trainer.lightning_module),
         "loggers": loggers,
     }
-    if trainer.should_stop and not _asks_again_to_stop(trainer):
-        state["should_stop"] = True
+    if trainer.should_stop:
+        state["should_stop"] = "callback" if _asks_again_to_stop(trainer) else "user"
     if trainer.progress.window_is_open:
         state["window"] = trainer.window.state_dict()
     gradients = _gradients(trainer)
@@ -83,14 +83,23 @@ def _asks_again_to_stop(trainer: Trainer) -> bool:
     return False
 
 
+def states_of_callbacks(trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the present state of each callback that has one in ``checkpoint``, by its key."""
+    states = checkpoint.get("callbacks", {})
+    callbacks = [callback for callback in trainer.callbacks if isinstance(callback, Callback)]
+    return {one.state_key: deepcopy(one.state_dict()) for one in callbacks if states.get(one.state_key)}
+
+
 def prepare(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, Any]) -> None:
     """Have the data call :func:`go_on` when the hooks that open the run, or the epoch, have been called.
 
     Args:
-        restored: the state of each callback, by its key, after it was restored.
+        restored: what :func:`states_of_callbacks` found when they were restored.
     """
     data, in_epoch = trainer.data, trainer.progress.in_epoch
-    if checkpoint.get("resume", {}).get("should_stop"):
+    asked_to_stop = checkpoint.get("resume", {}).get("should_stop")
+    trainer.progress.was_stopping = asked_to_stop is not None
+    if asked_to_stop == "user":
         trainer.should_stop = True
 
     def once() -> None:
@@ -123,9 +132,10 @@ def _complete_saves(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
 
 def _go_back(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, Any]) -> None:
     """Take back what the hooks that open a run have done and logged: they did so in the run that goes on here."""
+    now = states_of_callbacks(trainer, checkpoint)
     for callback in trainer.callbacks:
         key = callback.state_key if isinstance(callback, Callback) else None
-        if key in restored and not metric_objects.same(callback.state_dict(), restored[key]):
+        if key in now and not metric_objects.same(now[key], restored.get(key)):
             callback.load_state_dict(deepcopy(checkpoint["callbacks"][key]))
     state, device = checkpoint.get("resume", {}), trainer.strategy.root_device
     if "module_metrics" in state:

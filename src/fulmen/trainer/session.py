@@ -18,7 +18,7 @@ from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, c
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
 from fulmen.trainer import checkpoint as checkpoints
-from fulmen.trainer import metric_objects, which_file
+from fulmen.trainer import metric_objects, resume, which_file
 from fulmen.trainer.boundary import Boundary
 from fulmen.trainer.explain import headline
 from fulmen.trainer.flags import ordered, refuse_no_callbacks
@@ -104,9 +104,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     path = which_file.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given, writers)
     checkpoint = checkpoints.load(trainer, path, weights_only) if path is not None else None
     trainer.loaded_ckpt_path = path
-    if checkpoint is not None and ckpt_path == "auto":
-        which_file.warn_of_other_hyperparameters(trainer, checkpoint)
-    restored = checkpoints.restore_model(trainer, checkpoint) if checkpoint is not None else {}
+from fulmen.trainer import metric_objects, resume, which_file
     strategy.setup_module(module)
     if verb == "fit":
         metric_objects.begin(module, will_save=bool(trainer.checkpoint_callbacks))
@@ -294,6 +292,14 @@ def _explain_nothing_to_do(trainer: Trainer) -> None:
     if limits.max_epochs == 0 or limits.max_steps == 0:
         return
     if not (0 <= limits.max_epochs <= progress.epoch or 0 <= limits.max_steps <= progress.step):
+        if progress.was_stopping:
+            rank_zero_warn(
+                f"nothing to train: `trainer.should_stop` was set in the run that {trainer.ckpt_path} is of, so it has "
+                "ended. To train on, change what made it stop (more patience for an EarlyStopping, more time for a "
+                "Timer); if you set it yourself, write `checkpoint['resume'].pop('should_stop', None)` in "
+                "`on_load_checkpoint` of the module."
+            )
+            return
         rank_zero_warn(
             "nothing to train: `trainer.should_stop` was set before training began, as by a Timer whose time is used "
             "up. Give it more time, or set it later."
