@@ -6,6 +6,7 @@ number of samples in each batch and their places in the data set are known inste
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from fulmen.utilities.combined_loader import CombinedLoader
 from fulmen.utilities.data import extract_batch_size
 from fulmen.utilities.exceptions import MisconfigurationException, SIGTERMException
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.seed import collect_rng_states, derive_seed, isolate_rng, restore_rng_states
 from fulmen.utilities.text import a_kind, shown
 from fulmen.utilities.warnings import PossibleUserWarning
 
@@ -121,7 +123,10 @@ class Data:
         self._callbacks = callbacks
         self._transfer = self._planned_transfer()
         self._sources_in_training: list[Source] = []
-        self._epoch_of_load: dict[str, int] = {}
+        self.seed = _seed_of_this_moment()  #: what the random numbers of all data sets of this run depend on
+        self._loads: dict[str, dict[str, Any]] = {}  # of each stage, when its loaders were asked for
+        self._loads_before: dict[str, dict[str, Any]] = {}  # the same in the run that this one goes on with
+        self._to_put_back: dict[str, Any] = {}  # the state of loaders that are not there yet
         self._rank = rank
         self.go_on: Callable[[], None] | None = None  #: brings a resumed run to where it was saved
         self.moment: dict[str, Any] | None = None  #: what a checkpoint of this very moment has under ``"resume"``
@@ -145,18 +150,38 @@ class Data:
     def request(self, stage: str) -> Loaders:
         """Ask for the loaders of ``stage``: once per run, or once in so many epochs."""
         every, epoch = self.flags.reload_dataloaders_every_n_epochs, self.progress.epoch
-        is_old = every > 0 and epoch - self._epoch_of_load.get(stage, epoch) >= every
-        if stage not in self.loaders or is_old:
-            self._epoch_of_load[stage] = epoch
-            hook = _LOADER_HOOKS[stage]
+        if stage not in self.loaders or (every > 0 and epoch - self._loads[stage]["epoch"] >= every):
             given = self.given.get(stage)
             if given is None:
-                owner = self._owner(hook)
-                if owner is None:  # the empty body says what is missing, and where
-                    owner = self.datamodule if self.datamodule is not None else self.module
-                given = self._quiet(hook, getattr(owner, hook))()
+                given = self._asked_for(stage)
+            else:
+                self._loads[stage] = {"epoch": epoch}
             self.loaders[stage] = self._prepared(stage, given)
+            for source, mark in zip(self.loaders[stage].sources, self._to_put_back.pop(stage, ())):
+                source.begin_with(mark, _LOADER_HOOKS[stage])
         return self.loaders[stage]
+
+    def _asked_for(self, stage: str) -> Any:
+        """What the user's hook gives; a run that goes on asks as the run before asked: with its epoch and its random
+        numbers, which may have chosen the samples."""
+        hook = _LOADER_HOOKS[stage]
+        owner = self._owner(hook)
+        if owner is None:  # the empty body says what is missing, and where
+            owner = self.datamodule if self.datamodule is not None else self.module
+        method = self._quiet(hook, getattr(owner, hook))
+        before = self._loads_before.pop(stage, None)
+        if before is None:
+            self._loads[stage] = {"epoch": self.progress.epoch, "random": collect_rng_states(include_cuda=False)}
+            return method()
+        self._loads[stage] = before
+        epoch = self.progress.epoch
+        self.progress.epoch = before["epoch"]
+        try:
+            with isolate_rng():
+                restore_rng_states(before["random"])
+                return method()
+        finally:
+            self.progress.epoch = epoch
 
     def _prepared(self, stage: str, given: Any) -> Loaders:
         source = f"`{_LOADER_HOOKS[stage]}`"
@@ -191,7 +216,7 @@ class Data:
         in_order = self.flags.overfit_batches > 0 and stage in ("train", "validate")
         sources = [Source(leaf, in_order) for leaf in combined.flattened]
         for number, leaf in enumerate(sources):
-            leaf.key = (self._rank, stage, number)
+            leaf.key = (self.seed, self._rank, stage, number, self.progress.epoch)
         for leaf in sources:
             self._advise(stage, leaf, in_order)
         limits = [self._limit(stage, leaf.num_batches) for leaf in sources]
@@ -268,7 +293,7 @@ class Data:
         self._marks = None
         loaders = self.request("train")
         for number, source in enumerate(loaders.sources):
-            source.begin_epoch(progress.epoch, (self._rank, "train", number, progress.epoch))
+            source.begin_epoch(progress.epoch, (self.seed, self._rank, "train", number, progress.epoch))
         progress.start_epoch(loaders.total)
 
     def train_batches(self) -> Iterator[tuple[int, Any]]:
@@ -296,7 +321,7 @@ class Data:
 
     def state_dict(self) -> dict[str, Any]:
         """Where each training loader stands, and the generators of those that evaluate, as plain data."""
-        state: dict[str, Any] = {}
+        state: dict[str, Any] = {"seed": self.seed, "loads": dict(sorted(self._loads.items()))}
         for stage, loaders in sorted(self.loaders.items()):  # not in the order in which this process asked for them
             marks = self._marks if stage == "train" and self._marks is not None else [None] * len(loaders.sources)
             if stage == "train" and loaders.combined is None and self._marks is None and loaders.sources:
@@ -304,11 +329,19 @@ class Data:
             state[stage] = [source.state_dict(mark) for source, mark in zip(loaders.sources, marks)]
         return state
 
+    def prepare(self, state: dict[str, Any] | None) -> None:
+        """A run goes on: take what is needed before the loaders are asked for."""
+        if state is not None:
+            self.seed, self._loads_before = state["seed"], dict(state["loads"])
+
     def begin_with(self, state: dict[str, Any]) -> None:
         """Between two epochs: put back what the order of the next one depends on."""
-        for stage, loaders in self.loaders.items():
-            for source, mark in zip(loaders.sources, state.get(stage, ())):
-                source.begin_with(mark)
+        for stage, hook in _LOADER_HOOKS.items():
+            if stage not in self.loaders:
+                self._to_put_back[stage] = state.get(stage, ())
+                continue
+            for source, mark in zip(self.loaders[stage].sources, state.get(stage, ())):
+                source.begin_with(mark, hook)
 
     def seek(self, state: dict[str, Any] | None) -> None:
         """Open the training loaders in the middle of the epoch, where ``state`` says that they stood.
@@ -321,7 +354,8 @@ class Data:
         hook, loaders, done = _LOADER_HOOKS["train"], self.loaders["train"], self.progress.batches_done
         marks = (state or {}).get("train")
         if marks is not None and len(marks) == len(loaders.sources):
-            for source, mark in zip(loaders.sources, marks):
+            # as they were opened, since they may draw from one generator
+            for source, mark in sorted(zip(loaders.sources, marks), key=lambda pair: pair[1]["opened"]):
                 source.seek(mark, hook)
             return
         if marks is not None:
@@ -338,15 +372,17 @@ class Data:
         """Each batch with its position, its indices, and whether it is the last."""
         size, done = int(loaders.total), self.progress.batches_done
         batch_idx = done - 1
-        if done >= size:
+        if done >= size and not loaders.sources[0].is_open:
             return
         batches, first = self._rows(loaders)
         under_way = first.under_way if loaders.combined is None else None  # else the source itself has taken them
         for batch_idx, batch in enumerate(islice(batches, size - done), done):
             yield batch_idx, batch, under_way.popleft() if under_way else first.batch_indices, batch_idx + 1 == size
-        if first.keeps_state and loaders.combined is None and size == first.num_batches:
-            next(batches, None)  # it is over only for those who ask
-            first.has_ended_a_pass = True
+        if loaders.combined is None:
+            first.position_in_pass = batch_idx + 1
+            if first.state_owner is not None and size == first.num_batches:
+                next(batches, None)  # it is over only for those who ask
+                first.has_ended_a_pass = True
         if batch_idx + 1 < size:
             rank_zero_warn(f"the training loader said that it has {size} batches, but ended after {batch_idx + 1}.")
 
@@ -400,7 +436,8 @@ class Data:
         check_dataloader_idx(self.module, self._callbacks, stage, loaders.several)
         progress = self.progress
         for number, source in enumerate(loaders.sources):
-            source.begin_epoch(progress.epoch, (self._rank, stage, number, progress.epoch, progress.total_batches))
+            moment = f"{progress.epoch}, {progress.total_batches}"
+            source.begin_epoch(progress.epoch, (self.seed, self._rank, stage, number, moment))
         if stage != "sanity_check":
             return loaders
         steps = self.flags.num_sanity_val_steps
@@ -497,6 +534,13 @@ class Data:
         for loaders in self.loaders.values():
             for source in loaders.sources:
                 source.close()
+
+
+def _seed_of_this_moment() -> int:
+    """A seed that follows from the state of the random number generators, which stay as they are."""
+    states = collect_rng_states(include_cuda=False)
+    states["torch"] = states["torch"].tolist()
+    return derive_seed(hashlib.blake2b(repr(states).encode()).hexdigest())
 
 
 def _no_batch_returned(*hooks: Callable[..., Any] | None) -> MisconfigurationException:

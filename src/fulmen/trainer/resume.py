@@ -101,6 +101,7 @@ def prepare(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, An
     trainer.progress.was_stopping = asked_to_stop is not None
     if asked_to_stop == "user":
         trainer.should_stop = True
+    data.prepare(checkpoint.get("resume", {}).get("data"))
 
     def once() -> None:
         data.go_on = None

@@ -5,10 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import sys
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import chain, islice
+from itertools import count as counter
 from typing import Any
 
 import torch
@@ -16,19 +20,16 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter as _Running
 
-from fulmen.trainer.streams import (
-    IndexStream,
-    OwnDraws,
-    generator_state,
-    generators_of,
-    samplers_of,
-    set_generator_state,
-)
+from fulmen.trainer.generators import generators_in, restore_states, states_of
+from fulmen.trainer.streams import IndexStream, OwnDraws, samplers_of
 from fulmen.utilities.data import has_iterable_dataset
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.seed import collect_rng_states, restore_rng_states
 from fulmen.utilities.text import a_kind, shown
+
+_SECONDS_BETWEEN_COUNTS = 5.0  # while batches are read again
+_openings = counter(1)
 
 
 class Source:
@@ -54,9 +55,12 @@ class Source:
         self.position_in_pass = 0
         self.has_ended_a_pass = False
         self._passes = 0
+        self._taken = 0  # batches that were taken in passes before
+        self._opened = 0  # when the pass was opened, compared with those of others
         self._began_with: dict[str, Any] = {}  # the random numbers at the start of the pass
         self._draws: OwnDraws | None = None
         self._sought: Iterator[Any] | None = None  # a pass that was opened in the middle, not read yet
+        self._running: Any = None  # what the loader gave, which may have workers
         self._in_order = in_order
         self._stream: IndexStream | None = None
 
@@ -84,11 +88,10 @@ class Source:
     def begin_epoch(self, epoch: int, key: tuple[int | str, ...]) -> None:
         """Tell samplers that shuffle by epoch which one it is, and take the key of its random numbers."""
         self.key, self._passes, self._sought = key, 0, None
+        self._taken += self.position_in_pass
         self.position_in_pass, self.has_ended_a_pass = 0, False
-        sampler = getattr(self.loader, "sampler", None)
-        of_batches = getattr(getattr(self.loader, "batch_sampler", None), "sampler", None)
-        for one in (sampler,) if of_batches is sampler else (sampler, of_batches):
-            tell = getattr(one, "set_epoch", None)
+        for sampler in samplers_of(self.loader):
+            tell = getattr(sampler, "set_epoch", None)
             if callable(tell):
                 tell(epoch)
 
@@ -116,8 +119,10 @@ class Source:
         if self._sought is not None:
             batches, self._sought = self._sought, None
             return batches
+        self._taken += self.position_in_pass
         self.position_in_pass = 0
         self._passes += 1
+        self._opened = next(_openings)
         self._began_with = self._generators()
         return self._open(0, None)
 
@@ -128,20 +133,26 @@ class Source:
         loader, stream = self.loader, self._watch()
         key = (*self.key, self._passes)
         reads_here = getattr(loader, "num_workers", 0) == 0
-        draws = self._draws = OwnDraws(key, drew) if reads_here else None
+        if self.is_read_once:
+            key, position = self.key[:-1], self.taken  # which are the same from the first epoch to the last
+        draws = self._draws = OwnDraws(key, drew) if reads_here and not self._is_list else None
         self.batch_indices = None
         self.under_way = None if stream is None else stream.under_way
         if stream is None:
-            batches = iter(loader)
-            return batches if draws is None else draws.read(batches, position)
-        stream.begin_pass(key, draws, skip, waits=reads_here)
+            batches = self._running = iter(loader)
+            if draws is None:
+                return batches
+            if self.state_owner is None:  # to be read again when a run goes on: always with the same numbers
+                draws.drew = True
+            return draws.read(batches, position)
+        stream.begin_pass(key, draws, skip, reads_here, position)
         # the loader keeps the stream that stands in for its sampler when its iterator is made; a loader that makes it
         # late makes it before the first batch
         attributes, name = loader.__dict__, self._sampler_name()
         own, first = attributes[name], []
         attributes[name] = stream
         try:
-            batches = iter(loader)
+            batches = self._running = iter(loader)
             if not skip or not (stream.leave_out() if reads_here else isinstance(batches, _Running)):
                 stream.waits_after_skip = False
                 first = list(islice(batches, 1))
@@ -149,6 +160,8 @@ class Source:
             attributes[name] = own
             if draws is not None:
                 draws.leave()
+        for _ in range(min(position, len(stream.under_way))):
+            stream.under_way.popleft()
         rest = batches if draws is None or draws.drew is False else draws.read_indexed(batches)
         return chain(first, rest) if first else rest
 
@@ -175,18 +188,21 @@ class Source:
         if sampler is None or not self._in_order or has_iterable_dataset(self.loader):
             return sampler
         inner = getattr(sampler, "sampler", None)
-        if isinstance(inner, SequentialSampler) or type(sampler) is not BatchSampler:
+        if isinstance(inner, SequentialSampler) or not (type(sampler) is BatchSampler or is_of_torchdata(self.loader)):
             return sampler
         return BatchSampler(SequentialSampler(self.loader.dataset), sampler.batch_size, sampler.drop_last)
 
     def _watch(self) -> IndexStream | None:
         loader = self.loader
-        if not isinstance(loader, DataLoader) or not getattr(loader, "in_order", True) or self.keeps_state:
+        if not isinstance(loader, DataLoader) or not self.is_in_order:
+            return None
+        if self.state_owner is not None and not is_of_torchdata(loader):
             return None
         wanted = self._batch_sampler()
         if wanted is None or (has_iterable_dataset(loader) and loader.num_workers == 0):
             return None
-        running = getattr(loader, "_iterator", None)  # of persistent workers, which keep the stream they began with
+        # persistent workers keep the stream they began with
+        running = getattr(loader, "_iterator", None) if loader.persistent_workers else None
         if running is not None:
             stream = running._index_sampler
             if not isinstance(stream, IndexStream) or not (stream is self._stream or stream.sampler is wanted):
@@ -200,52 +216,79 @@ class Source:
         return self._stream
 
     def close(self) -> None:
-        """Give the loader back in the order that its user gave it."""
+        """End the workers, and give the loader back in the order that its user gave it.
+
+        Workers do not wait for the garbage collector, which finds those of a run that ended in an exception late, and
+        then takes seconds for each.
+        """
         self._sought = None
-        if self._stream is None or self._stream.sampler is self.loader.__dict__.get(self._sampler_name()):
-            return
-        if getattr(self.loader, "_iterator", None) is not None:
-            self.loader._iterator = None
+        end_workers = getattr(self._running, "_shutdown_workers", None)
+        if end_workers is not None:
+            end_workers()
+            if getattr(self.loader, "_iterator", None) is self._running:
+                self.loader._iterator = None
+        self._running = None
 
     # -- where it stands ----------------------------------------------------------------------------------------------
 
     @property
-    def why_inexact(self) -> str | None:
-        """Why a run cannot go on exactly in the middle of this loader; None if it can."""
-        loader = self.loader
-        if self.keeps_state:
-            return None
-        if isinstance(loader, Iterator):
-            return f"{a_kind(loader)} can be read only once. Give an object with `__iter__`, such as a DataLoader"
-        workers = getattr(loader, "num_workers", 0)
-        if workers and not getattr(loader, "in_order", True):
-            return "`in_order=False` gives the batches as they come. Write `in_order=True`"
-        if workers and generators_of(getattr(loader, "dataset", None)):
-            return (
-                f"{type(loader.dataset).__name__} keeps a random number generator, and each worker changes a copy of "
-                "it. Draw from `torch`, `random` or `numpy.random` instead, which are seeded for each batch"
-            )
-        return None
+    def is_read_once(self) -> bool:
+        """The loader is an iterator: each epoch goes on where the one before stopped."""
+        return isinstance(self.loader, Iterator)
 
     @property
-    def keeps_state(self) -> bool:
-        """The loader, or a data set that is read in its own order, can say where it stands."""
-        return _has_state(self.loader) or self._state_of_data_set() is not None
+    def is_open(self) -> bool:
+        """A pass was opened in the middle, and nobody has gone on with it yet."""
+        return self._sought is not None
 
-    def _state_of_data_set(self) -> Any:
-        """An iterable data set that is read in this process and can say where it stands; None otherwise."""
+    @property
+    def taken(self) -> int:
+        """Batches that were taken since the run began."""
+        return self._taken + self.position_in_pass
+
+    @property
+    def is_in_order(self) -> bool:
+        """Each batch comes at its place, and not when a worker has it."""
+        return getattr(self.loader, "in_order", True) or getattr(self.loader, "num_workers", 0) < 2
+
+    @property
+    def _is_list(self) -> bool:
+        return isinstance(self.loader, (Batches, list, tuple))
+
+    @property
+    def state_owner(self) -> Any:
+        """Who can say where the loader stands and be brought there: itself, or a data set that is read in its own
+        order in this process; None if nobody can.
+        """
         loader = self.loader
-        if not has_iterable_dataset(loader) or getattr(loader, "num_workers", 0):
-            return None
-        return loader.dataset if _has_state(loader.dataset) else None
+        dataset = getattr(loader, "dataset", None)
+        if is_of_torchdata(loader):  # its own state is that of the data set, and otherwise the number of the batch
+            iterator = getattr(type(dataset), "__iter__", None) if has_iterable_dataset(loader) else None
+            may_have_state = iterator is not None and not inspect.isgeneratorfunction(iterator)
+            return loader if _has_state(dataset) or may_have_state else None
+        if _has_state(loader):
+            return loader
+        reads_here = has_iterable_dataset(loader) and not getattr(loader, "num_workers", 0)
+        return dataset if reads_here and _has_state(dataset) else None
+
+    def _own_generators(self) -> dict[str, Any]:
+        """The random number generators that its order of samples can come from."""
+        dataset, running = (getattr(self.loader, name, None) for name in ("dataset", "_iterator"))
+        return generators_in(self.loader, leave_out=(dataset, running))
+
+    def _generators_of_data_set(self) -> dict[str, Any]:
+        return generators_in(getattr(self.loader, "dataset", None))
+
+    def _samplers_with_state(self) -> list[Any]:
+        return [one for one in samplers_of(self.loader) if _has_state(one) and not begins_at_its_state(one)]
 
     def _generators(self) -> dict[str, Any]:
-        """All random numbers that an order of samples can come from, and the samplers' own state."""
-        samplers = samplers_of(self.loader)
+        """All that the order of the samples of a pass can come from."""
         return {
             "random": collect_rng_states(include_cuda=False),
-            "generators": [generator_state(one) for one in generators_of(self.loader, *samplers)],
-            "samplers": [sampler.state_dict() for sampler in samplers if _has_state(sampler)],
+            "generators": states_of(self._own_generators()),
+            "samplers": [deepcopy(sampler.state_dict()) for sampler in self._samplers_with_state()],
+            "data_set": states_of(self._generators_of_data_set()),
         }
 
     def mark(self) -> dict[str, Any]:
@@ -253,12 +296,12 @@ class Source:
         mark = {
             "position": self.position_in_pass,
             "passes": self._passes,
+            "taken": self.taken,
             "has_ended": self.has_ended_a_pass,
-            "data_set": [generator_state(one) for one in generators_of(getattr(self.loader, "dataset", None))],
+            "data_set": states_of(self._generators_of_data_set()),
         }
-        owner = self.loader if _has_state(self.loader) else self._state_of_data_set()
-        if owner is not None:
-            mark["state"] = owner.state_dict()
+        if self._opened and self.state_owner is not None:
+            mark["state"] = deepcopy(self.state_owner.state_dict())
         return mark
 
     def state_dict(self, mark: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -266,36 +309,53 @@ class Source:
         return {
             **(self.mark() if mark is None else mark),
             "num_batches": self.num_batches,
+            "num_workers": getattr(self.loader, "num_workers", 0),
+            "opened": self._opened,
             "began_with": self._began_with,
             "drew": None if self._draws is None else self._draws.drew,
             "now": {**self._generators(), "random": None},
         }
 
-    def begin_with(self, mark: dict[str, Any]) -> None:
+    def begin_with(self, mark: dict[str, Any], hook: str) -> None:
         """Between two passes: put back what the next one depends on."""
+        if self.is_read_once:
+            self._read_again(self._open(0, True), mark["taken"] - self.taken, hook)
+            self._taken, self.position_in_pass = mark["taken"], 0
+            return
+        if is_of_torchdata(self.loader):
+            if mark["has_ended"] and self._load_state(mark):
+                iter(self.loader)  # takes the state, which is that of an end, so that the next pass begins anew
+        elif mark["has_ended"] or not isinstance(self.loader, DataLoader) or self.state_owner is self.loader.dataset:
+            self._load_state(mark)  # else it was left in the middle, and begins anew
         self._put_back(mark["now"])
-        _set_all(generators_of(getattr(self.loader, "dataset", None)), mark["data_set"])
-        if mark["has_ended"]:  # else it was left in the middle, and begins anew
-            self._load_state(mark)
+        restore_states(self._generators_of_data_set(), mark["data_set"], f"the data set from `{hook}`")
 
     def seek(self, mark: dict[str, Any], hook: str) -> None:
         """Open the pass that ``mark`` was made in, at the batch after it. Indices are drawn, and no sample is read
         where that can be helped.
         """
-        self.position_in_pass, self._passes, self.has_ended_a_pass = mark["position"], mark["passes"], mark["has_ended"]
-        self._began_with = mark["began_with"]
         if mark["num_batches"] != self.num_batches:
             rank_zero_warn(
                 f"the loader from `{hook}` had {mark['num_batches']} batches when the checkpoint was made, and has "
-                f"{self.num_batches} now: the epoch goes on at batch {self.position_in_pass} of another order. "
+                f"{self.num_batches} now: the epoch goes on at batch {mark['position']} of another order. "
                 "Give the same data, or begin a new run from the weights."
             )
+        if self.is_read_once:
+            self.begin_with(mark, hook)
+            self._taken -= mark["position"]
+        self.position_in_pass, self._passes, self.has_ended_a_pass = mark["position"], mark["passes"], mark["has_ended"]
+        self._began_with = mark["began_with"]
+        if self.is_read_once:
+            self._sought = self._open(0, True)
+            return
         if self._passes:  # else it has not been opened in this epoch
+            self._opened = next(_openings)
             if self._began_with:
                 restore_rng_states(self._began_with["random"])
                 self._put_back(self._began_with)
+                restore_states(self._generators_of_data_set(), self._began_with["data_set"], "the data set")
             self._sought = self._opened_at(mark, hook)
-        _set_all(generators_of(getattr(self.loader, "dataset", None)), mark["data_set"])
+        restore_states(self._generators_of_data_set(), mark["data_set"], f"the data set from `{hook}`")
 
     def seek_batch(self, position: int, hook: str) -> None:
         """Open a pass at batch ``position``; its order is that of the random numbers of this moment."""
@@ -305,27 +365,47 @@ class Source:
 
     def _opened_at(self, mark: dict[str, Any], hook: str) -> Iterator[Any]:
         position, drew = mark["position"], mark["drew"]
-        if self._load_state(mark):
+        loader = self.loader
+        workers = getattr(loader, "num_workers", 0)
+        same_workers = mark.get("num_workers", workers) == workers
+        if has_iterable_dataset(loader) and not same_workers and max(workers, mark["num_workers"]) > 1:
+            rank_zero_warn(
+                f"the loader from `{hook}` had {mark['num_workers']} workers when the checkpoint was made, and has "
+                f"{workers} now: the order in which an IterableDataset is read depends on it, so the epoch goes on at "
+                f"batch {position} of another order. Write `num_workers={mark['num_workers']}`."
+            )
+        if (same_workers or not is_of_torchdata(loader)) and self._load_state(mark):
             return self._open(0, drew, position)
-        if self._watch_skips():
-            return self._open(position, drew)
-        batches = self._open(0, drew)
-        if position:
+        skips = self._watch_skips()
+        batches = self._open(position if skips else 0, drew)
+        if skips and (self._stream is None or self._stream.is_in_use):
+            return batches
+        self._read_again(batches, position, hook)
+        return batches
+
+    def _read_again(self, batches: Iterator[Any], number: int, hook: str) -> None:
+        """Leave out so many batches where that needs reading, and let the user see it."""
+        if number <= 0:
+            return
+        if not self._is_list:
             rank_zero_info(
                 "%s from `%s` cannot be opened in the middle: reading %d batches again ...",
                 a_kind(self.loader),
                 hook,
-                position,
+                number,
             )
+        began = said = time.monotonic()
         count = 0
-        for count, _ in enumerate(islice(batches, position), 1):
+        for count, _ in enumerate(islice(batches, number), 1):
             if self.under_way:
                 self.under_way.popleft()
-            if count % 1000 == 0:
-                rank_zero_info("... %d of %d read again", count, position)
-        if count < position:
-            rank_zero_warn(f"the loader from `{hook}` gave only {count} of the {position} batches to be read again.")
-        return batches
+            now = time.monotonic()
+            if now - said >= _SECONDS_BETWEEN_COUNTS:
+                said = now
+                left = (now - began) / count * (number - count)
+                rank_zero_info("... %d of %d read again, %.0f seconds to go", count, number, left)
+        if count < number:
+            rank_zero_warn(f"the loader from `{hook}` gave only {count} of the {number} batches to be read again.")
 
     def _watch_skips(self) -> bool:
         """Whether leaving out indices is leaving out batches."""
@@ -333,31 +413,38 @@ class Source:
         return (
             isinstance(loader, DataLoader)
             and not has_iterable_dataset(loader)
-            and getattr(loader, "in_order", True)
+            and self.is_in_order
             and self._batch_sampler() is not None
         )
 
     def _load_state(self, mark: dict[str, Any]) -> bool:
-        owner = self.loader if _has_state(self.loader) else self._state_of_data_set()
+        owner = self.state_owner
         if owner is None or "state" not in mark:
             return False
-        owner.load_state_dict(mark["state"])
+        owner.load_state_dict(deepcopy(mark["state"]))
+        self._opened = self._opened or next(_openings)
         return True
 
     def _put_back(self, generators: dict[str, Any]) -> None:
-        samplers = samplers_of(self.loader)
-        _set_all(generators_of(self.loader, *samplers), generators["generators"])
-        for sampler, state in zip((one for one in samplers if _has_state(one)), generators["samplers"]):
-            sampler.load_state_dict(state)
+        restore_states(self._own_generators(), generators["generators"], a_kind(self.loader))
+        for sampler, state in zip(self._samplers_with_state(), generators["samplers"]):
+            sampler.load_state_dict(deepcopy(state))
 
 
 def _has_state(owner: Any) -> bool:
     return callable(getattr(owner, "state_dict", None)) and callable(getattr(owner, "load_state_dict", None))
 
 
-def _set_all(generators: list[Any], states: list[Any]) -> None:
-    for generator, state in zip(generators, states):
-        set_generator_state(generator, state)
+def is_of_torchdata(loader: Any) -> bool:
+    """Whether it is a StatefulDataLoader, which is only looked for where somebody has imported it."""
+    torchdata = sys.modules.get("torchdata.stateful_dataloader")
+    return torchdata is not None and isinstance(loader, torchdata.StatefulDataLoader)
+
+
+def begins_at_its_state(sampler: Any) -> bool:
+    """Whether the state of a sampler is a place in its pass, at which the next pass then begins."""
+    torchdata = sys.modules.get("torchdata.stateful_dataloader.sampler")
+    return torchdata is not None and isinstance(sampler, torchdata.StatefulDistributedSampler)
 
 
 class Batches:

@@ -14,41 +14,41 @@ from typing import Any
 
 import torch
 
-from fulmen.utilities.seed import collect_rng_states, restore_rng_states, seed_host_generators
+from fulmen.utilities.seed import seed_host_generators
 
 
 class OwnDraws:
     """Random numbers for a data set that is read in this process, apart from those of the model.
 
-    Whether the data set draws any at all is seen at the first batch; if it does not, nothing is done from then on.
-
     Args:
         key: what the numbers depend on, besides the position of the batch.
-        drew: whether the data set draws random numbers; None: that is not known yet.
+        drew: whether the data set draws any random numbers; None: that is seen at the first batch, and if it does not,
+            nothing is done from then on.
     """
 
     def __init__(self, key: tuple[int | str, ...], drew: bool | None = None) -> None:
         self.key = key
         self.drew = drew
-        self._outer: dict[str, Any] | None = None
-        self._seeded: dict[str, Any] = {}
+        self._outer: tuple[Any, ...] | None = None
+        self._seeded: tuple[Any, ...] = ()
 
     def enter(self, position: int) -> None:
         """A batch is about to be read: from here on random numbers are those of its position."""
-        if self._outer is not None:
-            return
-        self._outer = collect_rng_states(include_cuda=False)
+        if self._outer is None:
+            self._outer = _states()
+        elif self.drew is None:  # a loader that reads several batches at once
+            self.drew = _differ(self._seeded, _states()) or None
         seed_host_generators(*self.key, position)
         if self.drew is None:
-            self._seeded = collect_rng_states(include_cuda=False)
+            self._seeded = _states()
 
     def leave(self) -> None:
         """The batch is there, or could not be read: the others get their random numbers back."""
         if self._outer is None:
             return
         if self.drew is None:
-            self.drew = not _same(self._seeded, collect_rng_states(include_cuda=False))
-        restore_rng_states(self._outer)
+            self.drew = _differ(self._seeded, _states())
+        _restore(self._outer)
         self._outer = None
 
     def read(self, batches: Iterator[Any], position: int) -> Iterator[Any]:
@@ -66,7 +66,7 @@ class OwnDraws:
         yield from batches
 
     def read_indexed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The same where :class:`Indices` say when the reading of a batch begins, as their sampler may draw, too."""
+        """The same where an :class:`IndexStream` says when a batch is read, as its sampler may draw, too."""
         while self.drew is not False:
             try:
                 batch = next(batches)
@@ -78,39 +78,59 @@ class OwnDraws:
         yield from batches
 
 
-def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return torch.equal(one["torch"], other["torch"]) and all(
-        one[name] == other[name] for name in one if name != "torch"
-    )
+def _states() -> tuple[Any, ...]:
+    """The generators of the host, as they give their states themselves: several times a batch, so no plain data."""
+    import numpy.random
+
+    return torch.get_rng_state(), random.getstate(), numpy.random.get_state(legacy=False)
 
 
-class Indices(list[Any]):
-    """The places of the samples of one batch; whoever goes through them first gets the random numbers of this batch.
+def _restore(states: tuple[Any, ...]) -> None:
+    import numpy.random
 
-    It is what a worker is sent, and so the one thing that can tell it which batch it is about to read.
-    """
+    torch.set_rng_state(states[0])
+    random.setstate(states[1])
+    numpy.random.set_state(states[2])
+
+
+def _differ(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    if one[1] != other[1] or not torch.equal(one[0], other[0]):
+        return True
+    mine, theirs = one[2]["state"], other[2]["state"]
+    return mine["pos"] != theirs["pos"] or not (mine["key"] == theirs["key"]).all()
+
+
+class _Places(list[Any]):
+    """The places of the samples of a batch, on their way to a worker: with them it gets the batch's random numbers."""
 
     key: tuple[int | str, ...]
-    position: int
-    draws: OwnDraws | None = (
-        None  #: in the process of the run; None in a worker, which has its random numbers for itself
-    )
-
-    def __iter__(self) -> Iterator[Any]:
-        if self.draws is not None:
-            self.draws.enter(self.position)
-        else:
-            seed_host_generators(*self.key, self.position)
-        return super().__iter__()
 
     def __reduce__(self) -> Any:
-        return _indices, (self[:], self.key, self.position)  # a slice is a plain list, and nobody goes through it
+        return _received, (self[:], self.key)
 
 
-def _indices(places: list[Any], key: tuple[int | str, ...], position: int, draws: OwnDraws | None = None) -> Indices:
-    indices = Indices(places)
-    indices.key, indices.position, indices.draws = key, position, draws
+class _Place(int):
+    """The place of one sample, likewise."""
+
+    key: tuple[int | str, ...]
+
+    def __reduce__(self) -> Any:
+        return _received, (int(self), self.key)
+
+
+def _received(indices: Any, key: tuple[int | str, ...]) -> Any:
+    seed_host_generators(*key)
     return indices
+
+
+def _for_worker(indices: Any, key: tuple[int | str, ...]) -> Any:
+    """The same indices; what is neither a list nor the place of a sample goes as it is."""
+    kind = _Places if type(indices) is list else _Place if type(indices) is int else None
+    if kind is None:
+        return indices
+    marked = kind(indices)
+    marked.key = key
+    return marked
 
 
 class IndexStream:
@@ -124,6 +144,7 @@ class IndexStream:
         key: what the random numbers of the data set depend on, besides the position of the batch.
         draws: takes care of them in this process; None if workers read.
         skip: batches that the next pass leaves out.
+        passed: batches that the loader itself leaves out at the start of the next pass.
         waits_after_skip: stop when they are left out until the first batch is wanted: see :meth:`leave_out`.
     """
 
@@ -132,7 +153,7 @@ class IndexStream:
         self.under_way: deque[Any] = deque()
         self.key: tuple[int | str, ...] = ()
         self.draws: OwnDraws | None = None
-        self.skip = 0
+        self.skip = self.passed = 0
         self.waits_after_skip = False
         self._pass: Iterator[Any] | None = None
 
@@ -148,13 +169,21 @@ class IndexStream:
         if self.waits_after_skip:
             yield None  # the batches are left out, and the first one is not drawn yet
         for indices in batches:
-            if type(indices) is not list:  # of a sampler with a way of its own
-                under_way.append(indices if isinstance(indices, (list, tuple)) else None)
-                yield indices
-            else:
-                under_way.append(indices if indices and indices[0] is not None else None)
-                yield indices if draws is not None and draws.drew is False else _indices(indices, key, position, draws)
+            known = isinstance(indices, (list, tuple)) and indices and indices[0] is not None
+            under_way.append(indices if known else None)
+            if position < self.passed:
+                pass  # nobody reads them
+            elif draws is None:
+                indices = _for_worker(indices, (*key, position))
+            elif draws.drew is not False:
+                draws.enter(position)
+            yield indices
             position += 1
+
+    @property
+    def is_in_use(self) -> bool:
+        """The loader asks this stream, and no one that it kept from before."""
+        return self._pass is not None
 
     def leave_out(self) -> bool:
         """Leave out the batches of :attr:`skip` now; False if nobody has begun a pass."""
@@ -163,9 +192,12 @@ class IndexStream:
         next(self._pass, None)
         return True
 
-    def begin_pass(self, key: tuple[int | str, ...], draws: OwnDraws | None, skip: int, waits: bool) -> None:
+    def begin_pass(
+        self, key: tuple[int | str, ...], draws: OwnDraws | None, skip: int, waits: bool, passed: int
+    ) -> None:
         """Set what the next ``iter()`` gives."""
         self.key, self.draws, self.skip, self.waits_after_skip = key, draws, skip, waits and skip > 0
+        self.passed = passed
         self._pass = None
         self.under_way.clear()
 
@@ -181,19 +213,6 @@ class IndexStream:
         return {**self.__dict__, "_pass": None}
 
 
-# -- generators of the user's own --------------------------------------------------------------------------------------
-
-
-def generators_of(*owners: Any) -> list[Any]:
-    """The random number generators that ``owners`` (loaders, samplers, data sets) keep as attributes, each once."""
-    found: dict[int, Any] = {}
-    for owner in owners:
-        for value in getattr(owner, "__dict__", {}).values():
-            if isinstance(value, (torch.Generator, random.Random)) or _is_of_numpy(value):
-                found.setdefault(id(value), value)
-    return list(found.values())
-
-
 def samplers_of(loader: Any) -> list[Any]:
     """The samplers of a loader, each once, the outer ones first."""
     found: list[Any] = []
@@ -202,40 +221,3 @@ def samplers_of(loader: Any) -> list[Any]:
             found.append(sampler)
             sampler = getattr(sampler, "sampler", None)
     return found
-
-
-def _is_of_numpy(value: Any) -> bool:
-    return type(value).__module__.startswith("numpy.random") and (
-        hasattr(value, "bit_generator") or hasattr(value, "get_state")
-    )
-
-
-def generator_state(generator: Any) -> Any:
-    """The state of a generator as plain data."""
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if isinstance(generator, random.Random):
-        return generator.getstate()
-    if hasattr(generator, "bit_generator"):
-        return _plain(generator.bit_generator.state)
-    return _plain(generator.get_state(legacy=False))  # numpy's RandomState
-
-
-def set_generator_state(generator: Any, state: Any) -> None:
-    """Put back what :func:`generator_state` gave."""
-    if isinstance(generator, torch.Generator):
-        generator.set_state(state)
-    elif isinstance(generator, random.Random):
-        version, words, gauss = state
-        generator.setstate((version, tuple(words), gauss))
-    elif hasattr(generator, "bit_generator"):
-        generator.bit_generator.state = state
-    else:
-        generator.set_state(state)
-
-
-def _plain(value: Any) -> Any:
-    """The state of one of numpy's generators: a nest of dicts with numbers and arrays of them."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    return value.tolist() if hasattr(value, "tolist") else value

@@ -1,0 +1,236 @@
+"""Loaders of every kind go on where they stood: those with a state, those that workers read, those read only once."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from resuming import BATCH, SAMPLES, Model, Noisy, assert_same, loader, run
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Sampler, Subset
+from torchdata.stateful_dataloader import StatefulDataLoader
+from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
+
+from fulmen import LightningDataModule
+from fulmen.utilities.combined_loader import CombinedLoader
+
+
+def item(index: int) -> tuple[int, Tensor]:
+    return index, torch.full((4,), float(index)) + torch.rand(())
+
+
+class Positioned(IterableDataset):
+    """Says where it stands, and goes on from there; each worker reads its share."""
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    def __iter__(self) -> Any:
+        worker = torch.utils.data.get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        while self.position * workers + number < SAMPLES:
+            self.position += 1  # before it is given, as it is done with then
+            yield item((self.position - 1) * workers + number)
+        self.position = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.position = state["position"]
+
+
+class Shuffled(IterableDataset):
+    """Shuffles in a buffer, with a generator of its own that goes on from epoch to epoch."""
+
+    def __init__(self, generator: Any) -> None:
+        self.parts = {"rng": generator}
+
+    def __iter__(self) -> Any:
+        buffer: list[int] = []
+        worker = torch.utils.data.get_worker_info()
+        for index in range(*((worker.id, SAMPLES, worker.num_workers) if worker else (SAMPLES,))):
+            buffer.append(index)
+            if len(buffer) == 4:
+                yield item(buffer.pop(int(self.parts["rng"].random() * 4)))
+        yield from map(item, buffer)
+
+
+class Rarely(IterableDataset):
+    """Draws its order only after the first batches."""
+
+    def __iter__(self) -> Any:
+        yield from ((index, torch.full((4,), float(index))) for index in range(4))
+        yield from map(item, random.sample(range(4, SAMPLES), SAMPLES - 4))
+
+
+class WithOwnState(Noisy):
+    """A data set of places that has a state all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = 0
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        self.read += 1
+        place, value = super().__getitem__(index)
+        return place, value + self.read
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"read": self.read}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.read = state["read"]
+
+
+class AllAtOnce(Noisy):
+    """Reads a whole batch, without going through its places."""
+
+    def __getitems__(self, places: Any) -> Any:
+        return list(zip(places, torch.tensor(np.array(places)).view(-1, 1) * 0.1 + torch.rand(len(places), 4)))
+
+
+class Epochs(Sampler):
+    """A batch sampler that is told the epoch."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Any:
+        order = np.random.default_rng(self.epoch).permutation(SAMPLES).tolist()
+        return iter([order[start : start + BATCH] for start in range(0, SAMPLES, BATCH)])
+
+    def __len__(self) -> int:
+        return SAMPLES // BATCH
+
+
+class Again(Sampler):
+    """The same batches over and over."""
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Any:
+        while True:
+            yield from self.sampler
+
+
+class Early(DataLoader):
+    """Begins one pass for all epochs when it is made."""
+
+    def __init__(self, dataset: Any, **options: Any) -> None:
+        own = DataLoader(dataset, **options)
+        super().__init__(dataset, batch_sampler=Again(own.batch_sampler))
+        self.pass_of_all_epochs = super().__iter__()
+
+    def __iter__(self) -> Any:
+        return (next(self.pass_of_all_epochs) for _ in range(len(self)))
+
+    def __len__(self) -> int:
+        return SAMPLES // BATCH
+
+
+class Numbers(Dataset):
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        return index, torch.full((4,), index / 10)
+
+
+class Places(DataLoader):
+    """A loader of the user's own that has a state: which batches come next."""
+
+    def __init__(self) -> None:
+        super().__init__(Numbers(), batch_size=BATCH)
+        self.next = 0
+
+    def __iter__(self) -> Any:
+        batches = list(super().__iter__())
+        while self.next < len(batches):
+            self.next += 1
+            yield batches[self.next - 1]
+        self.next = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"next": self.next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.next = state["next"]
+
+
+def endless() -> Any:
+    for number in itertools.count():
+        place = torch.tensor([number % 97, random.randrange(97)])
+        yield place, torch.rand(2, 4) + place[:, None]
+
+
+def set_init(worker_id: int) -> None:
+    np.random.seed(worker_id)
+
+
+def stateful(dataset: Any, **options: Any) -> Any:
+    return StatefulDataLoader(dataset, batch_size=BATCH, drop_last=True, **options)
+
+
+TWO = {"num_workers": 2}
+PERSISTENT = {"num_workers": 2, "persistent_workers": True}
+LOADERS = {
+    "torchdata": lambda: stateful(Noisy(), shuffle=True),
+    "torchdata, workers": lambda: stateful(Noisy(), shuffle=True, **TWO),
+    "torchdata, persistent workers": lambda: stateful(Noisy(), shuffle=True, **PERSISTENT),
+    "torchdata, generator": lambda: stateful(Noisy(), shuffle=True, generator=torch.Generator().manual_seed(4)),
+    "torchdata, stateful data set": lambda: stateful(WithOwnState(), shuffle=True),
+    "torchdata, stateful data set, worker": lambda: stateful(WithOwnState(), shuffle=True, num_workers=1),
+    "torchdata, iterable": lambda: stateful(Positioned()),
+    "torchdata, iterable, workers": lambda: stateful(Positioned(), **TWO),
+    "torchdata, iterable, few snapshots": lambda: stateful(Positioned(), snapshot_every_n_steps=3, **TWO),
+    "torchdata, iterable without state": lambda: stateful(Shuffled(random.Random(3))),
+    "torchdata, iterable without state, workers": lambda: stateful(Shuffled(random.Random(3)), **TWO),
+    "torchdata, sampler": lambda: stateful(
+        Noisy(), sampler=StatefulDistributedSampler(Noisy(), num_replicas=1, rank=0)
+    ),
+    "distributed sampler": lambda: loader(shuffle=False, sampler=DistributedSampler(Noisy(), 1, 0)),
+    "batch sampler with epochs": lambda: DataLoader(Noisy(), batch_sampler=Epochs()),
+    "iterable with a generator of random": lambda: DataLoader(Shuffled(random.Random(3)), batch_size=BATCH),
+    "iterable with a generator of numpy": lambda: DataLoader(Shuffled(np.random.default_rng(3)), batch_size=BATCH),
+    "iterable, workers": lambda: DataLoader(Shuffled(random.Random(3)), batch_size=BATCH, drop_last=True, **TWO),
+    "iterable with state, workers": lambda: DataLoader(Positioned(), batch_size=BATCH, drop_last=True, **TWO),
+    "iterable that draws late": lambda: DataLoader(Rarely(), batch_size=BATCH),
+    "batches at once": lambda: DataLoader(AllAtOnce(), batch_size=BATCH, shuffle=True),
+    "batches at once, workers": lambda: DataLoader(AllAtOnce(), batch_size=BATCH, shuffle=True, **TWO),
+    "one pass for all epochs": lambda: Early(Numbers(), batch_size=BATCH),
+    "own state": Places,
+    "list": lambda: [(torch.tensor([n, n]), torch.full((2, 4), n / 10)) for n in range(7)],
+    "prefetch": lambda: loader(prefetch_factor=4, worker_init_fn=set_init, num_workers=1),
+    "out of order, one worker": lambda: loader(in_order=False, num_workers=1),
+    "sub-set": lambda: DataLoader(Subset(Noisy(), range(SAMPLES)), batch_size=BATCH, shuffle=True),
+}
+#: in which third of the run, and how many batches from its beginning
+PLACES = {"in an epoch": (0, 2), "at its end": (1, 0), "in the next one": (1, 2)}
+
+
+def assert_goes_on_exactly(make: Any, path: Any, place: str, **flags: Any) -> tuple[Model, Model]:
+    flags = {"val_check_interval": None, "check_val_every_n_epoch": 1, **flags}
+    whole = run(make, **flags)
+    epoch, batches = PLACES[place]
+    batch = epoch * len(whole.seen) // 3 + batches
+    run(make, path, batch, **flags)
+    resumed = run(make, resume=path, seed=2, **flags)
+    assert 0 < len(resumed.seen) == len(whole.seen) - batch
+    assert_same(resumed, whole)
+    return resumed, whole
+
+
+@pytest.mark.filterwarnings("ignore:.*no length", "ignore:'set_vital' is deprecated")
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", LOADERS)
+def test_run_goes_on_exactly_with_every_kind_of_loader(tmp_path, kind, place):
+    assert_goes_on_exactly(LOADERS[kind], tmp_path / "k.ckpt", place)
