@@ -42,9 +42,9 @@ class Model(LightningModule):
         return self.net(batch[1]).pow(2).mean()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        batches = batch if isinstance(batch, list) and isinstance(batch[0], list) else [batch]
-        self.seen.append([one[0].tolist() for one in batches if one is not None])
-        losses = [self.loss(one) for one in batches if one is not None]
+        batches = [one for one in _leaves(batch) if one is not None]
+        self.seen.append([one[0].tolist() for one in batches])
+        losses = [self.loss(one) for one in batches]
         return sum(losses[1:], losses[0])
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -59,6 +59,13 @@ class Model(LightningModule):
             {"scheduler": per_step, "interval": "step"},
             {"scheduler": plateau, "monitor": "val_loss", "interval": "step", "frequency": 4},
         ]
+
+
+def _leaves(batch: Any) -> list[Any]:
+    """The batches of a nest of loaders."""
+    if batch is None or isinstance(batch[next(iter(batch))] if isinstance(batch, dict) else batch[0], Tensor):
+        return [batch]
+    return [leaf for part in (batch.values() if isinstance(batch, dict) else batch) for leaf in _leaves(part)]
 
 
 class SaveAt(Callback):
@@ -81,7 +88,13 @@ def loader(**options: Any) -> DataLoader:
 
 
 def run(
-    train: Any, path: Any = None, stop_at: int | None = None, resume: Any = None, seed: int = 1, **flags: Any
+    train: Any,
+    path: Any = None,
+    stop_at: int | None = None,
+    resume: Any = None,
+    seed: int = 1,
+    datamodule: Any = None,
+    **flags: Any,
 ) -> Model:
     """Fit a model.
 
@@ -106,9 +119,9 @@ def run(
             **flags,
         }
     )
-    validation = DataLoader(Noisy(4), batch_size=2)
+    validation = DataLoader(Noisy(4), batch_size=2) if datamodule is None else None
     try:
-        trainer.fit(model, train, validation, ckpt_path=resume)
+        trainer.fit(model, train, validation, datamodule, ckpt_path=resume)
     except SystemExit:
         assert stop_at
     model.optimizer_state = trainer.optimizers[0].state_dict()  # type: ignore[assignment]

@@ -234,3 +234,116 @@ def assert_goes_on_exactly(make: Any, path: Any, place: str, **flags: Any) -> tu
 @pytest.mark.parametrize("kind", LOADERS)
 def test_run_goes_on_exactly_with_every_kind_of_loader(tmp_path, kind, place):
     assert_goes_on_exactly(LOADERS[kind], tmp_path / "k.ckpt", place)
+
+
+class Asked(LightningDataModule):
+    """Chooses the samples when it is asked for a loader, by the epoch and by chance; keeps count of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+        self.chosen: list[list[int]] = []
+        self.saved: list[str] = []
+
+    def train_dataloader(self) -> Any:
+        self.asked.append(self.trainer.current_epoch)
+        self.chosen.append(sorted(random.sample(range(SAMPLES), 10)))
+        return DataLoader(Subset(Noisy(), self.chosen[-1]), batch_size=BATCH, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        generator = torch.Generator().manual_seed(8)
+        return DataLoader(Noisy(4), batch_size=2, sampler=torch.utils.data.RandomSampler(Noisy(4), generator=generator))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"chosen": self.chosen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.saved = state["chosen"]
+
+
+@pytest.mark.filterwarnings("ignore:.*shuffles, which")
+@pytest.mark.parametrize("batch", [4, 5, 7, 10, 12, 16])
+def test_loaders_that_are_asked_for_anew_are_asked_in_the_same_epochs_and_give_the_same_samples(tmp_path, batch):
+    flags = {"max_epochs": 5, "reload_dataloaders_every_n_epochs": 2, "val_check_interval": None}
+    flags |= {"check_val_every_n_epoch": 1}
+    whole_data, resumed_data = Asked(), Asked()
+    whole = run(None, datamodule=whole_data, **flags)
+    run(None, tmp_path / "k.ckpt", batch, datamodule=Asked(), **flags)
+    resumed = run(None, resume=tmp_path / "k.ckpt", seed=2, datamodule=resumed_data, **flags)
+
+    assert_same(resumed, whole)
+    assert whole_data.asked == [0, 2, 4]
+    assert resumed_data.asked == whole_data.asked[-len(resumed_data.asked) :]
+    assert resumed_data.chosen == whole_data.chosen[-len(resumed_data.chosen) :]
+    assert resumed_data.saved == whole_data.chosen[: len(resumed_data.saved)]
+
+
+NESTS = {
+    "dict of lists": lambda: {
+        "a": [loader(), DataLoader(Noisy(6), batch_size=2, shuffle=True)],
+        "b": DataLoader(Positioned(), batch_size=BATCH),
+    },
+    "one generator": lambda: (
+        lambda one: [DataLoader(Noisy(6), batch_size=2, shuffle=True, generator=one), loader(generator=one)]
+    )(torch.Generator().manual_seed(5)),
+    "states": lambda: [DataLoader(Positioned(), batch_size=BATCH), stateful(Noisy(), shuffle=True)],
+    "replays": lambda: CombinedLoader(
+        [DataLoader(Shuffled(random.Random(1)), batch_size=BATCH), DataLoader(Noisy(4), batch_size=2, shuffle=True)],
+        "max_size_cycle",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*no length", "ignore:'set_vital' is deprecated")
+@pytest.mark.parametrize("batch", [2, 4, 7, 9])
+@pytest.mark.parametrize("nest", NESTS)
+def test_run_goes_on_exactly_with_a_nest_of_loaders(tmp_path, nest, batch):
+    flags = {"val_check_interval": None, "check_val_every_n_epoch": 1}
+    whole = run(NESTS[nest], **flags)
+    run(NESTS[nest], tmp_path / "k.ckpt", batch, **flags)
+    resumed = run(NESTS[nest], resume=tmp_path / "k.ckpt", seed=2, **flags)
+
+    assert len(resumed.seen) == len(whole.seen) - batch > 0
+    assert_same(resumed, whole)
+
+
+LIMITED = {
+    "plain": loader,
+    "workers": lambda: loader(num_workers=1, persistent_workers=True),
+    "iterable": lambda: DataLoader(Shuffled(random.Random(3)), batch_size=BATCH),
+    "with state": lambda: DataLoader(Positioned(), batch_size=BATCH),
+    "torchdata": lambda: stateful(Noisy(), shuffle=True),
+    "torchdata, iterable": lambda: stateful(Positioned()),
+    "torchdata, sampler": lambda: stateful(
+        Noisy(), sampler=StatefulDistributedSampler(Noisy(), num_replicas=1, rank=0)
+    ),
+    "endless generator": endless,
+    "several": lambda: [loader(), DataLoader(Positioned(), batch_size=BATCH)],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*no length", "ignore:'set_vital' is deprecated")
+@pytest.mark.parametrize("batch", [2, 4, 6])
+@pytest.mark.parametrize("kind", LIMITED)
+def test_run_of_limited_epochs_goes_on_exactly(tmp_path, kind, batch):
+    flags = {"limit_train_batches": 4, "val_check_interval": None, "check_val_every_n_epoch": 1}
+    flags |= {"num_sanity_val_steps": 0}
+    whole = run(LIMITED[kind], **flags)
+    run(LIMITED[kind], tmp_path / "k.ckpt", batch, **flags)
+    resumed = run(LIMITED[kind], resume=tmp_path / "k.ckpt", seed=2, **flags)
+
+    assert len(resumed.seen) == len(whole.seen) - batch > 0
+    assert_same(resumed, whole)
+
+
+@pytest.mark.filterwarnings("ignore:.*overfit_batches", "ignore:'set_vital' is deprecated")
+@pytest.mark.parametrize("kind", ["plain", "workers", "torchdata"])
+def test_run_on_the_same_batches_every_time_goes_on_exactly(tmp_path, kind):
+    flags = {"overfit_batches": 3, "val_check_interval": None, "check_val_every_n_epoch": 1}
+    whole = run(LIMITED[kind], **flags)
+    run(LIMITED[kind], tmp_path / "k.ckpt", 5, **flags)
+    resumed = run(LIMITED[kind], resume=tmp_path / "k.ckpt", seed=2, **flags)
+
+    assert whole.seen[0] == [[0, 1]]
+    assert len(resumed.seen) == 4
+    assert_same(resumed, whole)

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +132,7 @@ class Data:
         self.go_on: Callable[[], None] | None = None  #: brings a resumed run to where it was saved
         self.moment: dict[str, Any] | None = None  #: what a checkpoint of this very moment has under ``"resume"``
         self._marks: list[dict[str, Any]] | None = None  #: where sources stood before the look at the next batch
+        self._random: dict[str, Any] | None = None  # and the random numbers, where that look may open a pass
         self._batch: Any = None
         self._batch_size: int | None = None
         self._indices: list[int] | None = None
@@ -291,7 +292,7 @@ class Data:
         progress = self.progress
         if self.go_on is not None and not progress.in_epoch:
             self.go_on()
-        self._marks = None
+        self._marks = self._random = None
         loaders = self.request("train")
         for number, source in enumerate(loaders.sources):
             source.begin_epoch(progress.epoch, (self.seed, self._rank, "train", number, progress.epoch))
@@ -313,7 +314,7 @@ class Data:
             if batch is None:
                 rank_zero_warn("the training loader gave None instead of a batch: it is skipped.")
             yield batch_idx, batch if transfer is None else transfer(batch, 0)
-        self._batch = self._marks = None
+        self._batch = self._marks = self._random = None
         if progress.batch_idx < 0 and progress.epoch > 0 and math.isinf(loaders.total):
             for source in loaders.sources:
                 refuse_used_up(source.loader, _LOADER_HOOKS["train"], f"in epoch {progress.epoch}")
@@ -332,7 +333,8 @@ class Data:
                 state["opened"] = state["opened"] and place  # the numbers of this process mean nothing to the next
         loads = self._loads_before | self._loads
         # not in the order in which this process asked for them
-        return {"seed": self.seed, "loads": dict(sorted(loads.items())), **dict(sorted(stages.items()))}
+        state = {"seed": self.seed, "loads": dict(sorted(loads.items())), **dict(sorted(stages.items()))}
+        return state if self._random is None else {**state, "random": self._random}
 
     def prepare(self, state: dict[str, Any] | None) -> None:
         """A run goes on: take what is needed before the loaders are asked for."""
@@ -361,6 +363,7 @@ class Data:
         hook, loaders, done = _LOADER_HOOKS["train"], self.loaders["train"], self.progress.batches_done
         marks = (state or {}).get("train")
         if marks is not None and len(marks) == len(loaders.sources):
+            self._random = state.get("random") if state is not None else None
             # as they were opened, since they may draw from one generator
             for source, mark in sorted(zip(loaders.sources, marks), key=_opening):
                 source.seek(mark, hook)
@@ -400,18 +403,25 @@ class Data:
         if not math.isinf(loaders.total):
             batches = islice(batches, max(0, int(loaders.total) - done))
         under_way = first.under_way if loaders.combined is None else None  # else the source itself has taken them
+        if self._random is not None:  # the run goes on from before such a look
+            with isolate_rng():
+                restore_rng_states(self._random)
+                first_rows = list(islice(batches, 1))
+            batches = chain(first_rows, batches)
         ahead: tuple[int, Any, Any] | None = None
-        marks = None
+        marks = random = None
         for batch_idx, batch in enumerate(batches, done):
             if ahead is not None:
-                self._marks = marks
+                self._marks, self._random = marks, random
                 yield *ahead, False
             ahead = batch_idx, batch, under_way.popleft() if under_way else first.batch_indices
             if loaders.combined is None:
                 first.position_in_pass = batch_idx + 1
+            else:
+                random = collect_rng_states(include_cuda=False)
             marks = [source.mark() for source in loaders.sources]  # before the look ahead
         if ahead is not None:
-            self._marks = marks
+            self._marks, self._random = marks, random
             yield *ahead, True
         first.has_ended_a_pass |= math.isinf(loaders.total)
 

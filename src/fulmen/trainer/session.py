@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fulmen.callbacks.callback import Callback
+from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.core.module import LightningModule
 from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, configured_optimizers
 from fulmen.loops.evaluate import evaluate_loop
@@ -23,6 +24,7 @@ from fulmen.trainer.boundary import Boundary
 from fulmen.trainer.explain import headline
 from fulmen.trainer.flags import ordered, refuse_no_callbacks
 from fulmen.trainer.hook_checks import check_hooks
+from fulmen.trainer.inexact import warn_of_inexact
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
 from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
 from fulmen.utilities.exceptions import SIGTERMException
@@ -277,6 +279,8 @@ def _ready_to_train(trainer: Trainer) -> bool:
     if progress.done and not progress.ends_within_epoch:
         _explain_nothing_to_do(trainer)
         return False
+    if any(isinstance(callback, Checkpoint) for callback in trainer.callbacks) and not trainer.fast_dev_run:
+        warn_of_inexact(data.loaders["train"].sources, "train_dataloader")
     if data.num_training_batches == 0:
         rank_zero_info("nothing to train: the training loader has no batches")
         return False
