@@ -232,6 +232,18 @@ def test_callback_reads_after_the_resume_what_a_validation_logged_before(tmp_pat
     assert resumed.read == whole.read[4:]
 
 
+def test_value_that_only_the_opening_of_the_resumed_run_logs_is_forgotten(tmp_path):
+    class Opening(Model):
+        def on_train_start(self) -> None:
+            if self.trainer.ckpt_path:
+                self.log("opening", 1.0)
+
+    def logs(model: Model, batch_idx: int) -> None:
+        model.log("value", model.value, on_epoch=True)
+
+    assert_goes_on_exactly(tmp_path, lambda: Opening(logs))
+
+
 # -- metric objects ----------------------------------------------------------------------------------------------------
 
 
@@ -346,6 +358,25 @@ def test_metric_that_a_sanity_check_has_updated_is_as_it_was(tmp_path):
     fit(resumed, resume=tmp_path / "e.ckpt", **options)
 
     assert resumed.total.compute() == whole.total.compute()
+
+
+def test_wrapper_that_only_a_sanity_check_has_used_is_as_it_was(tmp_path):
+    class Checking(Model):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            if self.trainer.sanity_checking:
+                self.extremes.update(batch[0].sum())
+                self.extremes.compute()
+
+    def make() -> Checking:
+        return Checking(lambda *_: None, extremes=torchmetrics.MinMaxMetric(torchmetrics.MeanMetric()))
+
+    saves = ModelCheckpoint(tmp_path, "e", save_on_train_epoch_end=True)
+    flags: dict[str, Any] = {"val": loader(2), "enable_checkpointing": True}
+    fit(make(), [saves], max_epochs=1, num_sanity_val_steps=0, **flags)
+    resumed = make()
+    fit(resumed, [ModelCheckpoint(tmp_path / "other")], resume=tmp_path / "e.ckpt", num_sanity_val_steps=2, **flags)
+
+    assert resumed.extremes.max_val == -float("inf")
 
 
 class Stateless:
@@ -574,6 +605,32 @@ def test_loggers_of_another_class_at_that_place_are_left_alone(tmp_path):
     kept: list[Any] = [("own", {})]
     fit(Model(logs_value), resume=tmp_path / "k.ckpt", logger=[Rewinding(kept)])
     assert kept[0] == ("own", {})
+
+
+def test_logger_of_a_user_has_saved_its_rows_before_a_checkpoint_counts_them(tmp_path):
+    class Buffered(Rewinding):
+        """Brings its rows to their place when it is told to save."""
+
+        def __init__(self, kept: list[Any]) -> None:
+            self.kept, self.rows = kept, []
+
+        def save(self) -> None:
+            self.kept += self.rows
+            self.rows = []
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"rows": len(self.kept)}
+
+    class LogsAndSaves(SaveAndStop):
+        def save(self, trainer: Trainer) -> None:
+            trainer.logger.log_metrics({"by_hand": 1.0}, step=2)  # type: ignore[union-attr]
+            super().save(trainer)
+
+    kept: list[Any] = []
+    fit(Model(logs_value), [LogsAndSaves(tmp_path / "k.ckpt")], logger=[Buffered(kept)])
+    state = torch.load(tmp_path / "k.ckpt", weights_only=True)["resume"]["loggers"][0]["state"]
+    assert state == {"rows": len(kept)}
+    assert kept[-1] == (2, {"by_hand": 1.0})
 
 
 def test_rows_are_on_the_disk_before_a_checkpoint_counts_them(tmp_path):

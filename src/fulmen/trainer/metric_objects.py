@@ -56,7 +56,11 @@ def metrics_of(module: nn.Module) -> dict[str, Any]:
 
 
 def _is_of_torchmetrics(metric: Any) -> bool:
-    return hasattr(type(metric), "metric_state") and hasattr(metric, "_defaults") and hasattr(metric, "_update_count")
+    return hasattr(metric, "_defaults") and hasattr(metric, "_update_count")
+
+
+def _names_of_states(metric: Any) -> set[str]:
+    return set(metric._defaults) if _is_of_torchmetrics(metric) else set()
 
 
 def _objects_in(owner: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -122,7 +126,7 @@ def restore(module: LightningModule, states: Mapping[str, Any], device: torch.de
         if not isinstance(metric, nn.Module):
             if _has_state(metric) and "state_dict" in state:
                 metric.load_state_dict(unpack(state["state_dict"], device))
-        elif state.get("states", {}).keys() != set(metric._defaults if _is_of_torchmetrics(metric) else ()):
+        elif state.get("states", {}).keys() != _names_of_states(metric):
             rank_zero_warn(
                 f"the checkpoint's state of the metric {path} is of another kind of metric than the "
                 f"{type(metric).__name__} that is there now: it begins anew."
@@ -149,7 +153,7 @@ def _module_state(metric: Any) -> dict[str, Any]:
         "buffers": {name: pack(value) for name, value in metric._buffers.items()},
     }
     if _is_of_torchmetrics(metric):
-        state["states"] = {name: pack(getattr(metric, name)) for name in metric._defaults}
+        state["states"] = {name: pack(getattr(metric, name)) for name in sorted(_names_of_states(metric))}
         state["update_count"] = metric._update_count
     if hasattr(metric, "increment") and hasattr(metric, "__len__"):  # one that keeps a copy of itself for each epoch
         state["length"] = len(metric)
@@ -173,7 +177,7 @@ def _restore_module(metric: Any, state: Mapping[str, Any], device: torch.device)
 
 def _attributes(metric: nn.Module) -> dict[str, Any]:
     """The plain attributes of a metric that are none of its states."""
-    states = getattr(metric, "_defaults", ())
+    states = _names_of_states(metric)
     return {
         name: _copied(value)
         for name, value in vars(metric).items()

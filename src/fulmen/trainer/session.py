@@ -106,11 +106,13 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     path = which_file.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given, writers)
     checkpoint = checkpoints.load(trainer, path, weights_only) if path is not None else None
     trainer.loaded_ckpt_path = path
+    restored: dict[str, Any] = {}
     if checkpoint is not None:
         if ckpt_path == "auto":
             which_file.warn_of_other_hyperparameters(trainer, checkpoint)
         checkpoints.restore_model(trainer, checkpoint)
-        restored = resume.states_of_callbacks(trainer, checkpoint) if verb == "fit" else {}
+        if verb == "fit":
+            restored = resume.states_of_callbacks(trainer, checkpoint)
     strategy.setup_module(module)
     if verb == "fit":
         metric_objects.begin(module, will_save=bool(trainer.checkpoint_callbacks))
