@@ -182,6 +182,7 @@ _BOUNDARY = "A checkpoint is written at the end of the step, so that a run goes 
 _RESUMED_EPOCH = "Those who prepare something in on_train_epoch_start need it in a resumed epoch, too."
 _DATA = "A resumed run goes on with the next batch of the data and ends like the run that never stopped."
 _LAST = "The last checkpoint is the last state, also when only the epoch was counted since."
+_FINAL = "The state at the end of a run is saved, if no checkpoint holds it."
 _ONCE = "A value is written once, at the step in which it was logged."
 _TYPE = "What a user can get wrong in a setting is a MisconfigurationException."
 
@@ -335,6 +336,11 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             "CB.state_dict\nCB.on_save_checkpoint\nM.on_save_checkpoint\nM.on_validation_end",
             "M.on_validation_end\nCB.state_dict\nCB.on_save_checkpoint\nM.on_save_checkpoint",
             times=4,
+        ),
+        Difference(
+            _FINAL,
+            "CB.on_train_end\nM.on_train_end",
+            "CB.on_train_end\nCB.state_dict\nCB.on_save_checkpoint\nM.on_save_checkpoint\nM.on_train_end",
         ),
     ),
     # again, and resuming

@@ -77,9 +77,9 @@ class Progress:
         self.num_batches = num_batches
         if not self.in_epoch:
             self.batches_done = 0
+            self.is_last_batch = False
         self.in_epoch = True
         self.batch_idx = self.batches_done - 1
-        self.is_last_batch = False
 
     def start_batch(self, batch_idx: int, is_last: bool) -> None:
         """Take position ``batch_idx`` and find out where it lies in its accumulation window."""

@@ -37,7 +37,7 @@ def gather(trainer: Trainer) -> dict[str, Any]:
     loggers = _state_of_loggers(trainer)
     state: dict[str, Any] = {
         "random": collect_rng_states(),
-        "data": trainer.data.state_dict(),
+        "data": trainer.data.at_rest or trainer.data.state_dict(),
         "metrics": trainer.metrics.state_dict(),
         "module_metrics": metric_objects.state_of(trainer.lightning_module),
         "loggers": loggers,
@@ -107,6 +107,8 @@ def prepare(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, An
         data.go_on = None
         _go_back(trainer, checkpoint, restored)
         go_on(trainer, checkpoint, in_epoch)
+        if trainer.progress.done and not in_epoch:
+            data.at_rest = checkpoint.get("resume", {}).get("data")
         if trainer.ckpt_was_chosen and "progress" in checkpoint["loops"]:
             _complete_saves(trainer, checkpoint)
 

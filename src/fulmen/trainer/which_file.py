@@ -32,6 +32,10 @@ def return_to_run(trainer: Trainer, verb: str, ckpt_path: Any) -> None:
         for logger in trainer.loggers:
             logger.return_to_newest_run()
         trainer.strategy.barrier("return_to_run")  # all have looked before one makes a folder
+    if ckpt_path == "auto" and verb == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:
+        for folder in {logger.log_dir for logger in trainer.loggers}:
+            if folder is not None and not is_remote(folder):
+                remove_parts(local_path(folder))
 
 
 def resolve_path(trainer: Trainer, verb: str, ckpt_path: Any, has_model: bool, before: list[Any]) -> Any:
