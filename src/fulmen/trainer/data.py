@@ -130,7 +130,7 @@ class Data:
         self._to_put_back: dict[str, Any] = {}  # the state of loaders that are not there yet
         self._rank = rank
         self.go_on: Callable[[], None] | None = None  #: brings a resumed run to where it was saved
-        self.at_rest: dict[str, Any] | None = None  #: the state, when a run is resumed at its very end and reads no more
+        self.at_rest: dict[str, Any] | None = None  #: the state of a run resumed at its very end, which reads no more
         self.moment: dict[str, Any] | None = None  #: what a checkpoint of this very moment has under ``"resume"``
         self._marks: list[dict[str, Any]] | None = None  #: where sources stood before the look at the next batch
         self._random: dict[str, Any] | None = None  # and the random numbers, where that look may open a pass

@@ -352,13 +352,11 @@ class Source:
             )
         if self.is_read_once:
             self.begin_with(mark, hook)
-        self.position_in_pass, self._passes, self.has_ended_a_pass = mark["position"], mark["passes"], mark["has_ended"]
-        self._began_with = mark["began_with"]
+        self._remember(mark)
         if self.is_read_once:
             self._sought = self._open(0, True)
             return
         if self._passes:  # else it has not been opened in this epoch
-            self._opened = next(_openings)
             if self._began_with:
                 restore_rng_states(self._began_with["random"])
                 self._put_back(self._began_with)
