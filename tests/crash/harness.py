@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.crash.comparison import batches_of, differences, furthest, left_half_written, torn
+from tests.crash.comparison import differences, furthest, left_half_written, torn
 from tests.crash.moments import Moment
 from tests.crash.warm import Ended, Warm, run_plainly
 
