@@ -1,7 +1,7 @@
 """Starts a script again and again without the seconds that its imports take.
 
-A process imports everything once and then forks itself for each start: a real process, in a session of its own, with the
-arguments and the name ``__main__`` that ``python script.py`` would have.
+A process imports everything once and then forks itself for each start: a real process, in a session of its own, with
+the arguments and the name ``__main__`` that ``python script.py`` would have.
 """
 
 from __future__ import annotations
