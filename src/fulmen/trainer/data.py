@@ -319,8 +319,12 @@ class Data:
 
     # -- where it stands ----------------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where each training loader stands, and the generators of those that evaluate, as plain data."""
+    def state_dict(self, repeated: str | None = None) -> dict[str, Any]:
+        """Where each training loader stands, and the generators of those that evaluate, as plain data.
+
+        Args:
+            repeated: the stage that a run which goes on begins anew.
+        """
         state: dict[str, Any] = {"seed": self.seed, "loads": self._loads}
         if self._random is not None:
             state["random"] = self._random
@@ -328,8 +332,13 @@ class Data:
             marks = self._marks if stage == "train" and self._marks is not None else [None] * len(loaders.sources)
             if stage == "train" and loaders.combined is None and self._marks is None and loaders.sources:
                 loaders.sources[0].position_in_pass = self.progress.batches_done
-            state[stage] = [source.state_dict(mark) for source, mark in zip(loaders.sources, marks)]
+            again = stage == repeated
+            state[stage] = [source.state_dict(mark, again) for source, mark in zip(loaders.sources, marks)]
         return state
+
+    def generators(self) -> list[Any]:
+        """The random number generators of all loaders and their data sets."""
+        return [one for loaders in self.loaders.values() for source in loaders.sources for one in source.generators()]
 
     def prepare(self, state: dict[str, Any] | None) -> None:
         """A run goes on: take what is needed before the loaders are asked for."""

@@ -31,12 +31,14 @@ from fulmen.trainer.data import Data
 from fulmen.trainer.environment import arguments_from_environment
 from fulmen.trainer.explain import evaluation_table, explanation
 from fulmen.trainer.metrics import Metrics
+from fulmen.trainer.resume import Modes
 from fulmen.trainer.session import Signals, attach_optimizers, session
 from fulmen.trainer.states import RunningStage, TrainerState
 from fulmen.trainer.validation import check_model
 from fulmen.trainer.windows import Windows
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.seed import collect_rng_states
 from fulmen.utilities.text import shown
 
 if TYPE_CHECKING:
@@ -409,6 +411,8 @@ class Trainer(Windows):
         self._plan: Plan | None = None
         self._undo: list[Callable[[], None]] = []
         self.window = Window()
+        self.modes = Modes()
+        self.random_before_validation: dict[str, Any] | None = None
         self.schedulers: Schedulers = None  # type: ignore[assignment]  # while nothing is trained
         self.predictions: list[Any] | None = None
         self.attached: list[Any] = []  # optimizers and schedulers that the run steps
@@ -458,7 +462,9 @@ class Trainer(Windows):
         if not self.progress.accumulating:
             self.plan.on_validation_model_zero_grad()
         self.state.stage = RunningStage.VALIDATING
+        self.random_before_validation = collect_rng_states()  # which a file that is written meanwhile goes on with
         evaluate_loop(self, "validate")
+        self.random_before_validation = None
         self.state.stage = RunningStage.TRAINING
         self.progress.validation.restart_clock()
 
