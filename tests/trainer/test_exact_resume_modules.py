@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from resuming import Model, Noisy, assert_same, loader, run
+from resuming import Model, assert_same, loader, run
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal, weight_norm
-from torch.utils.data import DataLoader
 
 from fulmen import Callback, Trainer
 from fulmen.callbacks import ModelCheckpoint

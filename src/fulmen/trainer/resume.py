@@ -67,8 +67,8 @@ def _generators(trainer: Trainer) -> dict[str, Any]:
 def _warn_of_open_step(trainer: Trainer) -> None:
     if trainer.state.status == TrainerStatus.RUNNING:  # else the run ends in an exception, and may well end there
         rank_zero_warn(
-            f"a checkpoint was made in the middle of the step of batch {trainer.progress.batch_idx}: a run that goes on "
-            "from it trains this batch once more. Save in `on_train_batch_end` or later, or by a ModelCheckpoint."
+            f"a checkpoint was made in the middle of the step of batch {trainer.progress.batch_idx}: a run that goes "
+            "on from it trains this batch once more. Save in `on_train_batch_end` or later, or by a ModelCheckpoint."
         )
 
 
