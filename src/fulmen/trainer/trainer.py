@@ -24,6 +24,7 @@ from fulmen.loops.progress import Progress
 from fulmen.plugins.precision.precision import Precision, WithoutInitialisation
 from fulmen.trainer import checkpoint as checkpoints
 from fulmen.trainer import flags
+from fulmen.trainer.attributes import Modes
 from fulmen.trainer.barebones import refuse_with_barebones
 from fulmen.trainer.boundary import Boundary
 from fulmen.trainer.compiling import checked_options, compiled_steps, uncompiled
@@ -31,7 +32,6 @@ from fulmen.trainer.data import Data
 from fulmen.trainer.environment import arguments_from_environment
 from fulmen.trainer.explain import evaluation_table, explanation
 from fulmen.trainer.metrics import Metrics
-from fulmen.trainer.resume import Modes
 from fulmen.trainer.session import Signals, attach_optimizers, session
 from fulmen.trainer.states import RunningStage, TrainerState
 from fulmen.trainer.validation import check_model
