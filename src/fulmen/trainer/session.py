@@ -291,6 +291,7 @@ def _ready_to_train(trainer: Trainer) -> bool:
     if asleep:
         rank_zero_info("%d sub-modules are in evaluation mode when training starts, %s first", len(asleep), asleep[0])
     trainer.metrics.begin_training()
+    trainer.modes.note(trainer.lightning_module)
     trainer.signals.end_if_asked()
     trainer.signals.begin_training()
     return True

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter as _Running
 
+from fulmen.core.plain import LEFT_OUT, from_plain, to_plain
 from fulmen.trainer.generators import generators_in, restore_states, states_of
 from fulmen.trainer.streams import IndexStream, OwnDraws, samplers_of
 from fulmen.trainer.workers import start
@@ -281,6 +282,10 @@ class Source:
     def _generators_of_data_set(self) -> dict[str, Any]:
         return generators_in(getattr(self.loader, "dataset", None))
 
+    def generators(self) -> list[Any]:
+        """The random number generators of the loader and its data set."""
+        return [*self._own_generators().values(), *self._generators_of_data_set().values()]
+
     def _samplers_with_state(self) -> list[Any]:
         return [one for one in samplers_of(self.loader) if _has_state(one) and not begins_at_its_state(one)]
 
@@ -289,7 +294,7 @@ class Source:
         return {
             "random": collect_rng_states(include_cuda=False),
             "generators": states_of(self._own_generators()),
-            "samplers": [deepcopy(sampler.state_dict()) for sampler in self._samplers_with_state()],
+            "samplers": [_packed(sampler.state_dict()) for sampler in self._samplers_with_state()],
             "data_set": states_of(self._generators_of_data_set()),
         }
 
@@ -308,8 +313,10 @@ class Source:
 
     def state_dict(self, mark: dict[str, Any] | None = None) -> dict[str, Any]:
         """Where the source stands (at ``mark``, if the batch after it was read already), as plain data."""
+        mark = self.mark() if mark is None else mark
         return {
-            **(self.mark() if mark is None else mark),
+            **mark,
+            **({"state": _packed(mark["state"])} if "state" in mark else {}),
             "num_batches": self.num_batches,
             "num_workers": getattr(self.loader, "num_workers", 0),
             "opened": self._opened,
@@ -429,14 +436,25 @@ class Source:
         owner = self.state_owner
         if owner is None or "state" not in mark:
             return False
-        owner.load_state_dict(deepcopy(mark["state"]))
+        owner.load_state_dict(_unpacked(mark["state"]))
         self._opened = self._opened or next(_openings)
         return True
 
     def _put_back(self, generators: dict[str, Any]) -> None:
         restore_states(self._own_generators(), generators["generators"], a_kind(self.loader))
         for sampler, state in zip(self._samplers_with_state(), generators["samplers"]):
-            sampler.load_state_dict(deepcopy(state))
+            sampler.load_state_dict(_unpacked(state))
+
+
+def _packed(state: Any) -> dict[str, Any]:
+    """A user's state as plain data, where it has such a form: with numbers of numpy in it, say."""
+    plain, kinds = to_plain({"state": state})
+    return {"state": deepcopy(state)} if LEFT_OUT in kinds.values() else {**deepcopy(plain), "kinds": kinds}
+
+
+def _unpacked(packed: dict[str, Any]) -> Any:
+    state = deepcopy(packed["state"])
+    return from_plain({"state": state}, packed["kinds"])["state"] if "kinds" in packed else state
 
 
 def _has_state(owner: Any) -> bool:

@@ -24,6 +24,7 @@ from fulmen.loops.progress import Progress
 from fulmen.plugins.precision.precision import Precision, WithoutInitialisation
 from fulmen.trainer import checkpoint as checkpoints
 from fulmen.trainer import flags
+from fulmen.trainer.attributes import Modes
 from fulmen.trainer.barebones import refuse_with_barebones
 from fulmen.trainer.boundary import Boundary
 from fulmen.trainer.compiling import checked_options, compiled_steps, uncompiled
@@ -34,7 +35,7 @@ from fulmen.trainer.metrics import Metrics
 from fulmen.trainer.session import attach_optimizers, session
 from fulmen.trainer.signals import Signals, checkpoint_of_restart
 from fulmen.trainer.states import RunningStage, TrainerState
-from fulmen.trainer.unfinished import ValidationLeft, state_before
+from fulmen.trainer.unfinished import ValidationLeft, may_be_left, state_before
 from fulmen.trainer.validation import check_model
 from fulmen.trainer.windows import Windows
 from fulmen.utilities.exceptions import MisconfigurationException
@@ -415,6 +416,7 @@ class Trainer(Windows):
         self._plan: Plan | None = None
         self._undo: list[Callable[[], None]] = []
         self.window = Window()
+        self.modes = Modes()
         self.schedulers: Schedulers = None  # type: ignore[assignment]  # while nothing is trained
         self.predictions: list[Any] | None = None
         self.attached: list[Any] = []  # optimizers and schedulers that the run steps
@@ -464,16 +466,17 @@ class Trainer(Windows):
         """The validation that is due after a training batch."""
         self.boundary.reach_validation(self)
         before = state_before(self)
-        self.signals.may_leave_validation = before is not None
+        self.signals.may_leave_validation = may_be_left(self)
         if not self.progress.accumulating:
             self.plan.on_validation_model_zero_grad()
         self.state.stage = RunningStage.VALIDATING
+        self.data.moment = before  # what is saved meanwhile goes on from here, and does the whole validation again
         try:
             evaluate_loop(self, "validate")
         except ValidationLeft:
             self.metrics.begin_training()
-            self.data.moment = before
             self.signals.save_and_end(self)
+        self.data.moment = None
         self.state.stage = RunningStage.TRAINING
         self.progress.validation.restart_clock()
 
