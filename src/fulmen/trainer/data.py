@@ -124,7 +124,7 @@ class Data:
         self._epoch_of_load: dict[str, int] = {}
         self._rank = rank
         self.go_on: Callable[[], None] | None = None  #: brings a resumed run to where it was saved
-        self.at_rest: dict[str, Any] | None = None  #: the state, when a run is resumed at its very end and reads no more
+        self.at_rest: dict[str, Any] | None = None  #: the state, when a run is resumed at its end
         self.moment: dict[str, Any] | None = None  #: what a checkpoint of this very moment has under ``"resume"``
         self._marks: list[dict[str, Any]] | None = None  #: where sources stood before the look at the next batch
         self._batch: Any = None
