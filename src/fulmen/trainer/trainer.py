@@ -252,7 +252,9 @@ class Trainer(Windows):
                 own.
             val_dataloaders: the same for validation.
             datamodule: holds all loaders; not together with loaders.
-            ckpt_path: go on from this file; ``"last"`` or ``"best"``: one that this Trainer's callbacks wrote.
+            ckpt_path: go on from this file. ``"auto"``: from the newest whole checkpoint of this run, in its log
+                directory, or begin it: the same program, started again and again, finishes the run. ``"last"`` or
+                ``"best"``: one that the callbacks wrote. ``"hpc"``: what a run left when a signal ended it.
             weights_only: None or True: read nothing but tensors and plain data from it. False: also run code that it
                 names, which only a trusted file should be allowed.
         """
