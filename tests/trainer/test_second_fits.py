@@ -151,7 +151,7 @@ def test_time_of_a_resumed_fit_is_not_that_of_another_model(trainer_of, tmp_path
     trainer.max_epochs = 2
     with pytest.warns(UserWarning, match="a Timer whose time is used up"):
         trainer.fit(first, *loaders(), ckpt_path=tmp_path / "long.ckpt")
-    assert first.seen and trainer.current_epoch == 1  # its time was used up
+    assert trainer.current_epoch == 1
 
     trainer.fit(second := model_of(2), *loaders())
 
@@ -271,7 +271,7 @@ def test_fit_after_one_that_broke_off_trains_its_epoch_from_the_beginning(traine
     trainer.fit(model, train, validation)
 
     assert len(model.seen) == 7
-    assert sorted(sum((batch[0] for batch in model.seen), [])) == list(range(14))
+    assert sorted(place for batch in model.seen for place in batch[0]) == list(range(14))
     assert trainer.current_epoch == 2
 
 
