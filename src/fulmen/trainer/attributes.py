@@ -1,4 +1,6 @@
-"""What a run changes on its objects and no ``state_dict`` holds, as a part of ``checkpoint["resume"]``:
+"""What a run changes on objects and no ``state_dict`` holds: generators and modes.
+
+In ``checkpoint["resume"]`` it stands under two keys:
 
 - ``generators``: the states of generators that the module, the callbacks and the datamodule keep as attributes;
 - ``modes``: which parameters were frozen or thawed, and which sub-modules switched, since training began.

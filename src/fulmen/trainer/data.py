@@ -460,6 +460,7 @@ class Data:
         for number, source in enumerate(loaders.sources):
             moment = f"{progress.epoch}, {progress.total_batches}"
             source.begin_epoch(progress.epoch, (self.seed, self._rank, stage, number, moment))
+            source.draws_apart = not self._sources_in_training and stage != "sanity_check"
         if stage != "sanity_check":
             return loaders
         steps = self.flags.num_sanity_val_steps

@@ -294,6 +294,15 @@ def _ready_to_train(trainer: Trainer) -> bool:
     trainer.modes.note(trainer.lightning_module)
     trainer.signals.end_if_asked()
     trainer.signals.begin_training()
+    if progress.total_batches and trainer.loaded_ckpt_path is None:
+        rank_zero_info(
+            "the same model goes on: %d epoch%s and %d step%s are done; its optimizers and schedulers are made anew. "
+            "To begin at zero, use another Trainer; to go on exactly, `fit(ckpt_path=...)`",
+            progress.epoch,
+            "s" * (progress.epoch != 1),
+            progress.step,
+            "s" * (progress.step != 1),
+        )
     return True
 
 

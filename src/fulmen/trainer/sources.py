@@ -9,7 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from itertools import chain, islice
 from itertools import count as counter
@@ -27,7 +27,7 @@ from fulmen.trainer.workers import start
 from fulmen.utilities.data import has_iterable_dataset
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from fulmen.utilities.seed import collect_rng_states, restore_rng_states
+from fulmen.utilities.seed import collect_rng_states, isolate_rng, restore_rng_states
 from fulmen.utilities.text import a_kind, shown
 
 _SECONDS_BETWEEN_COUNTS = 5.0  # while batches are read again
@@ -46,6 +46,7 @@ class Source:
         under_way: the places of the samples of each batch that is still to come; None when they cannot be known.
         position_in_pass: batches that were taken from the current pass.
         has_ended_a_pass: a pass has come to its end since the epoch began.
+        draws_apart: the order of its samples takes no random numbers away from the others.
     """
 
     def __init__(self, loader: Any, in_order: bool = False) -> None:
@@ -56,6 +57,7 @@ class Source:
         self.under_way: deque[Any] | None = None
         self.position_in_pass = 0
         self.has_ended_a_pass = False
+        self.draws_apart = False
         self._passes = 0
         self._taken = 0  # batches that were taken in passes before
         self._opened = 0  # when the pass was opened, compared with those of others
@@ -127,7 +129,8 @@ class Source:
         self._passes += 1
         self._opened = next(_openings)
         self._began_with = self._generators()
-        return self._open(0, None)
+        with isolate_rng(include_cuda=False) if self.draws_apart else nullcontext():
+            return self._open(0, None)
 
     def _open(self, skip: int, drew: bool | None, position: int = 0) -> Iterator[Any]:
         """The batches of a pass without the first ``skip``, which are not read; a loader that keeps its state is at

@@ -372,6 +372,7 @@ class Trainer(Windows):
             if self._trained is None or self._trained() is not module:  # another model starts at zero; the same goes on
                 self.progress = self._new_progress()
                 self._trained = weakref.ref(module)
+                self.datamodule = datamodule  # not that of the one before
             self.progress.should_stop = self.progress.out_of_time = False
             self.progress.forget_unfinished_epoch()
             if self._unlimited and self.progress.limits.max_epochs == 1000:
