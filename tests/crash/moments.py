@@ -25,6 +25,8 @@ from typing import Any
 
 #: a file beside the folder of the run that takes the room on its disk
 BALLAST = "ballast"
+#: a folder beside the disk with a copy of what the run had written when the fault came
+BEFORE = "before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,9 @@ class Watch:
 
 
 def act(root: str, moment: Moment) -> None:
-    """Let happen what ``moment`` says."""
+    """Let happen what ``moment`` says. Before a fault of the disk, what is there is copied to :data:`BEFORE`."""
+    if moment.action != "kill":
+        shutil.copytree(root, Path(root).parents[1] / BEFORE)
     if moment.action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
         signal.pause()

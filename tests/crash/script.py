@@ -1,6 +1,6 @@
 """A training script that goes on where it was killed: started by the same command again and again, it finishes its run.
 
-    python tests/crash/script.py --root runs --workers 2 --background
+python tests/crash/script.py --root runs --workers 2 --background
 """
 
 from __future__ import annotations
@@ -120,7 +120,11 @@ def main() -> None:
             EarlyStopping("val_loss", patience=100),
             LearningRateMonitor(),
             ModelCheckpoint(
-                filename="{step}-{val_loss:.3f}", monitor="val_loss", every_n_train_steps=2, save_top_k=2, save_last=True
+                filename="{step}-{val_loss:.3f}",
+                monitor="val_loss",
+                every_n_train_steps=2,
+                save_top_k=2,
+                save_last=True,
             ),
             ModelCheckpoint(filename="{epoch}", every_n_epochs=1, save_on_train_epoch_end=True),
         ],
