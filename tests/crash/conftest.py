@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator
 
 import pytest
-
 from tests.crash.harness import ROOT, SCRIPT, Subject, subject_of
 
 

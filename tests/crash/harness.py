@@ -80,7 +80,7 @@ class Subject:
         """Run the script until it ends or is killed; see :meth:`Warm.run`."""
         if plainly:
             command = [sys.executable, self.warm.script, *self.filled_arguments]
-            return run_plainly(command, self.run_folder.parent, kill_after)
+            return run_plainly(command, self.folder, kill_after)
         return self.warm.run(self.filled_arguments, self.run_folder, moment, kill_after)
 
     def make_reference(self) -> None:

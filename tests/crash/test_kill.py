@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-
-from fulmen.utilities.durable import is_part
 from tests.crash.comparison import torn
 from tests.crash.harness import Subject, campaign
 from tests.crash.moments import Moment
+
+from fulmen.utilities.durable import is_part
 
 
 @pytest.fixture(params=["subject", "background"])
