@@ -69,10 +69,21 @@ def read_text(path: str) -> str:
 
 
 def append_text(path: str, text: str) -> None:
-    """Write ``text`` at the end of the file, which is made if it is not there."""
+    """Write ``text`` at the end of the file, which is made if it is not there.
+
+    Raises:
+        OSError: naming ``path``; what was in the file is as it was.
+    """
     if not is_remote(path):
-        with open(local_path(path), "a", encoding="utf-8", newline="") as file:
-            file.write(text)
+        size = os.path.getsize(local_path(path)) if exists(path) else 0
+        with _naming(path):
+            try:
+                with open(local_path(path), "a", encoding="utf-8", newline="") as file:
+                    file.write(text)
+            except OSError:  # a full disk takes a part of it
+                with suppress(OSError):
+                    os.truncate(local_path(path), size)
+                raise
         return
     system: Any = get_filesystem(path)
     try:
@@ -138,7 +149,11 @@ def bring_to_disk(path: str) -> None:
 
 @contextmanager
 def replacing(path: str) -> Iterator[IO[str]]:
-    """A file to write that takes the place of ``path`` when the block ends well, and leaves it untouched otherwise."""
+    """A file to write that takes the place of ``path`` when the block ends well, and leaves it untouched otherwise.
+
+    Raises:
+        OSError: naming ``path``.
+    """
     if is_remote(path):
         system = get_filesystem(path)
         with system.transaction, system.open(path, "w", encoding="utf-8", newline="") as file:
@@ -148,13 +163,25 @@ def replacing(path: str) -> Iterator[IO[str]]:
     folder = os.path.dirname(target)
     part = os.path.join(folder, beside(os.path.basename(target)))
     try:
-        with open(part, "w", encoding="utf-8", newline="") as file:
+        with _naming(path), open(part, "w", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, target)
     except BaseException:
-        if os.path.exists(part):
+        with suppress(OSError):
             os.remove(part)
         raise
     sync_folder(folder)
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Let an error of the system say which file could not be written, under the name that the user knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"The file could not be written ({reason})", path) from error

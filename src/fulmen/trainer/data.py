@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -157,7 +158,7 @@ class Data:
             if given is None:
                 given = self._asked_for(stage)
             else:
-                self._loads[stage] = {"epoch": epoch}
+                self._loads[stage] = self._loads_before.pop(stage, {"epoch": epoch})
             self.loaders[stage] = self._prepared(stage, given)
             for source, mark in zip(self.loaders[stage].sources, self._to_put_back.pop(stage, ())):
                 source.begin_with(mark, _LOADER_HOOKS[stage])
@@ -323,15 +324,22 @@ class Data:
 
     def state_dict(self) -> dict[str, Any]:
         """Where each training loader stands, and the generators of those that evaluate, as plain data."""
-        state: dict[str, Any] = {"seed": self.seed, "loads": dict(sorted(self._loads.items()))}
-        if self._random is not None:
-            state["random"] = self._random
-        for stage, loaders in sorted(self.loaders.items()):  # not in the order in which this process asked for them
+        stages = dict(self._to_put_back)
+        for stage, loaders in self.loaders.items():
             marks = self._marks if stage == "train" and self._marks is not None else [None] * len(loaders.sources)
             if stage == "train" and loaders.combined is None and self._marks is None and loaders.sources:
                 loaders.sources[0].position_in_pass = self.progress.batches_done
-            state[stage] = [source.state_dict(mark) for source, mark in zip(loaders.sources, marks)]
-        return state
+            stages[stage] = [source.state_dict(mark) for source, mark in zip(loaders.sources, marks)]
+            for place, state in enumerate(sorted(stages[stage], key=itemgetter("opened")), 1):
+                state["opened"] = state["opened"] and place  # the numbers of this process mean nothing to the next
+        loads = self._loads_before | self._loads
+        # not in the order in which this process asked for them
+        state = {"seed": self.seed, "loads": dict(sorted(loads.items())), **dict(sorted(stages.items()))}
+        return state if self._random is None else {**state, "random": self._random}
+
+    def generators(self) -> list[Any]:
+        """The random number generators of all loaders and their data sets."""
+        return [one for loaders in self.loaders.values() for source in loaders.sources for one in source.generators()]
 
     def prepare(self, state: dict[str, Any] | None) -> None:
         """A run goes on: take what is needed before the loaders are asked for."""
@@ -341,10 +349,12 @@ class Data:
     def begin_with(self, state: dict[str, Any]) -> None:
         """Between two epochs: put back what the order of the next one depends on."""
         for stage, hook in _LOADER_HOOKS.items():
-            if stage not in self.loaders:
-                self._to_put_back[stage] = state.get(stage, ())
+            if stage not in state:
                 continue
-            for source, mark in zip(self.loaders[stage].sources, state.get(stage, ())):
+            if stage not in self.loaders:
+                self._to_put_back[stage] = state[stage]
+                continue
+            for source, mark in sorted(zip(self.loaders[stage].sources, state[stage]), key=_opening):
                 source.begin_with(mark, hook)
 
     def seek(self, state: dict[str, Any] | None) -> None:
@@ -360,7 +370,7 @@ class Data:
         if marks is not None and len(marks) == len(loaders.sources):
             self._random = state.get("random") if state is not None else None
             # as they were opened, since they may draw from one generator
-            for source, mark in sorted(zip(loaders.sources, marks), key=lambda pair: pair[1]["opened"]):
+            for source, mark in sorted(zip(loaders.sources, marks), key=_opening):
                 source.seek(mark, hook)
             return
         if marks is not None:
@@ -450,6 +460,7 @@ class Data:
         for number, source in enumerate(loaders.sources):
             moment = f"{progress.epoch}, {progress.total_batches}"
             source.begin_epoch(progress.epoch, (self.seed, self._rank, stage, number, moment))
+            source.draws_apart = not self._sources_in_training and stage != "sanity_check"
         if stage != "sanity_check":
             return loaders
         steps = self.flags.num_sanity_val_steps
@@ -546,6 +557,11 @@ class Data:
         for loaders in self.loaders.values():
             for source in loaders.sources:
                 source.close()
+
+
+def _opening(pair: tuple[Source, dict[str, Any]]) -> int:
+    """When the source was opened that a mark is of, compared with others."""
+    return pair[1]["opened"]
 
 
 def _seed_of_this_moment() -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fulmen.callbacks.callback import Callback
+from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.core.module import LightningModule
 from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, configured_optimizers
 from fulmen.loops.evaluate import evaluate_loop
@@ -20,6 +21,7 @@ from fulmen.trainer import metric_objects, replay, resume, which_file
 from fulmen.trainer.explain import headline
 from fulmen.trainer.flags import ordered, refuse_no_callbacks
 from fulmen.trainer.hook_checks import check_hooks
+from fulmen.trainer.inexact import warn_of_inexact
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
 from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -277,6 +279,8 @@ def _ready_to_train(trainer: Trainer) -> bool:
     if progress.done and not progress.ends_within_epoch:
         _explain_nothing_to_do(trainer)
         return False
+    if any(isinstance(callback, Checkpoint) for callback in trainer.callbacks) and not trainer.fast_dev_run:
+        warn_of_inexact(data.loaders["train"].sources, "train_dataloader")
     if data.num_training_batches == 0:
         rank_zero_info("nothing to train: the training loader has no batches")
         return False
@@ -287,8 +291,18 @@ def _ready_to_train(trainer: Trainer) -> bool:
     if asleep:
         rank_zero_info("%d sub-modules are in evaluation mode when training starts, %s first", len(asleep), asleep[0])
     trainer.metrics.begin_training()
+    trainer.modes.note(trainer.lightning_module)
     trainer.signals.end_if_asked()
     trainer.signals.begin_training()
+    if progress.total_batches and trainer.loaded_ckpt_path is None:
+        rank_zero_info(
+            "the same model goes on: %d epoch%s and %d step%s are done; its optimizers and schedulers are made anew. "
+            "To begin at zero, use another Trainer; to go on exactly, `fit(ckpt_path=...)`",
+            progress.epoch,
+            "s" * (progress.epoch != 1),
+            progress.step,
+            "s" * (progress.step != 1),
+        )
     return True
 
 
