@@ -258,6 +258,11 @@ def test_run_without_checkpoints_is_told_that_it_always_begins_anew(tmp_path):
         start(tmp_path, enable_checkpointing=False)
 
 
+def test_run_that_saves_weights_only_is_told_that_it_always_begins_anew(tmp_path):
+    with pytest.warns(UserWarning, match="every start is a fresh one. Leave `save_weights_only=True` out"):
+        start(tmp_path, ModelCheckpoint(save_weights_only=True))
+
+
 def test_fast_dev_run_goes_on_with_nothing_and_touches_nothing(tmp_path):
     start(tmp_path, logger=False, stop_at=7)
     newest(tmp_path).write_bytes(b"")
