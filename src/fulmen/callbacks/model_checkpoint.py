@@ -415,6 +415,7 @@ class ModelCheckpoint(Checkpoint):
         end = trainer.progress.total_batches, trainer.progress.step
         held = any(one._final_at == end for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint))
         if held or self.save_last is False or self.save_top_k == 0 or not self._trigger.reason:
+            self._drop_last_of_before(trainer)
             return
         if self.monitor is not None or self.save_last:
             self._write_last(trainer, metrics, "final")
@@ -422,6 +423,17 @@ class ModelCheckpoint(Checkpoint):
         if "epoch" not in trainer.callback_metrics:
             metrics["epoch"] = metrics["epoch"] - 1  # the one that has ended, as in the names of the others
         self._save_ranked(trainer, metrics, "final")
+
+    def _drop_last_of_before(self, trainer: Trainer) -> None:
+        """Remove what the run had left when it ended before its time: it is no last state any more."""
+        assert self.dirpath is not None
+        path, here = self._kept.last_model_path, Position.of(trainer)
+        if self.save_last or not path or (self._last_saved_at and self._last_saved_at[1:] == here[1:]):
+            return
+        self._kept = kept = replace(self._kept, last_model_path="")
+        self._remove(trainer, path)
+        self._when_written(trainer, partial(setattr, self, "_announced", kept))
+        self._when_written(trainer, partial(record.clear, trainer, self.dirpath))
 
     def save_now(self, trainer: Trainer, reason: str) -> str | None:
         """Write the whole state of this moment to ``last.ckpt``, whatever ``save_last`` says.

@@ -298,6 +298,22 @@ def test_run_that_ended_before_its_time_and_goes_on_leaves_the_files_of_one_run(
         assert getattr(resumed, name) == getattr(whole, name)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "files"),
+    [({"monitor": "v", "save_last": False}, ["checkpoints.json", "epoch=1-step=6.ckpt"]), ({"save_top_k": 0}, [])],
+)
+def test_last_of_before_goes_at_the_end_when_no_newer_file_is_wanted(fit, policy, tmp_path, arguments, files):
+    first = policy(**arguments)
+    with pytest.raises(SIGTERMException):
+        fit(first, EndAt(8, first))
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+    resumed = policy(**arguments)
+    fit(resumed, ckpt_path="auto", values=[2.0, 4.0])
+
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == files
+    assert resumed.last_model_path == ""
+
+
 # -- the state of the callback ----------------------------------------------------------------------------------------
 
 
