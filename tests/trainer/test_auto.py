@@ -183,6 +183,16 @@ def test_newest_version_with_files_of_a_run_is_gone_on_with(tmp_path):
     assert trainer.logger.version == 0
 
 
+def test_run_goes_on_though_it_was_evaluated_meanwhile_in_a_directory_of_its_own(tmp_path):
+    start(tmp_path, stop_at=7)
+    evaluation = trainer_of(str(tmp_path), [])
+    evaluation.validate(Model(), DataLoader(TensorDataset(torch.zeros(2, 4)), 2), verbose=False)
+    trainer = start(tmp_path)
+
+    assert (evaluation.logger.version, trainer.logger.version) == (1, 0)
+    assert trainer.loaded_ckpt_path is not None
+
+
 def test_empty_directory_of_a_first_start_is_used(tmp_path):
     (tmp_path / "lightning_logs" / "version_0").mkdir(parents=True)
     trainer = start(tmp_path)
@@ -246,6 +256,11 @@ def test_folder_without_a_logger_is_the_run(tmp_path, place):
 def test_run_without_checkpoints_is_told_that_it_always_begins_anew(tmp_path):
     with pytest.warns(UserWarning, match="every start is a fresh one"):
         start(tmp_path, enable_checkpointing=False)
+
+
+def test_run_that_saves_weights_only_is_told_that_it_always_begins_anew(tmp_path):
+    with pytest.warns(UserWarning, match="every start is a fresh one. Leave `save_weights_only=True` out"):
+        start(tmp_path, ModelCheckpoint(save_weights_only=True))
 
 
 def test_fast_dev_run_goes_on_with_nothing_and_touches_nothing(tmp_path):

@@ -32,6 +32,11 @@ def local_path(path: _PATH) -> str:
     return os.path.expandvars(os.path.expanduser(text))
 
 
+def path_if_local(path: _PATH) -> Path | None:
+    """``path`` on this machine's disks, as :func:`local_path` has it; None if it is a URL of somewhere else."""
+    return None if is_remote(path) else Path(local_path(path))
+
+
 def join_path(path: _PATH, *parts: str) -> str:
     """``path`` with ``parts`` below it, for local paths as for URLs."""
     if is_remote(path):

@@ -152,18 +152,11 @@ def read(folder: str, load: Callable[[str], Any] | None = None) -> Index:
     Args:
         load: reads a checkpoint, for :func:`adopt`. None: a damaged index is begun anew.
     """
-    path = join_path(folder, FILE_NAME)
-    if not exists(path):
-        return Index(folder)
     try:
-        with get_filesystem(path).open(path, "rb") if is_remote(path) else open(local_path(path), "rb") as file:
-            return _parsed(folder, json.loads(cast("IO[bytes]", file).read().decode()))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        aside = put_aside(path)
-        rank_zero_warn(
-            f"{path} cannot be read ({type(error).__name__}: {error}). It is put aside as {aside!r}, and made anew "
-            "from the files in the folder."
-        )
+        return look(folder) or Index(folder)
+    except ValueError as error:
+        aside = put_aside(join_path(folder, FILE_NAME))
+        rank_zero_warn(f"{error}. It is put aside as {aside!r}, and made anew from the files in the folder.")
         index = Index(folder)
         if load is not None:
             adopt(index, load)
