@@ -187,6 +187,15 @@ _ONCE = "A value is written once, at the step in which it was logged."
 _TYPE = "What a user can get wrong in a setting is a MisconfigurationException."
 
 
+def _ends_in_last(arguments: str, best: str) -> Difference:
+    """The best file is not of the last step, and so the final state is in ``last.ckpt``."""
+    return Difference(
+        _FINAL,
+        f"{arguments}: ['{best}'] best '{best}' last '' score 1.0",
+        f"{arguments}: {sorted([best, 'last.ckpt'])} best '{best}' last 'last.ckpt' score 1.0",
+    )
+
+
 def _weight(reason: str, recorded: str, ours: str) -> Difference:
     return Difference(reason, f"weight {recorded}", f"weight {ours}")
 
@@ -341,6 +350,31 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             _FINAL,
             "CB.on_train_end\nM.on_train_end",
             "CB.on_train_end\nCB.state_dict\nCB.on_save_checkpoint\nM.on_save_checkpoint\nM.on_train_end",
+        ),
+        Difference(_FINAL, "file epoch=1-step=9.ckpt", "file epoch=1-step=10.ckpt"),
+    ),
+    "validate_twice_per_epoch.light": (
+        Difference(
+            _FINAL,
+            "CB.on_train_end\nCB.on_fit_end",
+            "CB.on_train_end\nCB.state_dict\nCB.on_save_checkpoint\nCB.on_fit_end",
+        ),
+        Difference(_FINAL, "file epoch=1-step=9.ckpt", "file epoch=1-step=10.ckpt"),
+    ),
+    "files_kept": (
+        _ends_in_last("{'monitor': 'v'}", "epoch=1-step=4.ckpt"),
+        _ends_in_last("{'filename': 'm-{epoch:02d}-{v:.2f}-{step}', 'monitor': 'v'}", "m-epoch=01-v=1.00-step=4.ckpt"),
+        _ends_in_last(
+            "{'filename': 'm-{epoch:02d}-{v:.2f}', 'auto_insert_metric_name': False, 'monitor': 'v'}", "m-01-1.00.ckpt"
+        ),
+        _ends_in_last("{'monitor': 'v', 'save_on_train_epoch_end': False}", "epoch=1-step=4.ckpt"),
+        _ends_in_last("{'monitor': 'v', 'save_weights_only': True}", "epoch=1-step=4.ckpt"),
+        Difference(
+            _FINAL,
+            "{'every_n_train_steps': 3, 'save_top_k': -1}: ['epoch=1-step=3.ckpt', 'epoch=2-step=6.ckpt'] "
+            "best 'epoch=2-step=6.ckpt' last '' score None",
+            "{'every_n_train_steps': 3, 'save_top_k': -1}: ['epoch=1-step=3.ckpt', 'epoch=2-step=6.ckpt', "
+            "'epoch=3-step=8.ckpt'] best 'epoch=3-step=8.ckpt' last '' score None",
         ),
     ),
     # again, and resuming

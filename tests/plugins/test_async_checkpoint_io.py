@@ -138,7 +138,7 @@ def states() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", states())
+@pytest.mark.parametrize("name", list(states()))
 def test_file_equals_the_one_written_at_once_for_state_of_every_kind(name: str, tmp_path: Path) -> None:
     state = {name: states()[name], "again": states()[name]}
     state["again"] = state[name]

@@ -217,9 +217,9 @@ class EarlyStopping(Callback):
 
         A run that this callback has ended stays so unless the patience or another limit is changed.
         """
-        self.wait_count = state_dict["wait_count"]
-        self.stopped_epoch = state_dict["stopped_epoch"]
-        self.best_score = torch.as_tensor(state_dict["best_score"])
+        self.wait_count = int(state_dict["wait_count"])
+        self.stopped_epoch = int(state_dict.get("stopped_epoch", 0))  # some keys are not in files of long ago
+        self.best_score = torch.as_tensor(state_dict.get("best_score", self.best_score))
         self.stopping_reason = EarlyStoppingReason(state_dict.get("stopping_reason", 0))
         self.stopping_reason_message = state_dict.get("stopping_reason_message")
         if any(state_dict.get(name, getattr(self, name)) != getattr(self, name) for name in ("patience", *_LIMITS)):

@@ -219,6 +219,8 @@ class ModelCheckpoint(Checkpoint):
         self._warn_if_not_empty(trainer)
         self._trigger.start(here)
         self._saved_at = self._last_saved_at = here  # the state that the run begins with needs no file
+        if trainer.progress.batch_is_open:  # but a validation still belongs to it
+            self._saved_at = Position(-1, -1, -1)
         self._waits = self._validated = False
         self._newest = self._final_at = self._epoch_seen = None
         self._due = ""
@@ -425,6 +427,12 @@ class ModelCheckpoint(Checkpoint):
         if not self._may_save(trainer) or self.save_weights_only:
             return None
         trainer.strategy.checkpoint_io.settle()
+        try:
+            return self._path_of_this_moment(trainer, reason)
+        finally:
+            self._saved_at = None  # the run ends here: what its last hooks do is not saved
+
+    def _path_of_this_moment(self, trainer: Trainer, reason: str) -> str | None:
         here = Position.reached(trainer)
         for writer in trainer.checkpoint_callbacks:
             if isinstance(writer, ModelCheckpoint) and writer._newest is not None and not writer.save_weights_only:
@@ -680,9 +688,9 @@ class ModelCheckpoint(Checkpoint):
             return
         old, new = state_dict.get("dirpath"), self.dirpath
         listed = state_dict["best_k_models"]
-        scores = {naming.relocated(path, old, new): torch.as_tensor(score) for path, score in listed.items()}
+        scores = {self._found(path, old): torch.as_tensor(score) for path, score in listed.items()}
         scores.pop("", None)
-        best = naming.relocated(state_dict["best_model_path"], old, new)
+        best = self._found(state_dict["best_model_path"], old)
         if len(scores) < len(listed) or (state_dict["best_model_path"] and not best):
             rank_zero_warn(
                 f"ModelCheckpoint writes to {new!r}. Of the files that the checkpoint lists in {old!r}, some are in "
@@ -692,12 +700,16 @@ class ModelCheckpoint(Checkpoint):
             self._retention.none(),
             best_model_path=best,
             best_model_score=state_dict.get("best_model_score") if best else None,
-            last_model_path=naming.relocated(state_dict.get("last_model_path", ""), old, new),
+            last_model_path=self._found(state_dict.get("last_model_path", ""), old),
         )
         self._kept = self._retention.ranking(kept, scores, current=state_dict.get("current_score"))
         self._announced = self._kept
         self._resumed = {key: state_dict[key] for key in ("run", "file") if key in state_dict}
         self._restored = True
+
+    def _found(self, path: str, old_folder: str | None) -> str:
+        """Where the file is that an earlier run kept at ``path``; ``""`` if it is no checkpoint of this folder's."""
+        return naming.relocated(path, old_folder, self.dirpath) if path.endswith(self.FILE_EXTENSION) else ""
 
     def to_yaml(self, filepath: str | os.PathLike[str] | None = None) -> None:
         """Write the kept files and their metrics as YAML, by default to ``<dirpath>/best_k_models.yaml``."""

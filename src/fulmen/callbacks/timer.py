@@ -133,10 +133,11 @@ class Timer(Callback):
             return
         if self._verbose and not trainer.should_stop:
             rank_zero_info(f"Training stops: its time of {timedelta(seconds=self._duration or 0)} is used up.")
-        trainer.should_stop = True
+        trainer.should_stop = trainer.progress.out_of_time = True
+        trainer.boundary.waiting = True  # to save what a run with more time goes on from
 
     def state_dict(self) -> dict[str, Any]:
         return {"time_elapsed": {stage: self.time_elapsed(stage) for stage in _STAGES}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._train_time_before = state_dict.get("time_elapsed", {}).get("train", 0.0)
+        self._train_time_before = float(state_dict.get("time_elapsed", {}).get("train", 0.0))

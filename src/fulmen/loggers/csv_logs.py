@@ -126,9 +126,9 @@ class CSVLogger(Logger):
     @rank_zero_only
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back later rows and columns, if this run writes to the same directory; else do nothing."""
-        if files.same_place(state["directory"], self.log_dir):
-            self.experiment.go_back(state["rows"], state["columns"])
-            self._flushed_at_step = state["flushed_at_step"]
+        if files.same_place(state.get("directory", self.log_dir), self.log_dir):
+            self.experiment.go_back(state.get("rows", 0), state.get("columns", []))
+            self._flushed_at_step = state.get("flushed_at_step", -1)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -231,11 +231,11 @@ class TensorBoardLogger(Logger):
         Event files of this run that were begun later are removed, longer ones are cut. New events go to a file of their
         own.
         """
-        if not files.same_place(state["directory"], self.log_dir):
+        if not files.same_place(state.get("directory", self.log_dir), self.log_dir):
             return
         self.experiment.close()  # it opens a new file when something is written
         self._has_gone_back = True
-        saved = state["files"]
+        saved = state.get("files", {})
         self._folders |= {self._placed(name)[0] for name in saved}
         there = self._event_files()
         for name, size in there.items():

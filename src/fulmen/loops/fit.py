@@ -80,6 +80,8 @@ def fit_loop(trainer: Trainer) -> None:
         schedulers.finish_epoch(progress)
         progress.close_epoch()  # a checkpoint made from here on goes on with the next epoch
         trainer.plan.watch_train_epoch_end()  # checkpoints and early stopping, which watch what the others logged
+        if boundary.waiting:
+            boundary.reach(trainer)
         progress.finish_epoch()
     if trainer.data.go_on is not None:  # resumed at the very end, with only the last hooks to come
         trainer.data.go_on()

@@ -55,6 +55,7 @@ class Progress:
     total_batches: int = 0  #: batches finished, over all epochs
     should_stop: bool = False
     was_stopping: bool = False  #: the run that is resumed was already asked to stop
+    out_of_time: bool = False  #: it was set as the time is used up; a run with more time goes on from there
 
     # the current epoch
     num_batches: int | float = 0  #: in this epoch; ``inf`` when unknown
@@ -114,6 +115,10 @@ class Progress:
             self.step += 1
         self.interval_is_over = self.validation.enabled and self._interval_is_over()
 
+    def ask_for_validation(self) -> None:
+        """Find out anew whether a validation is due after the batch that was finished last."""
+        self.interval_is_over = self.validation.enabled and self._interval_is_over()
+
     def count_logger_step(self) -> None:
         """Move the loggers' x axis on, after everything that belongs to this batch (also validation) was logged."""
         if not self.accumulating:
@@ -152,6 +157,8 @@ class Progress:
         begun = self.batches_done % self.accumulate_grad_batches
         self.batches_done -= begun
         self.total_batches -= begun
+        if begun:
+            self.batch_is_open = False
 
     @property
     def may_stop_early(self) -> bool:
@@ -167,6 +174,12 @@ class Progress:
             or 0 <= limits.max_epochs <= self.epoch
             or (self.should_stop and self.may_stop_early)
         )
+
+    @property
+    def ends_here(self) -> bool:
+        """No further batch follows, and all that is left to do is to close the run."""
+        epochs = self.limits.max_epochs
+        return self.done or (self.epoch_is_closed and 0 <= epochs <= self.epoch + 1)
 
     @property
     def ends_within_epoch(self) -> bool:

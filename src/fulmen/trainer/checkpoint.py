@@ -18,19 +18,18 @@ from fulmen.callbacks.callback import Callback
 from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.core.optimizer import NoOptimizer
 from fulmen.core.saving import load_weights
+from fulmen.loops.progress import Progress
 from fulmen.plugins.io import index
-from fulmen.trainer import resume
+from fulmen.trainer import loop_counters, resume
+from fulmen.trainer.checkpoint_checks import WRONG_STATE, check_counters, check_optimizer_state, check_values, take_back
+from fulmen.trainer.old_layouts import FORMAT_VERSION, migrate
 from fulmen.utilities.cloud_io import parent_path
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.text import a_kind
 
 if TYPE_CHECKING:
-    from fulmen.loops.progress import Progress
     from fulmen.trainer.trainer import Trainer
-
-#: the version of Lightning's checkpoint format that is written, which its own loading asks for
-FORMAT_VERSION = "2.6.0"
 
 
 def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
         "pytorch-lightning_version": FORMAT_VERSION,
         "fulmen_version": __version__,
         "state_dict": trainer.strategy.lightning_module_state_dict(module),
-        "loops": _dump_loops(progress),
+        "loops": {**loop_counters.write(progress, trainer.validating), "progress": progress.state_dict()},
     }
     call = trainer.plan
     if not weights_only:
@@ -82,46 +81,6 @@ def _dump_callbacks(trainer: Trainer) -> dict[str, Any]:
     return states
 
 
-def _dump_loops(progress: Progress) -> dict[str, Any]:
-    """The clock, as Lightning writes its own counters, and whole under ``progress``."""
-    done, epoch = progress.total_batches, progress.epoch
-    epochs_begun = epoch + (progress.in_epoch or progress.epoch_is_closed)
-    batches = {"ready": done, "started": done, "processed": done, "completed": done}
-    current = dict.fromkeys(batches, progress.batches_done)
-    steps = {"ready": progress.step, "completed": progress.step}
-    of_epochs = {"ready": epochs_begun, "started": epochs_begun, "processed": epochs_begun, "completed": epoch}
-    nothing = {"total": dict.fromkeys(batches, 0), "current": dict.fromkeys(batches, 0)}
-    no_steps = {"total": {"ready": 0, "completed": 0}, "current": {"ready": 0, "completed": 0}}
-    automatic, manual = (steps, {"ready": 0, "completed": 0})[:: 1 if progress.counts_own_steps else -1]
-    zero_grad = {"ready": automatic["ready"], "started": automatic["ready"], "completed": automatic["completed"]}
-    fit = {
-        "state_dict": {},
-        "epoch_loop.state_dict": {"_batches_that_stepped": progress.batches_that_stepped},
-        "epoch_loop.batch_progress": {"total": batches, "current": current, "is_last_batch": progress.is_last_batch},
-        "epoch_loop.scheduler_progress": no_steps,
-        "epoch_loop.automatic_optimization.state_dict": {},
-        "epoch_loop.automatic_optimization.optim_progress": {
-            "optimizer": {
-                "step": {"total": automatic, "current": dict(automatic)},
-                "zero_grad": {"total": zero_grad, "current": dict(zero_grad)},
-            }
-        },
-        "epoch_loop.manual_optimization.state_dict": {},
-        "epoch_loop.manual_optimization.optim_step_progress": {"total": manual, "current": dict(manual)},
-        "epoch_loop.val_loop.state_dict": {},
-        "epoch_loop.val_loop.batch_progress": {**nothing, "is_last_batch": False},
-        "epoch_progress": {"total": of_epochs, "current": dict(of_epochs)},
-    }
-    evaluation = {"state_dict": {}, "batch_progress": {**nothing, "is_last_batch": False}}
-    return {
-        "fit_loop": fit,
-        "validate_loop": evaluation,
-        "test_loop": deepcopy(evaluation),
-        "predict_loop": {"state_dict": {}, "batch_progress": deepcopy(nothing)},
-        "progress": progress.state_dict(),
-    }
-
-
 # -- back -------------------------------------------------------------------------------------------------------------
 
 
@@ -135,7 +94,10 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     states = checkpoint.get("callbacks")
     if states is None:
         return
-    known = {callback.state_key for callback in trainer.callbacks if isinstance(callback, Callback)}
+    known = {callback.state_key: type(callback) for callback in trainer.callbacks if isinstance(callback, Callback)}
+    for key, kind in known.items():  # in files of long ago the key is the class
+        if key not in states and kind.__name__ in states:
+            states[key] = states.pop(kind.__name__)
     lost = sorted(str(key) for key in states if key not in known)
     if lost:
         rank_zero_warn(
@@ -147,7 +109,7 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     for callback in trainer.callbacks:
         state = states.get(callback.state_key) if isinstance(callback, Callback) else None
         if state:
-            callback.load_state_dict(deepcopy(state))
+            take_back(callback, deepcopy(state), trainer.loaded_ckpt_path)
 
 
 def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_callbacks: dict[str, Any]) -> None:
@@ -177,7 +139,7 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_call
     resume.prepare(trainer, checkpoint, restored_callbacks)
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:
-        precision.load_state_dict(checkpoint[type(precision).__name__])
+        take_back(precision, checkpoint[type(precision).__name__], trainer.loaded_ckpt_path)
     optimizers = [optimizer for optimizer in trainer.optimizers if not isinstance(optimizer, NoOptimizer)]
     for kind, owners, states in (
         ("optimizers", optimizers, checkpoint["optimizer_states"]),
@@ -190,15 +152,17 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_call
                 "Return the same ones as in the run that was saved."
             )
         for owner, state in zip(owners, states):
-            _load_state(owner, state)
+            _load_state(owner, state, trainer.loaded_ckpt_path)
 
 
-def _load_state(owner: Any, state: Any) -> None:
+def _load_state(owner: Any, state: Any, source: Any) -> None:
     """Give an optimizer or a scheduler its state back."""
+    if isinstance(owner, Optimizer):
+        check_optimizer_state(owner, state, source)
     try:
-        owner.load_state_dict(state)
+        take_back(owner, state, source)
     except ValueError as error:  # of torch: other parameter groups
-        if not isinstance(owner, Optimizer):
+        if not isinstance(owner, Optimizer) or not _has_groups(state):
             raise
         saved, own = (
             [len(group["params"]) for group in groups] for groups in (state["param_groups"], owner.param_groups)
@@ -211,6 +175,13 @@ def _load_state(owner: Any, state: Any) -> None:
         ) from error
 
 
+def _has_groups(state: dict[str, Any]) -> bool:
+    groups = state.get("param_groups")
+    return isinstance(groups, list) and all(
+        isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups
+    )
+
+
 def _groups(sizes: list[int]) -> str:
     parts = " and ".join(map(str, sizes))
     return f"{len(sizes)} parameter group{'s' * (len(sizes) != 1)} (of {parts} parameters)"
@@ -220,20 +191,32 @@ def _restore_loops(progress: Progress, checkpoint: dict[str, Any]) -> None:
     loops = checkpoint.get("loops", {})
     if "progress" in loops:
         progress.load_state_dict(loops["progress"])
-        return
-    progress.epoch, progress.step = checkpoint["epoch"], checkpoint["global_step"]  # another program's file
-    fit = loops.get("fit_loop")
-    if fit is None:
-        return
-    epochs = fit["epoch_progress"]["current"]
-    progress.epoch = epochs["processed"] if epochs["processed"] > epochs["completed"] else epochs["completed"]
-    batches = fit["epoch_loop.batch_progress"]
-    progress.total_batches = batches["total"]["ready"]
-    progress.batches_that_stepped = fit["epoch_loop.state_dict"].get("_batches_that_stepped", progress.step)
-    if epochs["ready"] > epochs["processed"]:  # saved within an epoch
-        progress.epoch, progress.in_epoch = epochs["processed"], True
-        progress.batches_done = batches["current"]["processed"]
-        progress.is_last_batch = batches.get("is_last_batch", False)
+    else:  # another program's file
+        loop_counters.read(progress, checkpoint)
+
+
+def _check_loops(checkpoint: dict[str, Any], source: Any) -> None:
+    """Restore a clock that nobody uses, and look at it.
+
+    Raises:
+        ValueError: what the checkpoint says of the loops is no clock.
+    """
+    clock = Progress()
+    try:
+        _restore_loops(clock, checkpoint)
+        is_clock = isinstance(checkpoint.get("loops", {}).get("progress", {}), dict)
+    except WRONG_STATE:
+        is_clock = False
+    if not is_clock:
+        raise _no_clock(source)
+    check_counters(clock.state_dict(), source)
+
+
+def _no_clock(source: Any) -> ValueError:
+    return ValueError(
+        f"{source} cannot be restored: what it says of the loops' progress is not what a trainer writes. "
+        "Take another checkpoint, or load its weights alone: `Model.load_from_checkpoint(path)`."
+    )
 
 
 def load(trainer: Trainer, path: Any, weights_only: bool | None) -> dict[str, Any]:
@@ -253,5 +236,12 @@ def load(trainer: Trainer, path: Any, weights_only: bool | None) -> dict[str, An
             f"{path} is no checkpoint of a run: it holds {a_kind(checkpoint)} without a `state_dict`. "
             "Give a file that `trainer.save_checkpoint` or a ModelCheckpoint wrote."
         )
+    check_values(checkpoint, path, training=trainer.state.fn == "fit")
+    try:
+        migrate(checkpoint)
+    except WRONG_STATE as error:
+        raise _no_clock(path) from error
+    if trainer.state.fn == "fit" and checkpoint.keys() >= {"optimizer_states", "lr_schedulers"}:
+        _check_loops(checkpoint, path)
     rank_zero_info("going on from %s" if trainer.state.fn == "fit" else "weights from %s", path)
     return checkpoint

@@ -24,7 +24,7 @@ from fulmen.trainer.validation import check_dataloader_idx
 from fulmen.utilities.apply_func import move_data_to_device
 from fulmen.utilities.combined_loader import CombinedLoader
 from fulmen.utilities.data import extract_batch_size
-from fulmen.utilities.exceptions import MisconfigurationException, SIGTERMException
+from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.seed import collect_rng_states, derive_seed, isolate_rng, restore_rng_states
 from fulmen.utilities.text import a_kind, shown
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
     from fulmen.loops.progress import Progress
     from fulmen.profilers.profiler import Profiler
-    from fulmen.trainer.session import Signals
+    from fulmen.trainer.signals import Signals
 
 _LOADER_HOOKS = {
     "train": "train_dataloader",
@@ -130,7 +130,7 @@ class Data:
         self._to_put_back: dict[str, Any] = {}  # the state of loaders that are not there yet
         self._rank = rank
         self.go_on: Callable[[], None] | None = None  #: brings a resumed run to where it was saved
-        self.at_rest: dict[str, Any] | None = None  #: the state of a run resumed at its very end, which reads no more
+        self.at_rest: dict[str, Any] | None = None  #: the state, of a run that is resumed at its very end
         self.moment: dict[str, Any] | None = None  #: what a checkpoint of this very moment has under ``"resume"``
         self._marks: list[dict[str, Any]] | None = None  #: where sources stood before the look at the next batch
         self._random: dict[str, Any] | None = None  # and the random numbers, where that look may open a pass
@@ -471,6 +471,7 @@ class Data:
             total = loaders.total
             batches, first = self._rows(loaders)
             for batch_idx, batch in enumerate(batches):
+                self._signals.end_evaluation_if_asked()
                 self._batch, self._indices, self._batch_size = batch, first.batch_indices, None
                 yield batch_idx, batch if transfer is None else transfer(batch, 0), 0
                 if batch_idx + 1 >= total:
@@ -484,8 +485,7 @@ class Data:
                 for batch_idx, batch in enumerate(
                     source if self.profiler is None else self._measured(iter(source), loaders.hook)
                 ):
-                    if self._signals.terminate and not self._sources_in_training:  # else at the end of the step
-                        raise SIGTERMException
+                    self._signals.end_evaluation_if_asked()
                     self._batch, self._indices, self._batch_size = batch, source.batch_indices, None
                     self.epoch_batch_indices[dataloader_idx].append(source.batch_indices)
                     yield batch_idx, batch if transfer is None else transfer(batch, dataloader_idx), dataloader_idx

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fulmen.core.hooks import HOOK
-from fulmen.trainer.metric_objects import is_metric, is_plain, metrics_of, pack, unpack
+from fulmen.trainer.metric_objects import is_metric, metrics_of, pack, unpack
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.text import shown
@@ -212,6 +212,8 @@ def to_number(value: Tensor | float) -> float:
 
 #: the dictionaries that users and callbacks read
 _WINDOWS = ("callback", "logged", "progress_bar")
+#: what is in them, unless somebody puts in something else, which is not saved
+_VALUES = (Tensor, int, float)
 
 
 class Metrics:
@@ -456,7 +458,8 @@ class Metrics:
     def finish_batch(self) -> None:
         """Send this step's values to the loggers when they are due."""
         progress = self.progress
-        due = progress.time_to_log or (progress.should_stop and not progress.accumulating)
+        stops = progress.should_stop and not progress.out_of_time  # which is no end of a run that goes on with more
+        due = progress.time_to_log or (stops and not progress.accumulating)
         if due and self.loggers and progress.log_every_n_steps:
             self._write_step_values(progress.batches_that_stepped, progress.epoch)
 
@@ -566,7 +569,7 @@ class Metrics:
                 if entry.metric is None or id(entry.metric) in paths
             ],
             **{
-                name: {key: pack(value) for key, value in getattr(self, name).items() if is_plain(value)}
+                name: {key: pack(value) for key, value in getattr(self, name).items() if isinstance(value, _VALUES)}
                 for name in _WINDOWS
             },
             "eval_batches": [[*key, count] for key, count in self._eval_batches.items()],
@@ -590,9 +593,12 @@ class Metrics:
                 setattr(entry, name, unpack(saved[name], device))
             self._train[saved["hook"], entry.name, None] = entry
         for name in _WINDOWS:
-            window = getattr(self, name)
+            window, values = getattr(self, name), unpack(state[name], device)
+            wrong = [key for key, value in values.items() if not isinstance(value, _VALUES)]
+            if wrong:
+                raise TypeError(f"{', '.join(map(repr, wrong))} of it must be numbers")
             window.clear()
-            window.update(unpack(state[name], device))
+            window.update(values)
         self._eval_batches = {(stage, index): count for stage, index, count in state["eval_batches"]}
         self._step_last_written = state["step_last_written"]
 

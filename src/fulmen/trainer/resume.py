@@ -20,7 +20,8 @@ from fulmen.callbacks.early_stopping import EarlyStopping, EarlyStoppingReason
 from fulmen.callbacks.timer import Timer
 from fulmen.core.module import LightningModule
 from fulmen.loops.plan import written
-from fulmen.trainer import metric_objects
+from fulmen.trainer import loop_counters, metric_objects
+from fulmen.trainer.checkpoint_checks import fitting, take_back
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.seed import collect_rng_states, restore_rng_states
 
@@ -30,11 +31,15 @@ if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 
-def gather(trainer: Trainer) -> dict[str, Any]:
-    """The state of this moment. The loggers have written all that it counts when this returns."""
+def gather(trainer: Trainer, save_loggers: bool = True) -> dict[str, Any]:
+    """The state of this moment. The loggers have written all that it counts when this returns.
+
+    Args:
+        save_loggers: False: the state may not be needed, so that loggers are only asked where they are.
+    """
     if trainer.data.moment is not None:
         return trainer.data.moment
-    loggers = _state_of_loggers(trainer)
+    loggers = _state_of_loggers(trainer, save_loggers)
     state: dict[str, Any] = {
         "random": collect_rng_states(),
         "data": trainer.data.at_rest or trainer.data.state_dict(),
@@ -63,8 +68,8 @@ def _gradients(trainer: Trainer) -> dict[str, Tensor]:
     return {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
 
 
-def _state_of_loggers(trainer: Trainer) -> list[dict[str, Any]]:
-    for logger in trainer.loggers:
+def _state_of_loggers(trainer: Trainer, save: bool) -> list[dict[str, Any]]:
+    for logger in trainer.loggers if save else ():
         logger.save()  # all of them first: several may write into one folder
     return [
         {"class": type(logger).__qualname__, "state": logger.state_dict() if hasattr(logger, "state_dict") else {}}
@@ -140,11 +145,13 @@ def _go_back(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, A
         key = callback.state_key if isinstance(callback, Callback) else None
         if key in now and not metric_objects.same(now[key], restored.get(key)):
             callback.load_state_dict(deepcopy(checkpoint["callbacks"][key]))
-    state, device = checkpoint.get("resume", {}), trainer.strategy.root_device
+    state, device, source = checkpoint.get("resume", {}), trainer.strategy.root_device, trainer.loaded_ckpt_path
     if "module_metrics" in state:
-        metric_objects.restore(trainer.lightning_module, state["module_metrics"], device)
+        with fitting("what metrics have seen", source):
+            metric_objects.restore(trainer.lightning_module, state["module_metrics"], device)
     if "metrics" in state:
-        trainer.metrics.load_state_dict(state["metrics"], device)
+        with fitting("what was logged", source):
+            trainer.metrics.load_state_dict(state["metrics"], device)
     waiting: dict[str, list[Any]] = {}
     for logger in trainer.loggers:  # the second of a class is the second of that class
         waiting.setdefault(type(logger).__qualname__, []).append(logger)
@@ -153,7 +160,7 @@ def _go_back(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, A
         if same_class:
             logger = same_class.pop(0)
             if saved["state"]:
-                logger.load_state_dict(saved["state"])
+                take_back(logger, saved["state"], source)
 
 
 def go_on(trainer: Trainer, checkpoint: dict[str, Any], in_epoch: bool) -> None:
@@ -181,4 +188,6 @@ def go_on(trainer: Trainer, checkpoint: dict[str, Any], in_epoch: bool) -> None:
             continue
         parameters[name].grad = gradient.to(parameters[name].device)
     if trainer.progress.batch_is_open:  # saved by a hook in the middle of a step, of which this much can be made good
+        if "progress" not in checkpoint["loops"]:
+            loop_counters.reopen_batch(trainer.progress, checkpoint)
         trainer.finish_batch()

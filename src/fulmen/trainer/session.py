@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import operator
-import signal
 import sys
-import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,15 +17,13 @@ from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, c
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
 from fulmen.trainer import checkpoint as checkpoints
-from fulmen.trainer import metric_objects, resume, which_file
-from fulmen.trainer.boundary import Boundary
+from fulmen.trainer import metric_objects, replay, resume, which_file
 from fulmen.trainer.explain import headline
 from fulmen.trainer.flags import ordered, refuse_no_callbacks
 from fulmen.trainer.hook_checks import check_hooks
 from fulmen.trainer.inexact import warn_of_inexact
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
 from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
-from fulmen.utilities.exceptions import SIGTERMException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.seed import isolate_rng
 
@@ -43,9 +39,7 @@ _STAGES = {
 
 
 @contextmanager
-def session(
-    trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | None, signals: Signals
-) -> Generator[bool, None, None]:
+def session(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | None) -> Generator[bool, None, None]:
     """Everything around a loop.
 
     Yields:
@@ -53,16 +47,18 @@ def session(
     """
     trainer.state.fn, trainer.state.status = TrainerFn(verb), TrainerStatus.RUNNING
     trainer.state.stage = _STAGES[verb]
-    with signals:
+    with trainer.signals:
         try:
             _set_up(trainer, verb, ckpt_path, weights_only)
+            trainer.signals.end_if_asked()
             with _anomaly_detection(trainer, verb):
                 yield verb != "fit" or _ready_to_train(trainer)
             trainer.strategy.checkpoint_io.settle()
             _tear_down(trainer)
             _finish(trainer, verb)
         except KeyboardInterrupt as interrupt:
-            rank_zero_info("interrupted by Ctrl-C: ending")
+            if trainer.signals.request is None:
+                rank_zero_info("interrupted by Ctrl-C: ending")
             _fail(trainer, interrupt)
             sys.exit(1)
         except BaseException as exception:
@@ -70,8 +66,7 @@ def session(
             trainer.state.stage = None
             raise
     trainer.state.status, trainer.state.stage = TrainerStatus.FINISHED, None
-    if signals.terminate:  # asked to end after the last batch: the run is whole, and the process ends
-        raise SIGTERMException
+    trainer.signals.end_of_run()
 
 
 # -- before -----------------------------------------------------------------------------------------------------------
@@ -84,6 +79,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         datamodule.trainer = trainer
     writers = trainer.checkpoint_callbacks  # before the module's own take their place: theirs are the files
     _merge_callbacks(trainer)
+    if replay.active is not None:
+        ckpt_path = replay.active.enter(trainer, verb, ckpt_path)
     for callback in trainer.callbacks:
         if isinstance(callback, Callback):
             callback.__dict__["log"], callback.__dict__["log_dict"] = module.log, module.log_dict
@@ -96,6 +93,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         trainer.profiler.setup(stage=verb, local_rank=None, log_dir=trainer.log_dir)
     call = trainer.replan()
     call.prepare_data()
+    trainer.signals.end_if_asked()
     for logger in trainer.loggers:
         _make_folder_of(logger)
     call.setup(TrainerFn(verb))
@@ -293,6 +291,8 @@ def _ready_to_train(trainer: Trainer) -> bool:
     if asleep:
         rank_zero_info("%d sub-modules are in evaluation mode when training starts, %s first", len(asleep), asleep[0])
     trainer.metrics.begin_training()
+    trainer.signals.end_if_asked()
+    trainer.signals.begin_training()
     return True
 
 
@@ -388,7 +388,8 @@ def _fail(trainer: Trainer, exception: BaseException) -> None:
     try:
         if trainer.has_begun:
             attempt(lambda: setattr(trainer.metrics, "hook", "on_exception"))
-            for _, listener in trainer.plan.listeners("on_exception"):
+            told = trainer.plan.listeners("on_exception") if replay.active is None else []  # or they would write
+            for _, listener in told:
                 attempt(lambda listener=listener: listener(exception))
             attempt(trainer.strategy.checkpoint_io.settle)
             for logger in trainer.loggers:
@@ -405,29 +406,3 @@ def _let_go(trainer: Trainer) -> None:
             callback.__dict__.pop("log", None)
             callback.__dict__.pop("log_dict", None)
     trainer.end_run()
-
-
-class Signals:
-    """Turns the request to end (SIGTERM) into a flag, which is read at the next step boundary."""
-
-    def __init__(self, boundary: Boundary) -> None:
-        self.boundary = boundary
-        self.terminate = False
-        self._before: Any = None
-
-    def __enter__(self) -> None:
-        self.terminate = False
-        self.boundary.forget()
-        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGTERM"):
-            self._before = signal.signal(signal.SIGTERM, self._on_terminate)
-
-    def _on_terminate(self, number: int, frame: Any) -> None:
-        self.terminate = True
-        self.boundary.ask_to_end()
-        if callable(self._before):
-            self._before(number, frame)
-
-    def __exit__(self, *exception: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-            self._before = None

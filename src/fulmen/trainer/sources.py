@@ -22,6 +22,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter as _Running
 
 from fulmen.trainer.generators import generators_in, restore_states, states_of
 from fulmen.trainer.streams import IndexStream, OwnDraws, samplers_of
+from fulmen.trainer.workers import start
 from fulmen.utilities.data import has_iterable_dataset
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -140,7 +141,7 @@ class Source:
         self.batch_indices = None
         self.under_way = None if stream is None else stream.under_way
         if stream is None:
-            batches = self._running = iter(loader)
+            batches = self._running = start(loader)
             if draws is None:
                 return batches
             if self.state_owner is None:  # to be read again when a run goes on: always with the same numbers
@@ -153,7 +154,7 @@ class Source:
         own, first = attributes[name], []
         attributes[name] = stream
         try:
-            batches = self._running = iter(loader)
+            batches = self._running = start(loader)
             if not skip or not (stream.leave_out() if reads_here else isinstance(batches, _Running)):
                 stream.waits_after_skip = False
                 first = list(islice(batches, 1))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fulmen.strategies.strategy import Strategy
     from fulmen.trainer.data import Data, Loaders
     from fulmen.trainer.metrics import Metrics
-    from fulmen.trainer.session import Signals
+    from fulmen.trainer.signals import Signals
     from fulmen.trainer.states import TrainerState
 
 
@@ -61,7 +61,7 @@ class Windows:
     _data_flags: flags.DataFlags
     _given_loaders: dict[str, Any]
     _ckpt_path: Any = None
-    _signals: Signals
+    signals: Signals
     _device_index: int
 
     @property
@@ -450,7 +450,7 @@ class Windows:
     @property
     def received_sigterm(self) -> bool:
         """Whether the process was asked to end."""
-        return self._signals.terminate
+        return self.signals.request is not None and self.signals.request.name != "SIGINT"
 
     # the processes
 

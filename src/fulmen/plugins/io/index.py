@@ -170,6 +170,22 @@ def read(folder: str, load: Callable[[str], Any] | None = None) -> Index:
         return index
 
 
+def look(folder: str) -> Index | None:
+    """The index of ``folder`` as it is, None if there is none; nothing is put aside or made anew.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = join_path(folder, FILE_NAME)
+    if not exists(path):
+        return None
+    try:
+        with get_filesystem(path).open(path, "rb") if is_remote(path) else open(local_path(path), "rb") as file:
+            return _parsed(folder, json.loads(cast("IO[bytes]", file).read().decode()))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+
+
 def _parsed(folder: str, content: dict[str, Any]) -> Index:
     if content["format"] != FORMAT:
         raise ValueError(f"it has the format {content['format']!r}, known is {FORMAT}")

@@ -9,7 +9,6 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,9 +20,7 @@ import torch
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.io.digest import Digest, Hashing
 from fulmen.utilities.durable import beside, make_folder, sync_folder
-
-#: what a file of ``torch.save`` begins with: a zip archive
-_ZIP_START = b"PK\x03\x04"
+from fulmen.utilities.torch_files import load
 
 
 class TorchCheckpointIO(CheckpointIO):
@@ -119,20 +116,22 @@ def read_checkpoint(
     Args:
         source: a local path, an fsspec or ``http(s)`` URL, or an open file.
         map_location: where to put tensors, as in ``torch.load``; None: where they were.
-        weights_only: None or True: nothing that the file names is imported or called. False: any Python object is
-            unpickled, which may run any code; only for files that you trust.
+        weights_only: True: nothing that the file names is imported or called. False: any Python object is unpickled,
+            which may run any code; only for files that you trust. None: True, unless torch's own variable in the
+            environment, ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD``, says otherwise.
 
     Raises:
         FileNotFoundError: there is no such file.
         RuntimeError: the file is damaged, or is no checkpoint.
-        pickle.UnpicklingError: the file holds objects of classes beyond tensors and simple values.
+        pickle.UnpicklingError: the file holds objects of classes beyond tensors and simple values, or asks for what no
+            checkpoint needs, such as memory beyond its size.
     """
     if not isinstance(source, (str, os.PathLike)):
-        return _load(source, "The open file", map_location, weights_only)
+        return load(source, "The open file", map_location, weights_only)
     local = local_path(source)
     if local is None:
         with open_remote(source) as file:
-            return _load(file, str(source), map_location, weights_only)
+            return load(file, str(source), map_location, weights_only)
     if local.is_dir():
         raise IsADirectoryError(
             f"{local} is a folder, not a file. If a sharding strategy wrote it, give it to the trainer"
@@ -143,7 +142,7 @@ def read_checkpoint(
     except FileNotFoundError as error:
         raise FileNotFoundError(_missing(local)) from error
     with file:
-        return _load(file, str(local), map_location, weights_only)
+        return load(file, str(local), map_location, weights_only)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -215,9 +214,10 @@ def _with_shared_text(value: Any, seen: dict[int, Any]) -> Any:
     if id(value) in seen:
         return seen[id(value)]
     if kind is tuple:
-        seen[id(value)] = shared = tuple(_with_shared_text(each, seen) for each in value)
-        return shared
-    seen[id(value)] = shared = kind()
+        seen[id(value)] = texts = tuple(_with_shared_text(each, seen) for each in value)
+        return texts
+    shared: Any = kind()
+    seen[id(value)] = shared
     if kind is list:
         shared.extend(_with_shared_text(each, seen) for each in value)
         return shared
@@ -238,52 +238,6 @@ def _can_be_saved(value: Any) -> bool:
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
-
-
-def _load(file: IO[bytes], name: str, map_location: Any, weights_only: bool | None) -> Any:
-    try:
-        return torch.load(file, map_location=map_location, weights_only=weights_only is not False)
-    except Exception as error:  # what a damaged file makes of the reader can be anything
-        damage = _damage(file)
-        if damage is not None:
-            raise RuntimeError(f"{name} cannot be read: {damage}.") from error
-        if "PytorchStreamReader" in str(error):
-            raise RuntimeError(f"{name} cannot be read, it is damaged: {error}") from error
-        if weights_only is False or not isinstance(error, pickle.UnpicklingError):
-            raise
-        foreign = _foreign_names(file)
-        what = f" ({', '.join(foreign)})" if foreign else ""
-        classes = ", ".join(foreign) or "TheClass"
-        raise pickle.UnpicklingError(
-            f"{name} holds more than tensors and simple values{what}. To read it, what it names would have to be"
-            " imported and called, which may run any code. If you trust who wrote it, pass `weights_only=False`, or"
-            f" allow these alone: `torch.serialization.add_safe_globals([{classes}])`."
-        ) from error
-
-
-def _damage(file: IO[bytes]) -> str | None:
-    """What is wrong with a file that could not be loaded; None if it looks like a whole file of ``torch.save``."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    start = file.read(len(_ZIP_START))
-    if size == 0:
-        return "it is empty"
-    if start == _ZIP_START:
-        return None if zipfile.is_zipfile(file) else f"it is truncated, only its first {size:,} bytes are there"
-    # files of torch before 1.6, and of `pickle.dump`
-    return None if start.startswith(b"\x80") else f"it is no file of `torch.save`, it begins with {start!r}"
-
-
-def _foreign_names(file: IO[bytes]) -> list[str]:
-    """The classes and functions that a file names and that the strict reader refuses. Nothing is imported for this."""
-    scan = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)  # from torch 2.6 on
-    if scan is None:
-        return []
-    try:
-        file.seek(0)
-        return sorted(scan(file))
-    except Exception:  # not every file can be scanned; the names are a courtesy
-        return []
 
 
 def open_remote(path: str | os.PathLike[str]) -> IO[bytes]:
