@@ -11,11 +11,11 @@ import pytest
 import torch
 from resuming import BATCH, SAMPLES, Model, Noisy, assert_same, loader, run
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, RandomSampler, Sampler, Subset
 from torchdata.stateful_dataloader import StatefulDataLoader
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
-from fulmen import LightningDataModule
+from fulmen import Callback, LightningDataModule, Trainer
 from fulmen.utilities.combined_loader import CombinedLoader
 
 
@@ -160,9 +160,10 @@ class Places(DataLoader):
         self.next = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"next": self.next}
+        return {"next": np.int64(self.next), "order": np.arange(3)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert isinstance(state["order"], np.ndarray)
         self.next = state["next"]
 
 
@@ -252,7 +253,7 @@ class Asked(LightningDataModule):
 
     def val_dataloader(self) -> Any:
         generator = torch.Generator().manual_seed(8)
-        return DataLoader(Noisy(4), batch_size=2, sampler=torch.utils.data.RandomSampler(Noisy(4), generator=generator))
+        return DataLoader(Noisy(4), batch_size=2, sampler=RandomSampler(Noisy(4), generator=generator))
 
     def state_dict(self) -> dict[str, Any]:
         return {"chosen": self.chosen}
@@ -347,3 +348,133 @@ def test_run_on_the_same_batches_every_time_goes_on_exactly(tmp_path, kind):
     assert whole.seen[0] == [[0, 1]]
     assert len(resumed.seen) == 4
     assert_same(resumed, whole)
+
+
+# -- what cannot go on exactly -----------------------------------------------------------------------------------------
+
+
+class Counts(IterableDataset):
+    """Shuffles by the epoch, which it counts itself."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def __iter__(self) -> Any:
+        self.epoch += 1
+        yield from map(item, np.random.default_rng(self.epoch).permutation(SAMPLES).tolist())
+
+
+class Stream(Sampler):
+    """Keeps a generator from epoch to epoch."""
+
+    def __init__(self) -> None:
+        self.places = (number % SAMPLES for number in itertools.count())
+
+    def __iter__(self) -> Any:
+        return itertools.islice(self.places, SAMPLES)
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+
+class Augmented(Noisy):
+    def __init__(self) -> None:
+        super().__init__()
+        self.transforms = [random.Random(1)]
+
+
+INEXACT = {
+    "out of order": (lambda: loader(num_workers=2, in_order=False), "`in_order=False`"),
+    "counter": (lambda: DataLoader(Counts(), batch_size=BATCH), "counts in `self.epoch`"),
+    "generator": (lambda: DataLoader(Noisy(), batch_size=BATCH, sampler=Stream()), "keeps a generator, `places`"),
+    "copies": (lambda: DataLoader(Augmented(), batch_size=BATCH, num_workers=1), "`transforms\\[0\\]`"),
+}
+
+
+class EndsAtOnce(Callback):
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        trainer.should_stop = True
+
+
+def begin(trainer_of: Any, train: Any, **flags: Any) -> None:
+    """Fit until training would start."""
+    module = Model()
+    trainer_of(max_epochs=1, callbacks=EndsAtOnce(), **flags).fit(module, train, DataLoader(Noisy(4), batch_size=2))
+    assert not module.seen
+
+
+@pytest.mark.parametrize("kind", INEXACT)
+def test_loader_that_cannot_go_on_exactly_is_told_before_training_starts(trainer_of, kind):
+    make, reason = INEXACT[kind]
+    with pytest.warns(UserWarning, match=f"cannot be resumed exactly: .*{reason}") as caught:
+        begin(trainer_of, make(), enable_checkpointing=True)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("kind", INEXACT)
+def test_loader_is_not_complained_about_where_nothing_is_saved(trainer_of, kind):
+    begin(trainer_of, INEXACT[kind][0]())
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
+@pytest.mark.parametrize("kind", LOADERS)
+def test_loader_that_goes_on_exactly_is_not_complained_about(trainer_of, kind):
+    begin(trainer_of, LOADERS[kind](), enable_checkpointing=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*no length")
+def test_another_number_of_workers_for_an_iterable_data_set_is_told(tmp_path):
+    def make(workers: int) -> Any:
+        return DataLoader(Positioned(), batch_size=BATCH, num_workers=workers, drop_last=True)
+
+    flags = {"val_check_interval": None, "check_val_every_n_epoch": 1, "max_epochs": 2}
+    run(make(2), tmp_path / "k.ckpt", 3, **flags)
+    with pytest.warns(UserWarning, match="had 2 workers when .* and has 1 now: .* Write `num_workers=2`"):
+        run(make(1), resume=tmp_path / "k.ckpt", **flags)
+
+
+def test_batches_that_must_be_read_again_are_counted_in_sight(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("fulmen.trainer.sources._SECONDS_BETWEEN_COUNTS", 0.0)
+    flags = {"val_check_interval": None, "check_val_every_n_epoch": 1, "max_epochs": 2}
+    run(lambda: DataLoader(Rarely(), batch_size=BATCH), tmp_path / "k.ckpt", 3, **flags)
+    with caplog.at_level("INFO"):
+        run(lambda: DataLoader(Rarely(), batch_size=BATCH), resume=tmp_path / "k.ckpt", **flags)
+    said = [record.getMessage() for record in caplog.records if "again" in record.getMessage()]
+    assert said[0] == "a DataLoader from `train_dataloader` cannot be opened in the middle: reading 3 batches again ..."
+    assert said[1].startswith("... 1 of 3 read again, ")
+    assert len(said) == 4
+
+
+class Ten(Dataset):
+    """Ten million places, and a list of those that were read."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return 10**7
+
+    def __getitem__(self, place: int) -> tuple[int, Tensor]:
+        self.read.append(place)
+        return place, torch.full((4,), place / 10**7)
+
+
+def test_middle_of_a_large_data_set_is_found_without_reading(tmp_path):
+    def fit(stop_at: int | None = None, **arguments: Any) -> tuple[Ten, Model]:
+        data = Ten()
+        train = DataLoader(data, batch_size=1000, shuffle=True)
+        flags = {"val_check_interval": 1.0, "num_sanity_val_steps": 0, "accumulate_grad_batches": 1}
+        return data, run(train, stop_at=stop_at, max_steps=2, **flags, **arguments)
+
+    fit(1, path=tmp_path / "k.ckpt")
+    checkpoint = torch.load(tmp_path / "k.ckpt", weights_only=True)
+    (mark,) = checkpoint["resume"]["data"]["train"]
+    mark["position"] = checkpoint["loops"]["progress"]["batches_done"] = 5000  # as after hours
+    torch.save(checkpoint, tmp_path / "k.ckpt")
+    data, model = fit(resume=tmp_path / "k.ckpt", seed=2)
+
+    torch.set_rng_state(mark["began_with"]["random"]["torch"])
+    torch.empty((), dtype=torch.int64).random_()  # the loader's own, for its workers
+    order = list(itertools.islice(RandomSampler(data), 5_000_000, 5_001_000))
+    assert data.read == order
+    assert model.seen == [[order]]

@@ -147,6 +147,11 @@ class Progress:
         self.batches_done = 0
 
     @property
+    def is_within_step(self) -> bool:
+        """A batch was begun, and is not trained yet."""
+        return self.in_epoch and self.batch_idx >= self.batches_done
+
+    @property
     def window_is_open(self) -> bool:
         """Batches of this epoch were trained on that no step has been made of yet."""
         ended = self.batches_done >= self.num_batches or (self.is_last_batch and self.batches_done > self.batch_idx)

@@ -337,6 +337,10 @@ class Data:
         state = {"seed": self.seed, "loads": dict(sorted(loads.items())), **dict(sorted(stages.items()))}
         return state if self._random is None else {**state, "random": self._random}
 
+    def generators(self) -> list[Any]:
+        """The random number generators of all loaders and their data sets."""
+        return [one for loaders in self.loaders.values() for source in loaders.sources for one in source.generators()]
+
     def prepare(self, state: dict[str, Any] | None) -> None:
         """A run goes on: take what is needed before the loaders are asked for."""
         if state is not None:
@@ -456,6 +460,7 @@ class Data:
         for number, source in enumerate(loaders.sources):
             moment = f"{progress.epoch}, {progress.total_batches}"
             source.begin_epoch(progress.epoch, (self.seed, self._rank, stage, number, moment))
+            source.draws_apart = not self._sources_in_training and stage != "sanity_check"
         if stage != "sanity_check":
             return loaders
         steps = self.flags.num_sanity_val_steps

@@ -1,4 +1,4 @@
-"""Random number generators that somebody keeps as an attribute: where they are, and their state as plain data."""
+"""Random number generators that somebody keeps as an attribute: where they are, and their state."""
 
 from __future__ import annotations
 

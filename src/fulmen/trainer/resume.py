@@ -4,6 +4,7 @@ It stands under ``checkpoint["resume"]``, as plain data:
 
 - ``random``: the state of every random number generator of the process;
 - ``data``: where each training loader stands (:meth:`fulmen.trainer.sources.Source.mark`);
+- ``generators``, ``modes``: what objects keep as attributes (:mod:`fulmen.trainer.attributes`);
 - ``window``, ``gradients``: an accumulation window that is open;
 - ``metrics``, ``module_metrics``: what was logged in the epoch so far, and what metric objects have seen of it;
 - ``loggers``: how far each logger had written;
@@ -20,7 +21,7 @@ from fulmen.callbacks.early_stopping import EarlyStopping, EarlyStoppingReason
 from fulmen.callbacks.timer import Timer
 from fulmen.core.module import LightningModule
 from fulmen.loops.plan import written
-from fulmen.trainer import loop_counters, metric_objects
+from fulmen.trainer import attributes, loop_counters, metric_objects
 from fulmen.trainer.checkpoint_checks import fitting, take_back
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.seed import collect_rng_states, restore_rng_states
@@ -46,6 +47,7 @@ def gather(trainer: Trainer, save_loggers: bool = True) -> dict[str, Any]:
         "metrics": trainer.metrics.state_dict(),
         "module_metrics": metric_objects.state_of(trainer.lightning_module),
         "loggers": loggers,
+        **attributes.gather(trainer),
     }
     if trainer.should_stop:
         state["should_stop"] = "callback" if _asks_again_to_stop(trainer) else "user"
@@ -177,6 +179,7 @@ def go_on(trainer: Trainer, checkpoint: dict[str, Any], in_epoch: bool) -> None:
         trainer.data.begin_with(state["data"])
     if "random" in state:
         restore_rng_states(state["random"])
+    attributes.restore(trainer, state)
     if "window" in state:
         trainer.window.load_state_dict(state["window"])
     parameters = dict(trainer.lightning_module.named_parameters())

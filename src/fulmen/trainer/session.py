@@ -291,8 +291,18 @@ def _ready_to_train(trainer: Trainer) -> bool:
     if asleep:
         rank_zero_info("%d sub-modules are in evaluation mode when training starts, %s first", len(asleep), asleep[0])
     trainer.metrics.begin_training()
+    trainer.modes.note(trainer.lightning_module)
     trainer.signals.end_if_asked()
     trainer.signals.begin_training()
+    if progress.total_batches and trainer.loaded_ckpt_path is None:
+        rank_zero_info(
+            "the same model goes on: %d epoch%s and %d step%s are done; its optimizers and schedulers are made anew. "
+            "To begin at zero, use another Trainer; to go on exactly, `fit(ckpt_path=...)`",
+            progress.epoch,
+            "s" * (progress.epoch != 1),
+            progress.step,
+            "s" * (progress.step != 1),
+        )
     return True
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from itertools import chain, islice
 from itertools import count as counter
@@ -20,13 +20,14 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter as _Running
 
+from fulmen.core.plain import LEFT_OUT, from_plain, to_plain
 from fulmen.trainer.generators import generators_in, restore_states, states_of
 from fulmen.trainer.streams import IndexStream, OwnDraws, samplers_of
 from fulmen.trainer.workers import start
 from fulmen.utilities.data import has_iterable_dataset
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from fulmen.utilities.seed import collect_rng_states, restore_rng_states
+from fulmen.utilities.seed import collect_rng_states, isolate_rng, restore_rng_states
 from fulmen.utilities.text import a_kind, shown
 
 _SECONDS_BETWEEN_COUNTS = 5.0  # while batches are read again
@@ -45,6 +46,7 @@ class Source:
         under_way: the places of the samples of each batch that is still to come; None when they cannot be known.
         position_in_pass: batches that were taken from the current pass.
         has_ended_a_pass: a pass has come to its end since the epoch began.
+        draws_apart: the order of its samples takes no random numbers away from the others.
     """
 
     def __init__(self, loader: Any, in_order: bool = False) -> None:
@@ -55,6 +57,7 @@ class Source:
         self.under_way: deque[Any] | None = None
         self.position_in_pass = 0
         self.has_ended_a_pass = False
+        self.draws_apart = False
         self._passes = 0
         self._taken = 0  # batches that were taken in passes before
         self._opened = 0  # when the pass was opened, compared with those of others
@@ -126,7 +129,8 @@ class Source:
         self._passes += 1
         self._opened = next(_openings)
         self._began_with = self._generators()
-        return self._open(0, None)
+        with isolate_rng(include_cuda=False) if self.draws_apart else nullcontext():
+            return self._open(0, None)
 
     def _open(self, skip: int, drew: bool | None, position: int = 0) -> Iterator[Any]:
         """The batches of a pass without the first ``skip``, which are not read; a loader that keeps its state is at
@@ -281,6 +285,10 @@ class Source:
     def _generators_of_data_set(self) -> dict[str, Any]:
         return generators_in(getattr(self.loader, "dataset", None))
 
+    def generators(self) -> list[Any]:
+        """The random number generators of the loader and its data set."""
+        return [*self._own_generators().values(), *self._generators_of_data_set().values()]
+
     def _samplers_with_state(self) -> list[Any]:
         return [one for one in samplers_of(self.loader) if _has_state(one) and not begins_at_its_state(one)]
 
@@ -289,7 +297,7 @@ class Source:
         return {
             "random": collect_rng_states(include_cuda=False),
             "generators": states_of(self._own_generators()),
-            "samplers": [deepcopy(sampler.state_dict()) for sampler in self._samplers_with_state()],
+            "samplers": [_packed(sampler.state_dict()) for sampler in self._samplers_with_state()],
             "data_set": states_of(self._generators_of_data_set()),
         }
 
@@ -308,8 +316,10 @@ class Source:
 
     def state_dict(self, mark: dict[str, Any] | None = None) -> dict[str, Any]:
         """Where the source stands (at ``mark``, if the batch after it was read already), as plain data."""
+        mark = self.mark() if mark is None else mark
         return {
-            **(self.mark() if mark is None else mark),
+            **mark,
+            **({"state": _packed(mark["state"])} if "state" in mark else {}),
             "num_batches": self.num_batches,
             "num_workers": getattr(self.loader, "num_workers", 0),
             "opened": self._opened,
@@ -429,14 +439,25 @@ class Source:
         owner = self.state_owner
         if owner is None or "state" not in mark:
             return False
-        owner.load_state_dict(deepcopy(mark["state"]))
+        owner.load_state_dict(_unpacked(mark["state"]))
         self._opened = self._opened or next(_openings)
         return True
 
     def _put_back(self, generators: dict[str, Any]) -> None:
         restore_states(self._own_generators(), generators["generators"], a_kind(self.loader))
         for sampler, state in zip(self._samplers_with_state(), generators["samplers"]):
-            sampler.load_state_dict(deepcopy(state))
+            sampler.load_state_dict(_unpacked(state))
+
+
+def _packed(state: Any) -> dict[str, Any]:
+    """A user's state as plain data, where it has such a form: with numbers of numpy in it, say."""
+    plain, kinds = to_plain({"state": state})
+    return {"state": deepcopy(state)} if LEFT_OUT in kinds.values() else {**deepcopy(plain), "kinds": kinds}
+
+
+def _unpacked(packed: dict[str, Any]) -> Any:
+    state = deepcopy(packed["state"])
+    return from_plain({"state": state}, packed["kinds"])["state"] if "kinds" in packed else state
 
 
 def _has_state(owner: Any) -> bool:

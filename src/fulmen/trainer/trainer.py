@@ -24,6 +24,7 @@ from fulmen.loops.progress import Progress
 from fulmen.plugins.precision.precision import Precision, WithoutInitialisation
 from fulmen.trainer import checkpoint as checkpoints
 from fulmen.trainer import flags
+from fulmen.trainer.attributes import Modes
 from fulmen.trainer.barebones import refuse_with_barebones
 from fulmen.trainer.boundary import Boundary
 from fulmen.trainer.compiling import checked_options, compiled_steps, uncompiled
@@ -34,7 +35,7 @@ from fulmen.trainer.metrics import Metrics
 from fulmen.trainer.session import attach_optimizers, session
 from fulmen.trainer.signals import Signals, checkpoint_of_restart
 from fulmen.trainer.states import RunningStage, TrainerState
-from fulmen.trainer.unfinished import ValidationLeft, state_before
+from fulmen.trainer.unfinished import ValidationLeft, may_be_left, state_before
 from fulmen.trainer.validation import check_model
 from fulmen.trainer.windows import Windows
 from fulmen.utilities.exceptions import MisconfigurationException
@@ -251,7 +252,9 @@ class Trainer(Windows):
                 own.
             val_dataloaders: the same for validation.
             datamodule: holds all loaders; not together with loaders.
-            ckpt_path: go on from this file; ``"last"`` or ``"best"``: one that this Trainer's callbacks wrote.
+            ckpt_path: go on from this file. ``"auto"``: from the newest whole checkpoint of this run, in its log
+                directory, or begin it: the same program, started again and again, finishes the run. ``"last"`` or
+                ``"best"``: one that the callbacks wrote. ``"hpc"``: what a run left when a signal ended it.
             weights_only: None or True: read nothing but tensors and plain data from it. False: also run code that it
                 names, which only a trusted file should be allowed.
         """
@@ -369,6 +372,7 @@ class Trainer(Windows):
             if self._trained is None or self._trained() is not module:  # another model starts at zero; the same goes on
                 self.progress = self._new_progress()
                 self._trained = weakref.ref(module)
+                self.datamodule = datamodule  # not that of the one before
             self.progress.should_stop = self.progress.out_of_time = False
             self.progress.forget_unfinished_epoch()
             if self._unlimited and self.progress.limits.max_epochs == 1000:
@@ -415,6 +419,7 @@ class Trainer(Windows):
         self._plan: Plan | None = None
         self._undo: list[Callable[[], None]] = []
         self.window = Window()
+        self.modes = Modes()
         self.schedulers: Schedulers = None  # type: ignore[assignment]  # while nothing is trained
         self.predictions: list[Any] | None = None
         self.attached: list[Any] = []  # optimizers and schedulers that the run steps
@@ -464,16 +469,17 @@ class Trainer(Windows):
         """The validation that is due after a training batch."""
         self.boundary.reach_validation(self)
         before = state_before(self)
-        self.signals.may_leave_validation = before is not None
+        self.signals.may_leave_validation = may_be_left(self)
         if not self.progress.accumulating:
             self.plan.on_validation_model_zero_grad()
         self.state.stage = RunningStage.VALIDATING
+        self.data.moment = before  # what is saved meanwhile goes on from here, and does the whole validation again
         try:
             evaluate_loop(self, "validate")
         except ValidationLeft:
             self.metrics.begin_training()
-            self.data.moment = before
             self.signals.save_and_end(self)
+        self.data.moment = None
         self.state.stage = RunningStage.TRAINING
         self.progress.validation.restart_clock()
 

@@ -213,6 +213,7 @@ def _with_shared_text(value: Any, seen: dict[int, Any]) -> Any:
         return value
     if id(value) in seen:
         return seen[id(value)]
+    shared: Any
     if kind is tuple:
         seen[id(value)] = texts = tuple(_with_shared_text(each, seen) for each in value)
         return texts
