@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import random
 from typing import Any
 
@@ -478,3 +479,78 @@ def test_middle_of_a_large_data_set_is_found_without_reading(tmp_path):
     order = list(itertools.islice(RandomSampler(data), 5_000_000, 5_001_000))
     assert data.read == order
     assert model.seen == [[order]]
+
+
+# -- the random numbers of data sets -----------------------------------------------------------------------------------
+
+
+def noise_of(train: Any, **flags: Any) -> list[float]:
+    """The data that a model sees in three epochs, without its places."""
+
+    class Listens(Model):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            noise.extend((batch[1][:, 0] - batch[0] * 0.1).tolist())
+            return super().training_step(batch, batch_idx)
+
+    noise: list[float] = []
+    run(train, model=Listens, **flags)
+    return noise
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_random_numbers_of_a_data_set_depend_on_the_seed_and_repeat_with_it(workers):
+    def make() -> Any:
+        return loader(num_workers=workers)
+
+    one, again, other = (noise_of(make, seed=seed) for seed in (1, 1, 2))
+    assert one == again
+    assert len({round(value, 5) for value in one + other}) == 2 * len(one)
+
+
+def test_random_numbers_of_a_data_set_are_those_of_any_number_of_workers():
+    def make(dataset: Any, workers: int) -> Any:
+        return lambda: DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=workers)
+
+    for dataset in (Noisy(), AllAtOnce()):
+        assert noise_of(make(dataset, 0)) == noise_of(make(dataset, 2))
+
+
+class InitFunction:
+    def __init__(self, path: Any) -> None:
+        self.path = path
+
+    def __call__(self, worker_id: int) -> None:
+        info = torch.utils.data.get_worker_info()
+        assert info is not None
+        assert info.seed == torch.initial_seed()  # torch has seeded the worker, and nobody else yet
+        with open(self.path, "a") as file:
+            file.write(f"{worker_id} of {info.num_workers} {type(info.dataset).__name__}\n")
+
+
+def test_workers_begin_with_the_users_function_and_read_plain_places(tmp_path):
+    class Plain(Noisy):
+        def __getitems__(self, places: Any) -> Any:
+            assert type(places) is list
+            assert {type(place) for place in places} == {int}
+            return [self[place] for place in places]
+
+    run(
+        DataLoader(Plain(), batch_size=BATCH, num_workers=2, worker_init_fn=InitFunction(tmp_path / "init")),
+        max_epochs=1,
+    )
+    assert sorted((tmp_path / "init").read_text().splitlines()) == ["0 of 2 Plain", "1 of 2 Plain"]
+
+
+def test_workers_end_with_a_run_that_ends_in_an_exception():
+    train = loader(num_workers=2, persistent_workers=True)
+
+    class Fails(Model):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            if batch_idx == 2:
+                raise ZeroDivisionError
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        run(train, model=Fails)
+    assert caught.traceback  # which knows the frames of the loop
+    assert not [child for child in multiprocessing.active_children() if child.is_alive()]
