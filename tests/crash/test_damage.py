@@ -94,7 +94,14 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+QUICK = ("half", "bit of a tensor", "bit of the directory", "missing", "silent about the newest file")
+
+
+def most_are_slow(names: Any) -> list[Any]:
+    return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("damage", most_are_slow(DAMAGES))
 def test_damaged_newest_checkpoint_is_named_and_the_one_before_it_is_used(subject, checkpoints, damage):
     DAMAGES[damage](checkpoints[0])
 
@@ -141,7 +148,7 @@ INDEX_DAMAGES: dict[str, Callable[[Path, list[Path]], Any]] = {
 }
 
 
-@pytest.mark.parametrize("damage", INDEX_DAMAGES)
+@pytest.mark.parametrize("damage", most_are_slow(INDEX_DAMAGES))
 def test_damaged_index_is_made_anew_from_the_files(subject, checkpoints, damage):
     INDEX_DAMAGES[damage](index_of(subject), checkpoints)
 
