@@ -60,7 +60,7 @@ class Subject:
     plain_share: float = 0.0
     seconds: float = 0.0  #: that a run takes
     seconds_plainly: float = 0.0  #: the same with all its imports
-    events: Counter[str] = field(default_factory=Counter)  #: what a run does with files
+    record: list[str] = field(default_factory=list)  #: what a run does with files, in this order
 
     @property
     def run_folder(self) -> Path:
@@ -71,6 +71,11 @@ class Subject:
     def reference(self) -> Path:
         """The run that nobody has disturbed."""
         return self.folder / "reference"
+
+    @property
+    def events(self) -> Counter[str]:
+        """How often a run does each of these."""
+        return Counter(self.record)
 
     @property
     def filled_arguments(self) -> list[str]:
@@ -93,7 +98,7 @@ class Subject:
         shutil.rmtree(self.reference, ignore_errors=True)
         shutil.move(self.run_folder, self.reference)
         self.seconds = ended.seconds
-        self.events = Counter(json.loads(record.read_text())["events"])
+        self.record = json.loads(record.read_text())["events"]
         if self.plain_share:
             self.clear()
             self.seconds_plainly = self.finish(plainly=True).seconds
