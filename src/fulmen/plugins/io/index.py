@@ -23,7 +23,7 @@ from fulmen.plugins.io.digest import digest_of
 from fulmen.plugins.io.torch_plugin import write_whole
 from fulmen.utilities.cloud_io import exists, get_filesystem, is_dir, is_remote, join_path, local_path
 from fulmen.utilities.durable import is_part, sync_folder
-from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 FILE_NAME = "checkpoints.json"
 FORMAT = 1
@@ -271,8 +271,11 @@ def adopt(index: Index, load: Callable[[str], Any], extension: str = ".ckpt") ->
             continue
         if entry is not None:
             found.append(entry)
-    for entry in sorted(found, key=lambda entry: entry.written):
+    # by how far the run was, as the times of files do not outlive every copy
+    for entry in sorted(found, key=lambda entry: (*entry.position[:2], entry.written)):
         _insert(index.entries, entry)
+    if len(found) > 1 and not known:
+        rank_zero_info("%s was not there: it is made anew from %d checkpoints", FILE_NAME, len(found))
     if found:
         index.write()
     return damaged
