@@ -271,16 +271,11 @@ def adopt(index: Index, load: Callable[[str], Any], extension: str = ".ckpt") ->
             continue
         if entry is not None:
             found.append(entry)
-<<<<<<< HEAD
     # by how far the run was, as the times of files do not outlive every copy
     for entry in sorted(found, key=lambda entry: (*entry.position[:2], entry.written)):
-        _insert(index.entries, entry)
+        _insert(index, entry)
     if len(found) > 1 and not known:
         rank_zero_info("%s was not there: it is made anew from %d checkpoints", FILE_NAME, len(found))
-=======
-    for entry in sorted(found, key=lambda entry: entry.written):
-        _insert(index, entry)
->>>>>>> crash
     if found:
         index.write()
     return damaged
