@@ -56,10 +56,12 @@ class Watch(Callback):
     def __init__(self, path: Path | None = None) -> None:
         self.path, self.first = path, 0.0
 
-    def on_train_batch_start(self, *args: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.first = self.first or time.perf_counter()
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if self.path is not None:
             trainer.boundary.defer(lambda: trainer.save_checkpoint(self.path or ""))
         trainer.should_stop = True

@@ -28,14 +28,13 @@ from tests.crash.warm import Ended, Warm, run_plainly
 SCRIPT = Path(__file__).with_name("script.py")
 #: what stands for the folder of the run in the arguments of a script
 ROOT = "{root}"
-#: the moments at which a kill hurts most; the other half of the kills is spread over the whole time
+#: the moments at which a kill hurts most, and None for any; in this order, so that every few kills have some of each
 WINDOWS = (
-    *("write checkpoint", "fsync checkpoint", "rename checkpoint", "renamed checkpoint"),
-    *("remove checkpoint", "removed checkpoint"),
-    *("open index", "write index", "fsync index", "rename index", "renamed index"),
-    *("open csv", "write csv", "synced csv", "rename csv", "renamed csv"),
-    *("write hparams", "rename hparams", "renamed hparams"),
-    *("made folder", "fsync folder", "write other"),
+    *("write checkpoint", None, "renamed checkpoint", "write index", "write csv", "open index"),
+    *("rename checkpoint", "remove checkpoint", "write checkpoint", None, "rename index", "open csv"),
+    *("removed checkpoint", "rename csv", None, "fsync checkpoint", "renamed index", "write hparams"),
+    *("write checkpoint", None, "synced csv", "renamed csv", "rename hparams", "write index"),
+    *("made folder", "fsync folder", None, "fsync index", "write other", "renamed hparams"),
 )
 
 
@@ -60,7 +59,7 @@ class Subject:
     plain_share: float = 0.0
     seconds: float = 0.0  #: that a run takes
     seconds_plainly: float = 0.0  #: the same with all its imports
-    events: Counter[str] = field(default_factory=Counter)  #: what a run does with files
+    record: list[str] = field(default_factory=list)  #: what a run does with files, in this order
 
     @property
     def run_folder(self) -> Path:
@@ -71,6 +70,11 @@ class Subject:
     def reference(self) -> Path:
         """The run that nobody has disturbed."""
         return self.folder / "reference"
+
+    @property
+    def events(self) -> Counter[str]:
+        """How often a run does each of these."""
+        return Counter(self.record)
 
     @property
     def filled_arguments(self) -> list[str]:
@@ -93,7 +97,7 @@ class Subject:
         shutil.rmtree(self.reference, ignore_errors=True)
         shutil.move(self.run_folder, self.reference)
         self.seconds = ended.seconds
-        self.events = Counter(json.loads(record.read_text())["events"])
+        self.record = json.loads(record.read_text())["events"]
         if self.plain_share:
             self.clear()
             self.seconds_plainly = self.finish(plainly=True).seconds
@@ -133,7 +137,8 @@ def case(subject: Subject, seed: int, kills: int = 3) -> list[str]:
     try:
         for number in range(kills):
             plainly = chance.random() < subject.plain_share
-            moment, seconds = _choose(subject, chance, number == 0, plainly)
+            window = WINDOWS[(3 * seed + number) % len(WINDOWS)]
+            moment, seconds = _choose(subject, chance, window, number == 0, plainly)
             before = progress_of(subject.run_folder)
             ended = subject.start(moment, seconds, plainly)
             _check_start(before, ended)
@@ -151,18 +156,24 @@ def case(subject: Subject, seed: int, kills: int = 3) -> list[str]:
     return killed
 
 
-def _choose(subject: Subject, chance: random.Random, first: bool, plainly: bool) -> tuple[Moment | None, float | None]:
-    """The moment of a kill, or the seconds until it."""
+def _choose(
+    subject: Subject, chance: random.Random, window: str | None, first: bool, plainly: bool
+) -> tuple[Moment | None, float | None]:
+    """The moment of a kill, or the seconds until it.
+
+    Args:
+        window: what the process is to be killed at, if it does that.
+        first: nothing was trained yet.
+        plainly: it is started by itself, and can only be killed from outside.
+    """
     if plainly:
         return None, chance.uniform(0.3, 0.9) * subject.seconds_plainly
-    if chance.random() < 0.3:
+    events = subject.events
+    if window is None and chance.random() < 0.5:
         return None, chance.uniform(0.05, 0.8) * subject.seconds
-    kind = chance.choice([kind for kind in WINDOWS if subject.events[kind]])
-    if chance.random() < 0.2:
-        kind = chance.choice(sorted(subject.events))
+    kind = window if window in events else chance.choice(sorted(events))
     # a run that goes on does less than a whole one
-    number = chance.randint(1, max(1, subject.events[kind] // (1 if first else 3)))
-    return Moment("kill", kind, number), None
+    return Moment("kill", kind, chance.randint(1, max(1, events[kind] // (1 if first else 3)))), None
 
 
 def _words(moment: Moment | None, seconds: float | None) -> str:

@@ -69,12 +69,13 @@ def last_error(ended: Ended) -> str:
     return next(line for line in reversed(ended.output.splitlines()) if re.match(r"\w*Error: ", line))
 
 
+slow = pytest.mark.slow
 FULL = [
-    ("open checkpoint", 5, ".ckpt"),
     ("write checkpoint", 1500, ".ckpt"),
     ("open index", 6, "checkpoints.json"),
-    ("rename checkpoint", 4, "checkpoints.json"),
     ("open csv", 5, "metrics.csv"),
+    pytest.param("open checkpoint", 5, ".ckpt", marks=slow),
+    pytest.param("rename checkpoint", 4, "checkpoints.json", marks=slow),
 ]
 
 
@@ -87,7 +88,7 @@ def test_full_disk_ends_the_run_and_loses_nothing(subject, disk, kind, number, n
     subject.finish()
 
 
-@pytest.mark.parametrize(("kind", "number"), [("open checkpoint", 5), ("write checkpoint", 1500), ("open index", 6)])
+@pytest.mark.parametrize(("kind", "number"), [("write checkpoint", 1500), pytest.param("open index", 6, marks=slow)])
 def test_full_disk_ends_the_run_that_writes_in_the_background(background, disk, kind, number):
     moment = Moment("fill", kind, number)
     assert_fails_and_keeps_everything(background, moment, "No space left on device", "")  # two threads may fail
@@ -97,7 +98,7 @@ def test_full_disk_ends_the_run_that_writes_in_the_background(background, disk, 
     background.finish()
 
 
-@pytest.mark.parametrize("number", [4, 8])
+@pytest.mark.parametrize("number", [4, pytest.param(8, marks=slow)])
 def test_file_that_may_not_grow_ends_the_run_and_loses_nothing(subject, number):
     subject.clear()
     moment = Moment("limit", "open checkpoint", number, limit=20_000)
@@ -107,7 +108,7 @@ def test_file_that_may_not_grow_ends_the_run_and_loses_nothing(subject, number):
     subject.finish()
 
 
-@pytest.mark.parametrize("number", [3, 8, 20])
+@pytest.mark.parametrize("number", [8, pytest.param(20, marks=slow)])
 def test_row_of_metrics_that_does_not_fit_is_not_written_in_part(subject, number):
     subject.clear()
     assert_fails_and_keeps_everything(
@@ -119,7 +120,13 @@ def test_row_of_metrics_that_does_not_fit_is_not_written_in_part(subject, number
     subject.finish()
 
 
-@pytest.mark.parametrize(("kind", "number"), [("open checkpoint", 4), ("open index", 7), ("remove checkpoint", 2)])
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        ("open checkpoint", 4),
+        *(pytest.param(*each, marks=slow) for each in (("open index", 7), ("remove checkpoint", 2))),
+    ],
+)
 def test_folder_that_may_not_be_written_to_ends_the_run_and_loses_nothing(subject, kind, number):
     subject.clear()
     name = ".ckpt" if kind.endswith("checkpoint") else "checkpoints.json"
@@ -131,10 +138,20 @@ def test_folder_that_may_not_be_written_to_ends_the_run_and_loses_nothing(subjec
     subject.finish()
 
 
-@pytest.mark.parametrize(("kind", "number"), [("open checkpoint", 4), ("open index", 7)])
+@pytest.mark.parametrize(("kind", "number"), [("open checkpoint", 4), pytest.param("open index", 7, marks=slow)])
 def test_file_system_that_becomes_read_only_ends_the_run_and_loses_nothing(subject, disk, kind, number):
     name = ".ckpt" if kind.endswith("checkpoint") else "checkpoints.json"
     assert_fails_and_keeps_everything(subject, Moment("read-only", kind, number), "Read-only file system", name)
 
     assert mount("-o", "remount,rw", disk)
     subject.finish()
+
+
+def test_file_is_on_the_disk_before_it_takes_its_place_and_its_name_is_before_anything_else_is_done(subject):
+    of_files = [event for event in subject.record if event.split()[0] in ("synced", "rename", "renamed", "remove")]
+    for kind in ("checkpoint", "index", "hparams"):
+        places = [place for place, event in enumerate(of_files) if event == f"rename {kind}"]
+        assert places
+        for place in places:
+            around = [f"synced {kind}", f"rename {kind}", f"renamed {kind}", "synced folder"]
+            assert of_files[place - 1 : place + 3] == around

@@ -22,8 +22,12 @@ def kill(subject: Subject, kills: int, seed: int) -> None:
     assert sum(len(killed) for _, killed in campaign(subject, kills, seed)) >= kills
 
 
-def test_killed_run_becomes_the_run_that_was_not_killed(either):
-    kill(either, 5, seed=1)
+def test_killed_run_becomes_the_run_that_was_not_killed(subject):
+    kill(subject, 5, seed=0)
+
+
+def test_killed_run_that_writes_in_the_background_becomes_the_run_that_was_not_killed(background):
+    kill(background, 5, seed=2)
 
 
 @pytest.mark.parametrize("seed", [1000, 2000, 3000])

@@ -267,3 +267,15 @@ def test_index_that_cannot_be_written_is_an_error_and_stays_as_it_was(tmp_path, 
 
     assert (tmp_path / "checkpoints.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt", "checkpoints.json"]
+
+
+def test_file_that_was_about_to_be_written_over_stays_older_than_one_of_the_same_moment(tmp_path):
+    written(str(tmp_path), "last.ckpt", 6)
+    os.utime(tmp_path / "last.ckpt", (1000, 1000))
+    known = index.read(str(tmp_path))
+    known.remove([str(tmp_path / "last.ckpt")])
+    known.add(written(str(tmp_path), "epoch.ckpt", 6))
+
+    index.adopt(known, IO.load_checkpoint)
+
+    assert names(known) == ["last.ckpt", "epoch.ckpt"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import random
 from typing import Any
 
@@ -215,15 +216,15 @@ LOADERS = {
     "sub-set": lambda: DataLoader(Subset(Noisy(), range(SAMPLES)), batch_size=BATCH, shuffle=True),
 }
 #: in which third of the run, and how many batches from its beginning
-PLACES = {"in an epoch": (0, 2), "at its end": (1, 0), "in the next one": (1, 2)}
+PLACES = {"in an epoch": (0, 2), "at its end": (1, 0), "after it": (1, 0), "in the next one": (1, 2)}
 
 
 def assert_goes_on_exactly(make: Any, path: Any, place: str, **flags: Any) -> tuple[Model, Model]:
-    flags = {"val_check_interval": None, "check_val_every_n_epoch": 1, **flags}
+    flags = {"val_check_interval": None, "check_val_every_n_epoch": 1, "num_sanity_val_steps": 0, **flags}
     whole = run(make, **flags)
     epoch, batches = PLACES[place]
     batch = epoch * len(whole.seen) // 3 + batches
-    run(make, path, batch, **flags)
+    run(make, path, batch, after_epoch=place == "after it", **flags)
     resumed = run(make, resume=path, seed=2, **flags)
     assert 0 < len(resumed.seen) == len(whole.seen) - batch
     assert_same(resumed, whole)
@@ -277,6 +278,12 @@ def test_loaders_that_are_asked_for_anew_are_asked_in_the_same_epochs_and_give_t
     assert resumed_data.asked == whole_data.asked[-len(resumed_data.asked) :]
     assert resumed_data.chosen == whole_data.chosen[-len(resumed_data.chosen) :]
     assert resumed_data.saved == whole_data.chosen[: len(resumed_data.saved)]
+
+
+def test_batch_sampler_is_told_the_epoch():
+    model = run(DataLoader(Noisy(), batch_sampler=Epochs()))
+    epochs = [np.ravel(model.seen[start : start + 7]).tolist() for start in (0, 7, 14)]
+    assert epochs == [np.random.default_rng(epoch).permutation(SAMPLES).tolist() for epoch in range(3)]
 
 
 NESTS = {
@@ -478,3 +485,79 @@ def test_middle_of_a_large_data_set_is_found_without_reading(tmp_path):
     order = list(itertools.islice(RandomSampler(data), 5_000_000, 5_001_000))
     assert data.read == order
     assert model.seen == [[order]]
+
+
+# -- the random numbers of data sets -----------------------------------------------------------------------------------
+
+
+def noise_of(train: Any, **flags: Any) -> list[float]:
+    """The data that a model sees in three epochs, without its places."""
+
+    class Listens(Model):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            noise.extend((batch[1][:, 0] - batch[0] * 0.1).tolist())
+            return super().training_step(batch, batch_idx)
+
+    noise: list[float] = []
+    run(train, model=Listens, **flags)
+    return noise
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_random_numbers_of_a_data_set_depend_on_the_seed_and_repeat_with_it(workers):
+    def make() -> Any:
+        return loader(num_workers=workers)
+
+    one, again, other = (noise_of(make, seed=seed) for seed in (1, 1, 2))
+    assert one == again
+    assert len({round(value, 5) for value in one + other}) == 2 * len(one)
+
+
+def test_random_numbers_of_a_data_set_are_those_of_any_number_of_workers():
+    def make(dataset: Any, workers: int) -> Any:
+        return lambda: DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=workers)
+
+    for dataset in (Noisy(), AllAtOnce()):
+        assert noise_of(make(dataset, 0)) == noise_of(make(dataset, 2))
+
+
+class InitFunction:
+    def __init__(self, path: Any) -> None:
+        self.path = path
+
+    def __call__(self, worker_id: int) -> None:
+        info = torch.utils.data.get_worker_info()
+        assert info is not None
+        assert info.seed == torch.initial_seed()  # torch has seeded the worker, and nobody else yet
+        with open(self.path, "a") as file:
+            file.write(f"{worker_id} of {info.num_workers} {type(info.dataset).__name__}\n")
+
+
+def test_workers_begin_with_the_users_function_and_read_plain_places(tmp_path):
+    class Plain(Noisy):
+        def __getitems__(self, places: Any) -> Any:
+            assert type(places) is list
+            assert {type(place) for place in places} == {int}
+            return [self[place] for place in places]
+
+    run(
+        DataLoader(Plain(), batch_size=BATCH, num_workers=2, worker_init_fn=InitFunction(tmp_path / "init")),
+        max_epochs=1,
+    )
+    assert sorted((tmp_path / "init").read_text().splitlines()) == ["0 of 2 Plain", "1 of 2 Plain"]
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_end_with_a_run_that_ends_in_an_exception(persistent):
+    train = loader(num_workers=2, persistent_workers=persistent)
+
+    class Fails(Model):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            if batch_idx == 2:
+                raise ZeroDivisionError
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        run(train, model=Fails)
+    assert caught.traceback  # which knows the frames of the loop
+    assert not [child for child in multiprocessing.active_children() if child.is_alive()]

@@ -317,7 +317,7 @@ class ModelCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._may_save(trainer):
             self._save_final(trainer)
-        self._saved_at, self._resumed = None, {}
+        self._saved_at, self._resumed, self._restored = None, {}, False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not self.save_on_exception or not self._may_save(trainer) or self._saved_at == Position.of(trainer):

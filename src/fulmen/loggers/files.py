@@ -130,11 +130,14 @@ def remove(path: str) -> None:
         os.remove(local_path(path))
 
 
+def absolute(directory: str) -> str:
+    """``directory`` without links; a remote one stays as it is."""
+    return directory if is_remote(directory) else os.path.realpath(local_path(directory))
+
+
 def same_place(one: str, other: str) -> bool:
     """Whether two paths lead to the same folder."""
-    if is_remote(one) or is_remote(other):
-        return one.rstrip("/") == other.rstrip("/")
-    return os.path.realpath(local_path(one)) == os.path.realpath(local_path(other))
+    return absolute(one).rstrip("/") == absolute(other).rstrip("/")
 
 
 def bring_to_disk(path: str) -> None:
