@@ -193,6 +193,23 @@ def test_run_goes_on_though_it_was_evaluated_meanwhile_in_a_directory_of_its_own
     assert trainer.loaded_ckpt_path is not None
 
 
+@pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
+def test_program_that_evaluates_before_it_trains_goes_on_with_its_run(tmp_path, kind):
+    def program(*callbacks: Any) -> Any:
+        trainer = trainer_of(str(tmp_path), list(callbacks), logger=kind(tmp_path))
+        trainer.validate(Model(), DataLoader(TensorDataset(torch.zeros(2, 4)), 2), verbose=False)
+        fit(trainer)
+        return trainer
+
+    with pytest.raises(SystemExit):
+        program(StopAt(7))
+    trainer = program()
+
+    assert trainer.loaded_ckpt_path is not None
+    assert trainer.logger.version == 0
+    assert Path(trainer.checkpoint_callback.best_model_path).parent.parent.name == "version_0"
+
+
 def test_empty_directory_of_a_first_start_is_used(tmp_path):
     (tmp_path / "lightning_logs" / "version_0").mkdir(parents=True)
     trainer = start(tmp_path)

@@ -140,6 +140,7 @@ class ModelCheckpoint(Checkpoint):
         enable_version_counter: bool = True,
     ) -> None:
         self.dirpath = None if dirpath is None else writing.resolved(dirpath)
+        self._logger_folder: str | None = None  #: which is `dirpath` if nobody has chosen one
         self.filename = None if filename is None else os.fspath(filename)
         self.monitor = monitor
         self.verbose = verbose
@@ -209,8 +210,10 @@ class ModelCheckpoint(Checkpoint):
     # -- when ---------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        folder = writing.default_folder(trainer) if self.dirpath is None else self.dirpath
-        self.dirpath = trainer.strategy.broadcast(folder)
+        # what an evaluation has found may be another one
+        follows = self.dirpath is None or (self.dirpath == self._logger_folder and not self._trained_before)
+        self.dirpath = trainer.strategy.broadcast(writing.default_folder(trainer) if follows else self.dirpath)
+        self._logger_folder = self.dirpath if follows else self._logger_folder
         self._saved_at = None
         if stage == "fit":
             self._check_link()

@@ -76,8 +76,10 @@ class CSVLogger(Logger):
         return files.run_dir(self.root_dir, self.version)
 
     def return_to_newest_run(self) -> None:
-        if self._counts_versions and self._experiment is None:
-            self._version = files.newest_run(self.root_dir)
+        newest = files.newest_run(self.root_dir)
+        if self._counts_versions and newest != self._version:
+            self.finalize("success")
+            self._experiment, self._version, self._flushed_at_step = None, newest, -1
 
     @rank_zero_only
     def begin_anew(self) -> None:

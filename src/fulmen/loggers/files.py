@@ -42,7 +42,8 @@ def newest_run(root_dir: str) -> int | None:
 
 
 def _has_checkpoints(directory: str) -> bool:
-    return exists(join_path(directory, "checkpoints", "checkpoints.json"))
+    """Its index may still be missing, if a process was killed before it could write it."""
+    return any(not name.startswith(".") for name, _ in _entries(join_path(directory, "checkpoints")))
 
 
 def _has_logs(directory: str) -> bool:

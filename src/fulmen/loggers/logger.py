@@ -113,8 +113,8 @@ class Logger(ABC):
 
     def return_to_newest_run(self) -> None:
         """Go on in the directory of the newest run of this experiment instead of a new one, if the version was left to
-        the logger: for ``trainer.fit(ckpt_path="auto")``. Called before anything is written; does nothing unless a
-        logger numbers its runs itself.
+        the logger: for ``trainer.fit(ckpt_path="auto")``. Called before this training writes anything, though an
+        evaluation may have written elsewhere before. Does nothing unless a logger numbers its runs itself.
         """
 
     def begin_anew(self) -> None:

@@ -107,8 +107,10 @@ class TensorBoardLogger(Logger):
         return self._sub_dir
 
     def return_to_newest_run(self) -> None:
-        if self._counts_versions and self._experiment is None:
-            self._version = files.newest_run(self.root_dir)
+        newest = files.newest_run(self.root_dir)
+        if self._counts_versions and newest != self._version:
+            self.finalize("success")
+            self._experiment, self._version, self._folders, self._hparams_are_new = None, newest, set(), True
 
     @rank_zero_only
     def begin_anew(self) -> None:

@@ -28,7 +28,8 @@ def return_to_run(trainer: Trainer, verb: str, ckpt_path: Any) -> None:
     So it is for ``"auto"``, and for the ``"best"`` of a run of another process.
     """
     knows_best = any(getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks)
-    if ckpt_path == "auto" or (ckpt_path == "best" and verb != "fit" and not knows_best):
+    has_trained = trainer.progress.total_batches > 0  # this trainer, and goes on where it did
+    if (ckpt_path == "auto" and not has_trained) or (ckpt_path == "best" and verb != "fit" and not knows_best):
         for logger in trainer.loggers:
             logger.return_to_newest_run()
         trainer.strategy.barrier("return_to_run")  # all have looked before one makes a folder
