@@ -5,14 +5,79 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from fulmen import __version__
+from fulmen.checkpoints.command import add_checkpoint_parser
 
 
 def demo_command(arguments: argparse.Namespace) -> None:
     from fulmen.demos.demo import run_demo
 
     run_demo(max_epochs=arguments.epochs, directory=arguments.dir, seed=arguments.seed)
+
+
+def replay_command(arguments: argparse.Namespace) -> None:
+    from fulmen.replay import replay_run
+    from fulmen.utilities.exceptions import MisconfigurationException
+
+    debugger = arguments.debugger or ("breakpoint" if sys.stdin.isatty() else "none")
+    anomaly = arguments.anomaly or debugger == "none"
+    try:
+        done = replay_run(
+            arguments.run_directory,
+            arguments.step,
+            None if debugger == "none" else debugger,
+            anomaly,
+            arguments.check,
+            arguments.fit,
+        )
+    except (MisconfigurationException, FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"fulmen replay: {error}") from error
+    if done.matches is False:
+        raise SystemExit(1)
+
+
+def add_replay_parser(commands: Any) -> None:
+    """``fulmen replay``."""
+    replay = commands.add_parser(
+        "replay",
+        help="repeat a step of a run that is over, in the debugger or with anomaly detection",
+        description="Restore the nearest checkpoint of a run before a step, train up to that step with the program "
+        "that made the run, and stop there. No file of the run is written, changed or removed.",
+    )
+    replay.add_argument(
+        "run_directory",
+        metavar="RUN",
+        help="the directory of the run, such as lightning_logs/version_3, its folder of checkpoints, or a checkpoint",
+    )
+    replay.add_argument(
+        "--step",
+        type=positive_int,
+        metavar="N",
+        help="the step in which global_step goes from N-1 to N (default: the one that a NonFiniteGuard recorded last)",
+    )
+    replay.add_argument(
+        "--debugger",
+        metavar="NAME",
+        help="stop before the step's training_step in this debugger: pdb, or a module with set_trace; none: do not "
+        "stop (default: what breakpoint() opens; none without a terminal)",
+    )
+    replay.add_argument(
+        "--anomaly",
+        action="store_true",
+        help="find the operation, the line and the samples that made a number that is not finite; always so without a "
+        "debugger",
+    )
+    replay.add_argument(
+        "--check",
+        action="store_true",
+        help="go on to the next checkpoint of the run and compare with it, bit for bit",
+    )
+    replay.add_argument(
+        "--fit", type=positive_int, default=1, metavar="K", help="the run is the program's fit number K (default: 1)"
+    )
+    replay.set_defaults(run=replay_command)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -32,6 +97,8 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add_argument("--dir", default="fulmen_demo", help="the folder that everything is written to")
     demo.add_argument("--seed", type=int, default=0, help="the seed of the weights, the shuffling and the dropout")
     demo.set_defaults(run=demo_command)
+    add_replay_parser(commands)
+    add_checkpoint_parser(commands)
     return parser
 
 
@@ -50,8 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(arguments, "run"):
         parser.print_help()
         return 0
-    arguments.run(arguments)
-    return 0
+    return arguments.run(arguments) or 0
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_another_verb_leaves_the_file_where_it_is(tmp_path):
         _trainer(callback).fit(Breaks(at=4))
     _trainer(callback).validate(Breaks(at=None), verbose=False)
 
-    assert [path.name for path in tmp_path.iterdir()] == ["on_exception.ckpt"]
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == ["on_exception.ckpt"]
 
 
 def test_error_while_validating_alone_leaves_no_file(tmp_path):

@@ -6,13 +6,19 @@ import argparse
 import collections
 import copy
 import datetime
+import decimal
 import enum
+import fractions
 import io
 import pathlib
 import random
+import re
 import sys
+import threading
 import types
+import uuid
 import warnings
+import zoneinfo
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
@@ -110,9 +116,17 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, (argparse.Namespace, types.SimpleNamespace)):
         return same(vars(a), vars(b))
     if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[key], b[key]) for key in a) and set(map(type, a)) == set(map(type, b))
+        factory = getattr(a, "default_factory", None), getattr(b, "default_factory", None)
+        keys_are_same = list(a) == list(b) and list(map(type, a)) == list(map(type, b))
+        return keys_are_same and all(same(a[key], b[key]) for key in a) and factory[0] is factory[1]
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, collections.deque):
+        return same(list(a), list(b)) and a.maxlen == b.maxlen
+    if isinstance(a, decimal.Decimal):
+        return str(a) == str(b)
+    if isinstance(a, slice):
+        return same((a.start, a.stop, a.step), (b.start, b.stop, b.step))
     return a == b
 
 
@@ -447,28 +461,86 @@ def test_module_with_hyperparameters_can_be_copied() -> None:
 
 def test_values_without_a_plain_form_stay_live_and_one_warning_names_them() -> None:
     class M(Module):
-        def __init__(self, width, loss, options, file):
+        def __init__(self, width, loss, options, layer):
             super().__init__()
             self.save_hyperparameters()
 
     loss = nn.MSELoss()
-    with (
-        open(__file__) as file,
-        pytest.warns(UserWarning, match=r"MSELoss is an nn\.Module.*`options\.act`: relu is a function") as caught,
-    ):
-        model = M(1, loss, {"act": torch.relu, "n": 1}, file)
+    with pytest.warns(UserWarning, match=r"MSELoss is an nn\.Module.*`options\.act`: relu is a function") as caught:
+        model = M(1, loss, {"act": torch.relu, "n": 1}, nn.Linear)
 
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    assert 'save_hyperparameters(ignore=["loss", "options", "file"])' in str(caught[0].message)
-    assert "M.load_from_checkpoint(path, loss=..., options=..., file=...)" in str(caught[0].message)
+    assert 'save_hyperparameters(ignore=["loss", "options", "layer"])' in str(caught[0].message)
+    assert "M.load_from_checkpoint(path, loss=..., options=..., layer=...)" in str(caught[0].message)
     assert model.hparams.loss is loss
     assert model.hparams_initial.loss is loss
     assert hparams_for_checkpoint(model) == {
         "hyper_parameters": {"width": 1},
         "hparams_name": "kwargs",
-        "hparams_kinds": {"loss": "left_out", "options": "left_out", "file": "left_out"},
+        "hparams_kinds": {"loss": "left_out", "options": "left_out", "layer": "left_out"},
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (threading.Lock(), "`x`: it is an object of class lock"),
+        ((i for i in range(3)), "`x`: it is an object of class generator"),
+        (io.StringIO(), "`x`: it is an object of class StringIO"),
+        ({"deep": [object()]}, r"`x`: at `x\.deep\.0`: it is an object of class object"),
+        (torch.Generator(), "`x`: it is an object of class Generator"),
+        (np.array([object()], dtype=object), "`x`: a numpy ndarray of"),
+        (datetime.datetime(2024, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")), "`x`: its time zone has rules"),
+    ],
+)
+def test_argument_without_a_plain_form_is_refused_and_the_error_says_what_to_write(value, reason) -> None:
+    class M(Module):
+        def __init__(self, width, x):
+            super().__init__()
+            self.save_hyperparameters()
+
+    with pytest.raises(TypeError, match=rf"^M cannot keep all of its arguments.*\({reason}") as caught:
+        M(1, value)
+
+    assert '`self.save_hyperparameters(ignore=["x"])`' in str(caught.value)
+    assert "`M.load_from_checkpoint(path, x=...)`" in str(caught.value)
+
+
+def test_object_of_a_local_class_is_refused_until_it_is_ignored() -> None:
+    class Local:
+        pass
+
+    class Inner(Module):
+        def __init__(self):
+            super().__init__()
+            self.save_hyperparameters()
+
+    class Outer(Inner):
+        def __init__(self, data, width):
+            super().__init__()
+            self.save_hyperparameters(ignore=["data"])
+
+    class Careless(Inner):
+        def __init__(self, data):
+            super().__init__()
+
+    assert Outer(Local(), 1).hparams == {"width": 1}
+    with pytest.raises(TypeError, match=r"`data`: it is an object of class .*Local"):
+        Careless(Local())
+
+
+def test_hyperparameter_without_a_plain_form_that_is_set_later_only_warns() -> None:
+    class M(Module):
+        def __init__(self, width):
+            super().__init__()
+            self.save_hyperparameters()
+
+    model = M(1)
+    model.hparams.lock = threading.Lock()
+
+    with pytest.warns(UserWarning, match="`lock`: it is an object of class lock"):
+        assert hparams_for_checkpoint(model)["hyper_parameters"] == {"width": 1}
 
 
 def test_value_without_a_plain_form_is_named_once_if_base_and_subclass_save() -> None:
@@ -495,9 +567,8 @@ def test_value_without_a_plain_form_is_named_once_if_base_and_subclass_save() ->
         nn.Linear,
         lambda x: x,
         object(),
-        {(1, 2): 3},
-        {None: 1},
-        collections.defaultdict(list),
+        {nn.ReLU(): 3},
+        collections.defaultdict(lambda: 1),
         np.array([object()], dtype=object),
         np.ma.array([1], mask=[True]),
         torch.Generator(),
@@ -526,7 +597,15 @@ VALUES: list[Any] = [
     pathlib.Path("/data/x"), pathlib.PurePosixPath("a/b"), pathlib.PureWindowsPath("c:\\a"),
     datetime.datetime(2024, 1, 2, 3, 4, 5, 6), datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC),
     datetime.date(2024, 1, 2), datetime.time(1, 2, 3), datetime.timedelta(days=-1, microseconds=1),
-    datetime.timedelta.max, range(1, 10, 3),
+    datetime.timedelta.max, range(1, 10, 3), slice(1, None, 2), slice(np.int8(1)),
+    datetime.time(1, tzinfo=datetime.timezone(datetime.timedelta(hours=-2))),
+    decimal.Decimal("1.10"), decimal.Decimal("NaN").copy_sign(decimal.Decimal(-1)), fractions.Fraction(2, -3),
+    uuid.UUID(int=7), re.compile("a+", re.IGNORECASE), re.compile(b"x"),
+    {(1, 2): "a", None: {0.5: pathlib.Path("x")}}, {1.5: (1,), "a.b": {1}}, {frozenset({1}): {(): set()}},
+    collections.OrderedDict({None: 1, (2,): 3}), collections.Counter([(1, 2), (1, 2)]),
+    collections.defaultdict(list, a=[1], b=[]), collections.defaultdict(None, {1: 2}),
+    collections.defaultdict(int, {(1,): 2}), collections.deque([1, (2,)]), collections.deque([1, 2, 3], maxlen=2),
+    torch.channels_last, torch.strided, np.dtype("float16"), np.dtype(">i4"),
     torch.float16, torch.device("cuda:1"), torch.Size([1, 2]), torch.arange(6).reshape(2, 3),
     torch.tensor(1.5).bfloat16(),
     argparse.Namespace(a=1, b=argparse.Namespace(c=pathlib.Path("x"))), types.SimpleNamespace(a=(1,)),

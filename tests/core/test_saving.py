@@ -26,6 +26,7 @@ from fulmen.core.saving import (
     save_hparams_to_yaml,
 )
 from fulmen.utilities.parsing import AttributeDict
+from fulmen.utilities.warnings import UnsafeLoadWarning
 
 
 class Color(enum.Enum):
@@ -417,8 +418,11 @@ def test_foreign_objects_raise_and_nothing_runs(tmp_path, weights_only) -> None:
 def test_weights_only_false_is_obeyed(tmp_path) -> None:
     path = saved(Net(3), tmp_path / "x.ckpt", bomb=Bomb(tmp_path / "mark"))
 
-    Net.load_from_checkpoint(path, weights_only=False)
-
+    with pytest.warns(
+        UnsafeLoadWarning, match=r"x\.ckpt is read with `weights_only=False`: .*can run any code"
+    ) as caught:
+        Net.load_from_checkpoint(path, weights_only=False)
+    assert caught[0].filename == __file__
     assert (tmp_path / "mark").exists()
 
 

@@ -20,10 +20,12 @@ FLOORS: dict[str, int] = {
     "loops": 4,
     "trainer": 5,
     "arguments": 6,
+    "checkpoints": 6,
     "cli": 6,
     "compat": 6,
     "demos": 6,
     "fabric": 6,
+    "replay": 6,
     "__main__": 6,
 }
 FRONT_DOOR = PACKAGE / "__init__.py"

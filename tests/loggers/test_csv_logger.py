@@ -152,10 +152,10 @@ def test_csv_second_run_in_a_directory_goes_on_below_and_says_so(tmp_path, caplo
 
 def test_csv_row_cut_short_by_a_crash_goes_with_a_warning(tmp_path):
     (tmp_path / "metrics.csv").write_text("acc,loss,step\n1.0,2.0,0\n3.0,4")
-    with pytest.warns(UserWarning, match="cut short"):
-        writer = ExperimentWriter(str(tmp_path))
+    writer = ExperimentWriter(str(tmp_path))
     writer.log_metrics({"loss": 5.0}, step=1)
-    writer.save()
+    with pytest.warns(UserWarning, match="cut short"):
+        writer.save()
     assert (tmp_path / "metrics.csv").read_text() == "acc,loss,step\n1.0,2.0,0\n,5.0,1\n"
 
 

@@ -139,3 +139,10 @@ def test_validation_is_not_due_in_epochs_that_are_left_out():
         due.append(progress.interval_is_over)
 
     assert due == [False, True, False, True]
+
+
+def test_window_that_is_begun_anew_has_no_batch_open():
+    progress = Progress(accumulate_grad_batches=3, batches_done=5, total_batches=15, in_epoch=True, batch_is_open=True)
+    progress.reopen_window()
+
+    assert (progress.batches_done, progress.total_batches, progress.batch_is_open) == (3, 13, False)

@@ -102,7 +102,42 @@ def _has_epoch(values: str) -> bool:
     return any(value.startswith("epoch=") for value in values.split(", "))
 
 
+def _asked_when_restored(lines: list[str]) -> list[str]:
+    return [ours for line in lines for ours in (line, *["CB.state_dict"] * (line == "CB.load_state_dict"))]
+
+
+def _asked_before_the_epoch(lines: list[str]) -> list[str]:
+    first = lines.index("CB.on_train_epoch_start", lines.index("CB.load_state_dict"))
+    return [*lines[:first], "CB.state_dict", *lines[first:]]
+
+
+_OPENING = "What the hooks that open a run do to a callback's state is found and taken back: they did so before."
+
 RULES: tuple[Rule, ...] = (
+    Rule(
+        _OPENING,
+        _asked_when_restored,
+        frozenset(
+            f"resume_{name}"
+            for name in (
+                "after_an_epoch",
+                "after_an_epoch.light",
+                "when_all_is_done",
+                "beyond_max_epochs",
+                "in_mid_epoch",
+                "in_mid_epoch.light",
+                "from_a_validation_in_mid_epoch",
+                "from_a_validation_at_the_end_of_an_epoch",
+                "in_mid_window",
+                "manual_optimization",
+            )
+        ),
+    ),
+    Rule(
+        _OPENING,
+        _asked_before_the_epoch,
+        frozenset({"resume_after_an_epoch", "resume_after_an_epoch.light", "resume_manual_optimization"}),
+    ),
     Rule(
         "Values of evaluation steps stand at the training clock, with a count of their own beside them, so that a "
         "logger's step never goes back.",
@@ -147,8 +182,18 @@ _BOUNDARY = "A checkpoint is written at the end of the step, so that a run goes 
 _RESUMED_EPOCH = "Those who prepare something in on_train_epoch_start need it in a resumed epoch, too."
 _DATA = "A resumed run goes on with the next batch of the data and ends like the run that never stopped."
 _LAST = "The last checkpoint is the last state, also when only the epoch was counted since."
+_FINAL = "The state at the end of a run is saved, if no checkpoint holds it."
 _ONCE = "A value is written once, at the step in which it was logged."
 _TYPE = "What a user can get wrong in a setting is a MisconfigurationException."
+
+
+def _ends_in_last(arguments: str, best: str) -> Difference:
+    """The best file is not of the last step, and so the final state is in ``last.ckpt``."""
+    return Difference(
+        _FINAL,
+        f"{arguments}: ['{best}'] best '{best}' last '' score 1.0",
+        f"{arguments}: {sorted([best, 'last.ckpt'])} best '{best}' last 'last.ckpt' score 1.0",
+    )
 
 
 def _weight(reason: str, recorded: str, ours: str) -> Difference:
@@ -176,12 +221,12 @@ _THREE_STEPS = _weight(_WINDOW, "0.509924 -0.27944", "0.557763 -0.236082")
 _RESUMED = Difference(
     _RESUMED_EPOCH,
     "CB.on_train_start\nCB.on_train_batch_start(2)",
-    "CB.on_train_start\nCB.on_train_epoch_start\nCB.on_train_batch_start(2)",
+    "CB.on_train_start\nCB.on_train_epoch_start\nCB.state_dict\nCB.on_train_batch_start(2)",
 )
 _RESUMED_AT_3 = Difference(
     _RESUMED_EPOCH,
     "CB.on_train_start\nCB.on_train_batch_start(3)",
-    "CB.on_train_start\nCB.on_train_epoch_start\nCB.on_train_batch_start(3)",
+    "CB.on_train_start\nCB.on_train_epoch_start\nCB.state_dict\nCB.on_train_batch_start(3)",
 )
 _RESUMED_WEIGHT = _weight(_DATA, "0.463237 -0.380405", "0.585355 -0.237006")
 
@@ -301,6 +346,36 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             "M.on_validation_end\nCB.state_dict\nCB.on_save_checkpoint\nM.on_save_checkpoint",
             times=4,
         ),
+        Difference(
+            _FINAL,
+            "CB.on_train_end\nM.on_train_end",
+            "CB.on_train_end\nCB.state_dict\nCB.on_save_checkpoint\nM.on_save_checkpoint\nM.on_train_end",
+        ),
+        Difference(_FINAL, "file epoch=1-step=9.ckpt", "file epoch=1-step=10.ckpt"),
+    ),
+    "validate_twice_per_epoch.light": (
+        Difference(
+            _FINAL,
+            "CB.on_train_end\nCB.on_fit_end",
+            "CB.on_train_end\nCB.state_dict\nCB.on_save_checkpoint\nCB.on_fit_end",
+        ),
+        Difference(_FINAL, "file epoch=1-step=9.ckpt", "file epoch=1-step=10.ckpt"),
+    ),
+    "files_kept": (
+        _ends_in_last("{'monitor': 'v'}", "epoch=1-step=4.ckpt"),
+        _ends_in_last("{'filename': 'm-{epoch:02d}-{v:.2f}-{step}', 'monitor': 'v'}", "m-epoch=01-v=1.00-step=4.ckpt"),
+        _ends_in_last(
+            "{'filename': 'm-{epoch:02d}-{v:.2f}', 'auto_insert_metric_name': False, 'monitor': 'v'}", "m-01-1.00.ckpt"
+        ),
+        _ends_in_last("{'monitor': 'v', 'save_on_train_epoch_end': False}", "epoch=1-step=4.ckpt"),
+        _ends_in_last("{'monitor': 'v', 'save_weights_only': True}", "epoch=1-step=4.ckpt"),
+        Difference(
+            _FINAL,
+            "{'every_n_train_steps': 3, 'save_top_k': -1}: ['epoch=1-step=3.ckpt', 'epoch=2-step=6.ckpt'] "
+            "best 'epoch=2-step=6.ckpt' last '' score None",
+            "{'every_n_train_steps': 3, 'save_top_k': -1}: ['epoch=1-step=3.ckpt', 'epoch=2-step=6.ckpt', "
+            "'epoch=3-step=8.ckpt'] best 'epoch=3-step=8.ckpt' last '' score None",
+        ),
     ),
     # again, and resuming
     "fit_again_with_another_model": (
@@ -331,7 +406,7 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
         Difference(
             _RESUMED_EPOCH,
             "M.on_train_start",
-            "M.on_train_start\nCB.on_train_epoch_start\nM.on_train_epoch_start",
+            "M.on_train_start\nCB.on_train_epoch_start\nM.on_train_epoch_start\nCB.state_dict",
         ),
         _RESUMED_WEIGHT,
     ),
@@ -344,7 +419,7 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
         Difference(
             _RESUMED_EPOCH,
             "CB.on_train_start\nCB.on_train_epoch_end",
-            "CB.on_train_start\nCB.on_train_epoch_start\nCB.on_train_epoch_end",
+            "CB.on_train_start\nCB.on_train_epoch_start\nCB.state_dict\nCB.on_train_epoch_end",
         ),
     ),
     # logging
@@ -430,11 +505,24 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             for window in ("callback_metrics", "logged_metrics")
         ),
     ),
+    "log_resumed": tuple(
+        Difference(
+            "The validation batches of a resumed run are counted on, as in the run that never stopped.",
+            f"logger step 5: val_batch={batch}, val_step={value}",
+            f"logger step 5: val_batch={batch + 3}, val_step={value}",
+        )
+        for batch, value in enumerate((11, 12, 13))
+    ),
     "log_calls_of_a_logger": (
         Difference(
             "Those who watch the metrics at the end of an epoch come when its values are known and written.",
             "logger.after_save_checkpoint\nlogger step 2: epoch=0 (int), train_epoch=2\nlogger.save",
             "logger step 2: epoch=0 (int), train_epoch=2\nlogger.save\nlogger.after_save_checkpoint",
+        ),
+        Difference(
+            "Before a checkpoint counts the rows of the loggers, they are on the disk.",
+            "logger.save\nlogger.after_save_checkpoint",
+            "logger.save\nlogger.save\nlogger.after_save_checkpoint",
         ),
     ),
     "stream_shorter_than_its_limit": (

@@ -15,6 +15,7 @@ import torch
 
 from fulmen.plugins.io import CheckpointIO, TorchCheckpointIO
 from fulmen.plugins.io.torch_plugin import read_checkpoint, write_whole
+from fulmen.utilities.warnings import UnsafeLoadWarning
 
 CHECKPOINT: dict[str, Any] = {"state_dict": {"weight": torch.arange(4.0)}, "epoch": 3, "name": "x"}
 
@@ -244,7 +245,8 @@ def test_foreign_object_raises_names_it_and_runs_nothing(tmp_path) -> None:
 def test_weights_only_false_reads_any_object(tmp_path) -> None:
     torch.save({"path": pathlib.Path("a")}, tmp_path / "x.ckpt")
 
-    checkpoint = TorchCheckpointIO().load_checkpoint(tmp_path / "x.ckpt", weights_only=False)
+    with pytest.warns(UnsafeLoadWarning, match=r"x\.ckpt is read with `weights_only=False`"):
+        checkpoint = TorchCheckpointIO().load_checkpoint(tmp_path / "x.ckpt", weights_only=False)
 
     assert checkpoint == {"path": pathlib.Path("a")}
 

@@ -193,7 +193,9 @@ def outcome(row: Misuse, scene: Scene) -> Outcome:
     """Commit a misuse and see what comes of it."""
     with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")
-        logging.getLogger("fulmen").setLevel(logging.ERROR)
+        log = logging.getLogger("fulmen")
+        before = log.level
+        log.setLevel(logging.ERROR)
         try:
             row.commit(scene)
         except BaseException as error:
@@ -202,6 +204,8 @@ def outcome(row: Misuse, scene: Scene) -> Outcome:
             own = f"{kind.__module__}.{kind.__qualname__}: ", f"{kind.__qualname__}: "
             text = text.removeprefix(own[0]).removeprefix(own[1])
             return Outcome(kind, text.replace(str(scene.folder), "<folder>"))
+        finally:
+            log.setLevel(before)
     if not given:
         return Outcome(None, "")
     told = [warning for warning in given if warning.category is row.raises] or given

@@ -316,6 +316,13 @@ _resume(
     "weights only",
 )
 _resume(
+    "a checkpoint with an epoch below zero",
+    lambda scene: scene.raw({"state_dict": scene.module().state_dict(), "epoch": -1}),
+    ValueError,
+    "raw.ckpt",
+    "`epoch` must be a whole number from 0 on, but is -1",
+)
+_resume(
     "a checkpoint of weights only",
     lambda scene: scene.checkpoint(weights_only=True),
     KeyError,

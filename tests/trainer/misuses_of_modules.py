@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import Any
 
@@ -171,6 +172,16 @@ def _(scene: Scene) -> None:
             self.save_hyperparameters(width)
 
     Net(3)
+
+
+@misuse(_MODEL, "a lock as hyperparameter", TypeError, "`lock`: it is an object of class lock", 'ignore=["lock"]')
+def _(scene: Scene) -> None:
+    class Net(LightningModule):
+        def __init__(self, lock: Any) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+
+    Net(threading.Lock())
 
 
 # -- hooks ------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from fulmen.callbacks.lambda_function import LambdaCallback
 from fulmen.callbacks.lr_monitor import LearningRateMonitor
 from fulmen.callbacks.model_checkpoint import ModelCheckpoint
 from fulmen.callbacks.model_summary import ModelSummary
+from fulmen.callbacks.nonfinite_guard import NonFiniteGuard
 from fulmen.callbacks.on_exception_checkpoint import OnExceptionCheckpoint
 from fulmen.callbacks.prediction_writer import BasePredictionWriter
 from fulmen.callbacks.progress.plain_progress import PlainProgress
@@ -27,6 +28,7 @@ __all__ = [
     "LearningRateMonitor",
     "ModelCheckpoint",
     "ModelSummary",
+    "NonFiniteGuard",
     "OnExceptionCheckpoint",
     "PlainProgress",
     "ProgressBar",

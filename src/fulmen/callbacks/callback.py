@@ -181,4 +181,8 @@ class Callback:
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
+        """Take back what :meth:`state_dict` gave.
+
+        Called when a run is resumed, and once more before its first batch (or epoch) if the hooks that open a run have
+        changed the state meanwhile: in the run that goes on, they were called before it was saved.
+        """

@@ -26,3 +26,8 @@ class Checkpoint(Callback):
             no such file.
         """
         return None
+
+    def catch_up(self, trainer: Trainer) -> None:
+        """Write the files that were due at the moment from which the run goes on, if the process before was killed
+        between two of them. Called when everything is as it was at that moment.
+        """

@@ -29,6 +29,10 @@ class EarlyStoppingReason(Enum):
     NON_FINITE_METRIC = 4
 
 
+#: beside the patience, what decides whether a value stops the training
+_LIMITS = ("min_delta", "check_finite", "stopping_threshold", "divergence_threshold")
+
+
 class EarlyStopping(Callback):
     """Stops training when ``monitor`` no longer improves.
 
@@ -113,6 +117,10 @@ class EarlyStopping(Callback):
     def monitor_op(self) -> Callable[..., Tensor]:
         """``monitor_op(a, b)``: whether a is better than b."""
         return self.mode_dict[self.mode]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._restored and self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED and trainer.ckpt_path:
+            trainer.should_stop = True  # as in the run that goes on here
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._trained_before and not self._restored and trainer.global_step == 0 and trainer.current_epoch == 0:
@@ -201,13 +209,19 @@ class EarlyStopping(Callback):
             "patience": self.patience,
             "stopping_reason": self.stopping_reason.value,
             "stopping_reason_message": self.stopping_reason_message,
+            **{name: getattr(self, name) for name in _LIMITS},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting where an earlier run stopped; the patience is this callback's own, not the saved one."""
-        self.wait_count = state_dict["wait_count"]
-        self.stopped_epoch = state_dict["stopped_epoch"]
-        self.best_score = torch.as_tensor(state_dict["best_score"])
+        """Go on counting where an earlier run stopped; the patience is this callback's own, not the saved one.
+
+        A run that this callback has ended stays so unless the patience or another limit is changed.
+        """
+        self.wait_count = int(state_dict["wait_count"])
+        self.stopped_epoch = int(state_dict.get("stopped_epoch", 0))  # some keys are not in files of long ago
+        self.best_score = torch.as_tensor(state_dict.get("best_score", self.best_score))
         self.stopping_reason = EarlyStoppingReason(state_dict.get("stopping_reason", 0))
         self.stopping_reason_message = state_dict.get("stopping_reason_message")
+        if any(state_dict.get(name, getattr(self, name)) != getattr(self, name) for name in ("patience", *_LIMITS)):
+            self.stopping_reason, self.stopping_reason_message = EarlyStoppingReason.NOT_STOPPED, None
         self._restored = True

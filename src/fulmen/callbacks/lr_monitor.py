@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +26,9 @@ class _Watched:
     name: str
     optimizer: Optimizer
     interval: str | None
+
+
+_STATE = ("lrs", "last_momentum_values", "last_weight_decay_values")
 
 
 class LearningRateMonitor(Callback):
@@ -98,6 +102,14 @@ class LearningRateMonitor(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.logging_interval != "step":
             self._log(trainer, "epoch")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _STATE}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the rates that the run before has logged."""
+        for name in _STATE:
+            setattr(self, name, deepcopy(state_dict[name]))
 
     def _log(self, trainer: Trainer, moment: str) -> None:
         values: dict[str, float] = {}

@@ -7,6 +7,8 @@ The four questions have one part each in :mod:`fulmen.callbacks.checkpointing`: 
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -16,10 +18,11 @@ import torch
 from torch import Tensor
 
 from fulmen.callbacks.checkpoint import Checkpoint
-from fulmen.callbacks.checkpointing import naming, writing
+from fulmen.callbacks.checkpointing import naming, record, writing
 from fulmen.callbacks.checkpointing.retention import Kept, Retention
 from fulmen.callbacks.checkpointing.trigger import Position, Trigger, epoch_ends_here
 from fulmen.callbacks.moments import validates_at_epoch_end
+from fulmen.plugins.io import index
 from fulmen.utilities.cloud_io import exists, is_remote, join_path
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -30,13 +33,14 @@ if TYPE_CHECKING:
 
 
 def _kept(name: str) -> Any:
-    """A window onto one field of what is kept."""
+    """A window onto one field of what is announced."""
 
     def read(self: ModelCheckpoint) -> Any:
-        return getattr(self._kept, name)
+        return getattr(self._announced, name)
 
     def write(self: ModelCheckpoint, value: Any) -> None:
         self._kept = replace(self._kept, **{name: value})
+        self._announced = replace(self._announced, **{name: value})
 
     return property(read, write)
 
@@ -142,10 +146,18 @@ class ModelCheckpoint(Checkpoint):
 
         self._trigger = Trigger.from_arguments(every_n_train_steps, every_n_epochs, train_time_interval)
         self._retention = Retention.from_arguments(save_top_k, mode, monitor)
-        self._kept: Kept = self._retention.none()
+        self._kept: Kept = self._retention.none()  #: once all that was saved is written
+        self._announced: Kept = self._kept  #: of this, what is durable
+        self._being_written: Counter[str] = Counter()  #: how many writes to each path are still to come
         self._kept_after_write: Kept | None = None  #: while a file is written: what will be kept once it is there
+        self._file: dict[str, Any] | None = None  #: while a file is written: what it says of itself
         self._saved_at: Position | None = None  #: None outside of training
         self._last_saved_at: Position | None = None
+        self._newest: tuple[Position, str] | None = None  #: the file written last, and the position it resumes at
+        self._final_at: tuple[int, int] | None = None  #: batches and steps of the newest file that the policy asked for
+        self._resumed: dict[str, Any] = {}  #: what a checkpoint says of the run, until training starts
+        self._due: str = ""  #: what is to be done at this moment: "save" or, once that is done, "last"
+        self._epoch_seen: int | None = None  #: whose end this callback has been told of
         self._waits: bool = False  #: a save is due and waits for its metric
         self._validated: bool = False  #: a validation has run since training began
         self._trained_before: bool = False
@@ -200,19 +212,58 @@ class ModelCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         here = Position.of(trainer)
         if self._trained_before and not self._restored and here == (0, 0, 0):
-            self._kept = self._retention.none()  # another training: the files of the one before are not its own
+            self._announced = self._retention.none()  # another training: the files of the one before are not its own
+        self._kept, self._being_written = self._announced, Counter()
         if trainer.world_size > 1:  # rank 0 may see files that others do not
-            self._kept = trainer.strategy.broadcast(self._kept)
-        self._trained_before, self._restored = True, False
+            self._kept = self._announced = trainer.strategy.broadcast(self._kept)
         self._warn_if_not_empty(trainer)
         self._trigger.start(here)
         self._saved_at = self._last_saved_at = here  # the state that the run begins with needs no file
+        if trainer.progress.batch_is_open:  # but a validation still belongs to it
+            self._saved_at = Position(-1, -1, -1)
         self._waits = self._validated = False
+        self._newest = self._final_at = self._epoch_seen = None
+        self._due = ""
+        if self._restored:
+            self._go_on(trainer)
+        self._trained_before, self._restored = True, False
         if self.save_on_train_epoch_end is False and self._trigger.every_n_epochs and not trainer.enable_validation:
             rank_zero_warn(
                 "ModelCheckpoint(save_on_train_epoch_end=False) saves at the end of validations, and this run has "
-                "none, so nothing will be saved. Leave the argument out, or pass a validation loader."
+                "none, so nothing is saved before its end. Leave the argument out, or pass a validation loader."
             )
+
+    def _go_on(self, trainer: Trainer) -> None:
+        """Be the callback that wrote the checkpoint, at the moment at which it did."""
+        if trainer.loaded_ckpt_path is not None:
+            self._newest = Position.reached(trainer), os.fspath(trainer.loaded_ckpt_path)
+        run = self._resumed.get("run")
+        if run is None:
+            return
+        self._waits, self._validated, self._due = run["waits"], run["validated"], run["due"]
+        self._epoch_seen = run["epoch_seen"]
+        self._saved_at, self._last_saved_at = Position(*run["saved_at"]), Position(*run["last_saved_at"])
+        self._final_at = None if run["final_at"] is None else tuple(run["final_at"])
+        self._trigger.load_state_dict(run["trigger"])
+
+    def catch_up(self, trainer: Trainer) -> None:
+        file, knows_run, self._resumed = self._resumed.get("file"), "run" in self._resumed, {}
+        if not knows_run or not self._may_save(trainer):
+            return
+        assert self.dirpath is not None
+        if trainer.progress.epoch_is_closed and self._epoch_seen != trainer.current_epoch:
+            self.on_train_epoch_end(trainer, trainer.lightning_module)
+        elif self._due == "save":
+            self._save(trainer)
+        elif self._due == "last":
+            newest = join_path(self.dirpath, *file["path"].split("/")) if file else ""
+            self._save_last(trainer, self._metrics(trainer), newest)
+        if file is None:
+            return
+        replaced = record.replaced_by(trainer, self.dirpath, file, stale_last=not self.save_last)
+        for path in replaced:
+            if path not in (*self.best_k_models, self.best_model_path, self.last_model_path):
+                self._remove(trainer, path)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -223,14 +274,14 @@ class ModelCheckpoint(Checkpoint):
         if not self._trigger.after_batch(Position.of(trainer), agree):
             return
         if self.monitor is None:
-            trainer.boundary.defer(partial(self._save, trainer))
+            self._defer(trainer, "save")
         elif epoch_ends_here(trainer) or trainer.progress.time_to_validate:
             self._waits = True  # for the metric that belongs to these weights
         elif self.monitor in self._metrics(trainer):
-            trainer.boundary.defer(partial(self._save, trainer))
+            self._defer(trainer, "save")
         else:
             self._waits = True  # for the first evaluation; the most recent state is safe meanwhile
-            trainer.boundary.defer(lambda: self._save_last(trainer, self._metrics(trainer)))
+            self._defer(trainer, "last")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._may_save(trainer):
@@ -238,19 +289,27 @@ class ModelCheckpoint(Checkpoint):
         self._validated = True
         by_epoch = not self._saves_at_train_epoch_end(trainer) and self._trigger.after_epoch(trainer.current_epoch)
         if by_epoch or (self._waits and not epoch_ends_here(trainer)):
-            trainer.boundary.defer(partial(self._save, trainer))
+            self._defer(trainer, "save")
+
+    def _defer(self, trainer: Trainer, due: str) -> None:
+        """Save at the end of the step."""
+        self._due = due
+        trainer.boundary.defer(
+            partial(self._save, trainer) if due == "save" else lambda: self._save_last(trainer, self._metrics(trainer))
+        )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._may_save(trainer):
             return
+        self._epoch_seen = trainer.current_epoch
         by_epoch = self._saves_at_train_epoch_end(trainer) and self._trigger.after_epoch(trainer.current_epoch)
         if by_epoch or self._waits:
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._may_save(trainer):
-            self._save_last(trainer, self._metrics(trainer))
-        self._saved_at = None
+            self._save_final(trainer)
+        self._saved_at, self._resumed = None, {}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not self.save_on_exception or not self._may_save(trainer) or self._saved_at == Position.of(trainer):
@@ -258,7 +317,7 @@ class ModelCheckpoint(Checkpoint):
         metrics = self._metrics(trainer)
         path = self._free_path(trainer, metrics, spare="")
         last = self._path_of_last(trainer, metrics)
-        self._write(trainer, path, self._kept, replace(self._kept, last_model_path=last))
+        self._write(trainer, path, self._kept, replace(self._kept, last_model_path=last), "exception")
         self._save_last(trainer, metrics, newest=path)
         self._saved_at = None
 
@@ -274,18 +333,23 @@ class ModelCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         """Save what is due: the state with its metrics is complete."""
-        self._waits = False
-        here = Position.of(trainer)
-        if self._saved_at is None or here == self._saved_at:
+        self._waits, self._due = False, ""
+        here, before = Position.of(trainer), self._saved_at
+        if before is None or here == before:
             return
         metrics = self._metrics(trainer)
-        # within an accumulation window the weights are still those of the step before
-        same_weights = trainer.progress.accumulating and here.steps == self._saved_at.steps
-        newest = "" if same_weights else self._save_ranked(trainer, metrics)
-        self._save_last(trainer, metrics, newest)
-        self._saved_at = here
+        # what the file says of the run is what is true once it is there
+        self._saved_at, self._due = here, "last" if self.save_last else ""
+        try:
+            # within an accumulation window the weights are still those of the step before
+            same_weights = trainer.progress.accumulating and here.steps == before.steps
+            newest = "" if same_weights else self._save_ranked(trainer, metrics)
+            self._save_last(trainer, metrics, newest)
+        except BaseException:
+            self._saved_at = before
+            raise
 
-    def _save_ranked(self, trainer: Trainer, metrics: dict[str, Tensor]) -> str:
+    def _save_ranked(self, trainer: Trainer, metrics: dict[str, Tensor], reason: str = "") -> str:
         """Write a file if it will be kept, and remove what falls out for it. Returns its path, or ``""``."""
         score = None
         if self.monitor is not None:
@@ -298,11 +362,16 @@ class ModelCheckpoint(Checkpoint):
             return ""
         path = self._free_path(trainer, metrics, spare=self._retention.makes_room(self._kept))
         kept, dropped = self._retention.add(self._kept, path, score)
+        stale = "" if self.save_last else kept.last_model_path  # from an end of the run that was not the last one
+        if stale:
+            kept = replace(kept, last_model_path="")
         after_last = replace(kept, last_model_path=self._path_of_last(trainer, metrics)) if self.save_last else kept
-        self._write(trainer, path, kept, after_last)
-        self._say_kept(trainer, path, score)
-        if dropped:
-            self._remove(trainer, dropped)
+        self._write(trainer, path, kept, after_last, reason or self._trigger.reason, score, replaces=dropped)
+        self._when_written(trainer, partial(self._say_kept, trainer, path, score))
+        if self._links():
+            self._link_last(trainer, path, self._path_of_last(trainer, metrics))  # away from what is removed now
+        for gone in filter(None, (dropped, stale)):
+            self._remove(trainer, gone)
         return path
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
@@ -317,27 +386,91 @@ class ModelCheckpoint(Checkpoint):
 
     def _save_last(self, trainer: Trainer, metrics: dict[str, Tensor], newest: str = "") -> None:
         """Bring ``last`` up to date; ``newest`` is the file written just now, if any."""
+        self._due = ""
         if not self.save_last:
             return
-        here, previous = Position.of(trainer), self.last_model_path
-        if self._links() and (newest or self.best_model_path):
+        here = Position.of(trainer)
+        if self._links() and (newest or self._kept.best_model_path):
             if newest:  # otherwise the link already names the newest file
                 self._link_last(trainer, newest, self._path_of_last(trainer, metrics))
         elif here != self._last_saved_at:
-            path = self._path_of_last(trainer, metrics)
-            if trainer.is_global_zero and os.path.islink(path):
-                writing.clear(path)  # or the file that it points to would be written over
-            kept = replace(self._kept, last_model_path=path)
-            self._write(trainer, path, kept, kept)
+            self._write_last(trainer, metrics, "last")
         self._last_saved_at = here
-        if previous and previous != self.last_model_path:
-            self._remove(trainer, previous)
+
+    def _save_final(self, trainer: Trainer) -> None:
+        """Training is over: see that its end is in a file."""
+        metrics = self._metrics(trainer)
+        if self.save_last and not self._links():
+            if Position.of(trainer) != self._last_saved_at:
+                self._write_last(trainer, metrics, "final")
+            return
+        end = trainer.progress.total_batches, trainer.progress.step
+        held = any(one._final_at == end for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint))
+        if held or self.save_last is False or self.save_top_k == 0 or not self._trigger.reason:
+            return
+        if self.monitor is not None or self.save_last:
+            self._write_last(trainer, metrics, "final")
+            return
+        if "epoch" not in trainer.callback_metrics:
+            metrics["epoch"] = metrics["epoch"] - 1  # the one that has ended, as in the names of the others
+        self._save_ranked(trainer, metrics, "final")
+
+    def save_now(self, trainer: Trainer, reason: str) -> str | None:
+        """Write the whole state of this moment to ``last.ckpt``, whatever ``save_last`` says.
+
+        The file goes when the run is resumed and a newer one is there, unless ``save_last`` keeps it up to date.
+
+        Returns:
+            Its path, or that of the file written just before, if it holds this very state; None with
+            ``save_weights_only``, and with ``save_last=False, save_top_k=0``, which want no such file.
+        """
+        if not self._may_save(trainer) or self.save_weights_only:
+            return None
+        trainer.strategy.checkpoint_io.settle()
+        try:
+            return self._path_of_this_moment(trainer, reason)
+        finally:
+            self._saved_at = None  # the run ends here: what its last hooks do is not saved
+
+    def _path_of_this_moment(self, trainer: Trainer, reason: str) -> str | None:
+        here = Position.reached(trainer)
+        for writer in trainer.checkpoint_callbacks:
+            if isinstance(writer, ModelCheckpoint) and writer._newest is not None and not writer.save_weights_only:
+                position, path = writer._newest
+                if position == here and self.file_exists(path, trainer):
+                    return path
+        if self.save_last is False and self.save_top_k == 0:
+            return None
+        self._write_last(trainer, self._metrics(trainer), reason)
+        trainer.strategy.checkpoint_io.settle()
+        return self.last_model_path
+
+    def _write_last(self, trainer: Trainer, metrics: dict[str, Tensor], reason: str) -> None:
+        path, previous = self._path_of_last(trainer, metrics), self._kept.last_model_path
+        if trainer.is_global_zero and not is_remote(path) and os.path.islink(path):
+            writing.clear(path)  # or the file that it points to would be written over
+        kept = replace(self._kept, last_model_path=path)
+        replaces = previous if previous != path else ""
+        self._last_saved_at = Position.of(trainer)
+        self._write(trainer, path, kept, kept, reason, replaces=replaces)
+        if replaces:
+            self._remove(trainer, replaces)
 
     def _link_last(self, trainer: Trainer, newest: str, path: str) -> None:
-        if trainer.is_global_zero:
-            writing.link(newest, path)
+        assert self.dirpath is not None
+        previous = self._kept.last_model_path
+        record.forget(trainer, self.dirpath, path)  # a file, when a run has ended there before its time
+        self._kept = kept = replace(self._kept, last_model_path=path)
+
+        def link() -> None:
+            if trainer.is_global_zero:
+                writing.link(newest, path)
+            self._announced = kept
+
+        self._when_written(trainer, link)
         trainer.strategy.barrier("ModelCheckpoint.link")
-        self.last_model_path = path
+        if previous and previous != path:
+            self._remove(trainer, previous)
 
     def _links(self) -> bool:
         return self.save_last == "link" and self.save_top_k != 0
@@ -436,39 +569,90 @@ class ModelCheckpoint(Checkpoint):
                 )
         return naming.versioned(
             path=lambda version: self.format_checkpoint_name(metrics, template, version),
-            taken=lambda path: self.enable_version_counter and self.file_exists(path, trainer),
+            taken=lambda path: (
+                self.enable_version_counter and (self._being_written[path] > 0 or self.file_exists(path, trainer))
+            ),
             spare=spare,
             first=self.STARTING_VERSION,
         )
 
     def _path_of_last(self, trainer: Trainer, metrics: dict[str, Tensor]) -> str:
-        return self._free_path(trainer, metrics, spare=self.last_model_path, template=self.CHECKPOINT_NAME_LAST)
+        return self._free_path(trainer, metrics, spare=self._kept.last_model_path, template=self.CHECKPOINT_NAME_LAST)
 
     # -- how to write -------------------------------------------------------------------------------------------------
 
-    def _write(self, trainer: Trainer, path: str, kept: Kept, kept_in_file: Kept) -> None:
-        """Write a checkpoint and announce ``kept`` once it is there.
+    def _write(
+        self,
+        trainer: Trainer,
+        path: str,
+        kept: Kept,
+        kept_in_file: Kept,
+        reason: str,
+        score: Tensor | None = None,
+        replaces: str = "",
+    ) -> None:
+        """Write a checkpoint, name it in the index, and announce ``kept`` once it is there.
 
-        ``kept_in_file`` is what the file itself says is kept: it counts itself, since whoever resumes from it has it.
+        Args:
+            kept_in_file: what the file itself says is kept: it counts itself, since whoever resumes from it has it.
+            reason: why it is written, for the index.
+            score: what it is ranked by.
+            replaces: the file that is removed for it.
+
+        Raises:
+            OSError: it could not be written; everything is as it was.
         """
+        folder = self.dirpath or ""
+        metric = index.metric(self.monitor, None if score is None else score.item())
+        before, final_before = record.forget(trainer, folder, path), self._final_at
         self._kept_after_write = kept_in_file
+        self._file = {"path": index.relative(folder, path), "reason": reason, "metric": metric}
+        self._file["replaces"] = index.relative(folder, replaces) if replaces else ""
+        if reason in record.ASKED_FOR:
+            self._final_at = trainer.progress.total_batches, trainer.progress.step
         try:
             trainer.save_checkpoint(path, self.save_weights_only)
+        except BaseException:
+            self._final_at = final_before
+            record.put_back(trainer, folder, before)
+            raise
         finally:
-            self._kept_after_write = None
+            self._kept_after_write = self._file = None
         self._kept = kept
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.after_save_checkpoint(self)
+        self._newest = Position.reached(trainer), path
+        self._being_written[path] += 1
+        place = record.place(trainer)
+
+        def announce() -> None:
+            self._being_written[path] -= 1
+            if not self._being_written[path]:  # else it is being written over, and nothing there is certain
+                record.name(trainer, folder, path, place, reason, metric, self.save_weights_only)
+            self._announced = kept
+            if trainer.is_global_zero:
+                for logger in trainer.loggers:
+                    logger.after_save_checkpoint(self)
+
+        self._when_written(trainer, announce)
+
+    def _when_written(self, trainer: Trainer, action: Callable[[], None]) -> None:
+        """Do ``action`` once all that was saved so far is durable: at once, unless it is written in the background."""
+        trainer.strategy.checkpoint_io.when_written(action)
 
     def _remove(self, trainer: Trainer, path: str) -> None:
         assert self.dirpath is not None
-        if writing.may_remove(path, self.dirpath, trainer.ckpt_path):
+        if not writing.may_remove(path, self.dirpath, None if trainer.ckpt_was_chosen else trainer.ckpt_path):
+            return
+        folder = self.dirpath
+
+        def remove() -> None:
+            record.forget(trainer, folder, path)
             trainer.strategy.remove_checkpoint(path)
+
+        self._when_written(trainer, remove)
 
     def state_dict(self) -> dict[str, Any]:
         kept = self._kept if self._kept_after_write is None else self._kept_after_write
-        return {
+        state = {
             "monitor": self.monitor,
             "best_model_score": kept.best_model_score,
             "best_model_path": kept.best_model_path,
@@ -479,14 +663,34 @@ class ModelCheckpoint(Checkpoint):
             "kth_value": kept.kth_value,
             "last_model_path": kept.last_model_path,
         }
+        if self._saved_at is not None:
+            assert self._last_saved_at is not None
+            state["run"] = {
+                "waits": self._waits,
+                "validated": self._validated,
+                "due": self._due,
+                "epoch_seen": self._epoch_seen,
+                "saved_at": tuple(self._saved_at),
+                "last_saved_at": tuple(self._last_saved_at),
+                "final_at": self._final_at,
+                "trigger": self._trigger.state_dict(),
+            }
+        if self._file is not None:
+            state["file"] = self._file
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the files of an earlier run, also when their folder was moved or this run writes to another one."""
+        """Take up the files of an earlier run, also when their folder was moved or this run writes to another one.
+
+        While a training runs this does nothing: its state was taken up when it began, and files were written since.
+        """
+        if self._saved_at is not None:
+            return
         old, new = state_dict.get("dirpath"), self.dirpath
         listed = state_dict["best_k_models"]
-        scores = {naming.relocated(path, old, new): torch.as_tensor(score) for path, score in listed.items()}
+        scores = {self._found(path, old): torch.as_tensor(score) for path, score in listed.items()}
         scores.pop("", None)
-        best = naming.relocated(state_dict["best_model_path"], old, new)
+        best = self._found(state_dict["best_model_path"], old)
         if len(scores) < len(listed) or (state_dict["best_model_path"] and not best):
             rank_zero_warn(
                 f"ModelCheckpoint writes to {new!r}. Of the files that the checkpoint lists in {old!r}, some are in "
@@ -496,10 +700,16 @@ class ModelCheckpoint(Checkpoint):
             self._retention.none(),
             best_model_path=best,
             best_model_score=state_dict.get("best_model_score") if best else None,
-            last_model_path=naming.relocated(state_dict.get("last_model_path", ""), old, new),
+            last_model_path=self._found(state_dict.get("last_model_path", ""), old),
         )
         self._kept = self._retention.ranking(kept, scores, current=state_dict.get("current_score"))
+        self._announced = self._kept
+        self._resumed = {key: state_dict[key] for key in ("run", "file") if key in state_dict}
         self._restored = True
+
+    def _found(self, path: str, old_folder: str | None) -> str:
+        """Where the file is that an earlier run kept at ``path``; ``""`` if it is no checkpoint of this folder's."""
+        return naming.relocated(path, old_folder, self.dirpath) if path.endswith(self.FILE_EXTENSION) else ""
 
     def to_yaml(self, filepath: str | os.PathLike[str] | None = None) -> None:
         """Write the kept files and their metrics as YAML, by default to ``<dirpath>/best_k_models.yaml``."""

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from fulmen.callbacks.checkpoint import Checkpoint
+from fulmen.callbacks.checkpointing import record
 from fulmen.utilities.cloud_io import exists
 
 if TYPE_CHECKING:
@@ -48,8 +49,19 @@ class OnExceptionCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if trainer.state.fn == "fit":
-            trainer.save_checkpoint(self.ckpt_path)
+            before = record.forget(trainer, self.dirpath, self.ckpt_path)
+            try:
+                trainer.save_checkpoint(self.ckpt_path)
+            except BaseException:
+                record.put_back(trainer, self.dirpath, before)
+                raise
+            place = record.place(trainer)
+            trainer.strategy.checkpoint_io.when_written(
+                lambda: record.name(trainer, self.dirpath, self.ckpt_path, place, "exception", metric=None)
+            )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and exists(self.ckpt_path):  # not after another verb, which did not resume from it
+            record.forget(trainer, self.dirpath, self.ckpt_path)
             trainer.strategy.remove_checkpoint(self.ckpt_path)
+            record.clear(trainer, self.dirpath)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fulmen.callbacks.model_summary import ModelSummary, aligned_columns, summary_totals
+from fulmen.utilities.seed import isolate_rng
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,10 +34,11 @@ class RichModelSummary(ModelSummary):
         total_flops: int,
         **summarize_kwargs: Any,
     ) -> None:
-        from rich import box
-        from rich.console import Console, Group
-        from rich.table import Table
-        from rich.text import Text
+        with isolate_rng(include_cuda=False):  # rich draws a random number when it is imported
+            from rich import box
+            from rich.console import Console, Group
+            from rich.table import Table
+            from rich.text import Text
 
         totals = (total_parameters, trainable_parameters, model_size, total_training_modes, total_flops)
         console = Console()

@@ -57,7 +57,6 @@ class Timer(Callback):
         self._start: dict[str, float] = {}
         self._end: dict[str, float] = {}
         self._train_time_before = 0.0  #: seconds, in the runs that this one resumes
-        self._restored = False
         self._countdown = Countdown()
         if self._duration is None or interval != "step":
             self._switch_off("on_train_batch_end")
@@ -93,11 +92,12 @@ class Timer(Callback):
         self._start[stage] = time.monotonic()
         self._end.pop(stage, None)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.progress.total_batches == 0:
+            self._train_time_before = 0.0  # another training, unless a checkpoint says otherwise
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start.pop("train", None)
-        if not self._restored and trainer.progress.total_batches == 0:
-            self._train_time_before = 0.0  # another training
-        self._restored = False
         self._countdown.start(trainer.progress.total_batches)
         self._check(trainer)  # the runs before may have used up the time
 
@@ -137,11 +137,11 @@ class Timer(Callback):
             return
         if self._verbose and not trainer.should_stop:
             rank_zero_info(f"Training stops: its time of {timedelta(seconds=self._duration or 0)} is used up.")
-        trainer.should_stop = True
+        trainer.should_stop = trainer.progress.out_of_time = True
+        trainer.boundary.waiting = True  # to save what a run with more time goes on from
 
     def state_dict(self) -> dict[str, Any]:
         return {"time_elapsed": {stage: self.time_elapsed(stage) for stage in _STAGES}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._train_time_before = state_dict.get("time_elapsed", {}).get("train", 0.0)
-        self._restored = True
+        self._train_time_before = float(state_dict.get("time_elapsed", {}).get("train", 0.0))

@@ -55,8 +55,9 @@ class HyperparameterOwner:
         """Keep the arguments of the constructor, or some of them, in ``self.hparams``.
 
         Call it in ``__init__`` (or in a method that ``__init__`` calls); arguments have the values that they have then.
-        Calling it again, in a subclass say, adds to what was kept. Only what has a plain form gets into checkpoints:
-        numbers, text, tensors, paths, enums, dataclasses, dates and collections of these; a warning names the others.
+        Calling it again, in a subclass say, adds to what was kept. Checkpoints hold what has a plain form: numbers,
+        text, tensors, paths, enums, dataclasses, dates and collections of these. Modules and whatever can be called are
+        left out, which a warning says, and are to be given again on loading.
 
         Args:
             args: nothing: keep every argument of the constructor, also those of subclasses and in ``**kwargs``. Names:
@@ -69,6 +70,7 @@ class HyperparameterOwner:
         Raises:
             KeyError: a name in ``args`` is not an argument of the constructor.
             ValueError: something in ``args`` is neither a name nor a collection of hyperparameters.
+            TypeError: a value has no plain form and cannot be called either: an open file, a lock, a data set.
         """
         given = _given.get()
         if given is not None and isinstance(self, given[0]):
@@ -86,6 +88,8 @@ class HyperparameterOwner:
         else:
             values = arguments
         values = _as_hparams(values, ignored)
+        own = {key: value for key, value in values.items() if key not in reported_later}
+        _refuse_without_plain_form(type(self), own)
 
         object.__setattr__(self, "_log_hyperparams", logger)
         kept = self._hparams
@@ -100,7 +104,6 @@ class HyperparameterOwner:
         else:
             object.__setattr__(self, "_hparams", values)
         object.__setattr__(self, "_hparams_initial", _snapshot(self.hparams))
-        own = {key: value for key, value in values.items() if key not in reported_later}
         _warn_of_what_gets_lost(self, own, stacklevel=5)
 
     @property
@@ -264,6 +267,20 @@ def _deepcopy(value: Any) -> Any:
         return copy.deepcopy(value)
     except Exception:  # tensors within a graph, objects with a will of their own
         return value
+
+
+def _refuse_without_plain_form(cls: type, hparams: Mapping[str, Any]) -> None:
+    reasons = reasons_without_plain_form(hparams, code=False)
+    if not reasons:
+        return
+    what = "; ".join(f"`{name}`: {reason}" for name, reason in reasons.items())
+    ignore = ", ".join(f'"{name}"' for name in reasons)
+    again = ", ".join(f"{name}=..." for name in reasons)
+    raise TypeError(
+        f"{cls.__name__} cannot keep all of its arguments as hyperparameters: some have no plain form, so that no"
+        f" checkpoint could give them back ({what}). Write `self.save_hyperparameters(ignore=[{ignore}])`, and pass"
+        f" them when you load: `{cls.__name__}.load_from_checkpoint(path, {again})`."
+    )
 
 
 def _warn_of_what_gets_lost(owner: HyperparameterOwner, hparams: Mapping[str, Any], stacklevel: int) -> None:

@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import decimal
+import fractions
+import functools
 import inspect
 import pathlib
 import re
 import sys
 import types
 import typing
+import uuid
 from argparse import Namespace
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum
@@ -32,6 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from fulmen.utilities.parsing import AttributeDict
+from fulmen.utilities.text import plainly
 
 #: marks, in the table of kinds, a hyperparameter that has no plain form and is not in the checkpoint
 LEFT_OUT = "left_out"
@@ -47,6 +52,9 @@ _SIMPLIFIED: dict[type, Callable[[Any], Any]] = {
     str: str.__str__,
     bytes: bytes.__bytes__,
 }
+
+#: of a path in the table of kinds: values are not deeper than that
+_MAX_PARTS = 1000
 
 #: longer integers are more than that reader takes
 _MAX_INT_BITS = 2000
@@ -73,16 +81,31 @@ _LEAVES: dict[type, _Leaf] = {
         "timedelta", lambda delta: [delta.days, delta.seconds, delta.microseconds], lambda d: datetime.timedelta(*d)
     ),
     range: _Leaf("range", lambda value: [value.start, value.stop, value.step], lambda value: range(*value)),
+    torch.layout: _Leaf("torch", str, lambda name: _torch_constants()[name]),
+    torch.memory_format: _Leaf("torch", str, lambda name: _torch_constants()[name]),
+    decimal.Decimal: _Leaf("decimal", str, decimal.Decimal),
+    fractions.Fraction: _Leaf(
+        "fraction",
+        lambda value: [value.numerator, value.denominator],
+        lambda parts: fractions.Fraction(*map(int, parts)),
+    ),
+    uuid.UUID: _Leaf("uuid", str, uuid.UUID),
+    re.Pattern: _Leaf("pattern", lambda value: [value.pattern, value.flags], lambda parts: _pattern(*parts)),
     bytearray: _Leaf("bytearray", lambda value: value.decode("latin-1"), lambda text: bytearray(text, "latin-1")),
 }
 _RESTORE_LEAF = {leaf.kind: leaf.restore for leaf in _LEAVES.values()} | {
     "int": lambda text: int(text, 16),
     "empty_bytes": lambda _: b"",
+    "numpy_dtype": lambda text: _numpy_dtype(text),
 }
+
+#: what a defaultdict may make its values with
+_FACTORIES: dict[str, type] = {kind.__name__: kind for kind in (int, float, str, bool, list, tuple, dict, set)}
 
 _RESTORE_CONTAINER: dict[str, Callable[[Any], Any]] = {
     "set": set,
     "frozenset": frozenset,
+    "slice": lambda parts: slice(*parts),
     "ordered_dict": OrderedDict,
     "counter": Counter,
     "attribute_dict": AttributeDict,
@@ -90,15 +113,22 @@ _RESTORE_CONTAINER: dict[str, Callable[[Any], Any]] = {
     "simple_namespace": lambda values: types.SimpleNamespace(**values),
 }
 
-_NUMPY_KIND = re.compile(r"numpy(_array)?:([<>|=][biufcMmUS]\d+(\[\w+\])?)")
+_NUMPY_DTYPE = r"[<>|=][biufcMmUS]\d{1,9}(?:\[\w+\])?"
+_NUMPY_KIND = re.compile(rf"numpy(_array)?:({_NUMPY_DTYPE})")
 
 
 class NoPlainForm(ValueError):
-    """A value has no plain form. ``str(error)`` says what it is, ``path`` where it was found."""
+    """A value has no plain form. ``str(error)`` says what it is.
 
-    def __init__(self, reason: str, path: str) -> None:
+    Attributes:
+        path: where it was found.
+        is_code: it is a module or something to be called, which whoever loads the checkpoint gives again.
+    """
+
+    def __init__(self, reason: str, path: str, is_code: bool = False) -> None:
         super().__init__(reason)
         self.path = path
+        self.is_code = is_code
 
 
 class _Misfit(ValueError):
@@ -128,11 +158,15 @@ def to_plain(hparams: Any) -> tuple[dict[Any, Any], dict[str, str]]:
     return plain, kinds
 
 
-def reasons_without_plain_form(hparams: Any) -> dict[Any, str]:
-    """For each hyperparameter without a plain form, in words, what it is: ``{"loss": "MSELoss is an nn.Module"}``."""
+def reasons_without_plain_form(hparams: Any, code: bool = True) -> dict[Any, str]:
+    """For each hyperparameter without a plain form, in words, what it is: ``{"loss": "MSELoss is an nn.Module"}``.
+
+    Args:
+        code: also those that are left out because of a module, or of something to be called.
+    """
     reasons = {}
     for name, value, _ in _plain_items(hparams):
-        if isinstance(value, NoPlainForm):
+        if isinstance(value, NoPlainForm) and (code or not value.is_code):
             reasons[name] = str(value) if value.path == component(name) else f"at `{value.path}`: {value}"
     return reasons
 
@@ -197,14 +231,19 @@ def plain_value(
         return value
     leaf = _LEAVES.get(type(value))
     if leaf is not None:
+        if not isinstance(getattr(value, "tzinfo", None), (datetime.timezone, type(None))):
+            raise NoPlainForm("its time zone has rules; give `value.astimezone(datetime.UTC)`", path)
         kinds[path] = leaf.kind
         return leaf.store(value)
     if isinstance(value, (nn.Module, type, Tensor)):
-        raise NoPlainForm(_what_it_is(value), path)
+        raise _no_plain_form(value, path)
     if isinstance(value, Enum):
         return _plain_enum(value, path, kinds, by_name=enums_by_name)
     if isinstance(value, (np.generic, np.ndarray)):
         return _plain_numpy(value, path, kinds)
+    if isinstance(value, np.dtype) and re.fullmatch(_NUMPY_DTYPE, value.str):
+        kinds[path] = "numpy_dtype"
+        return value.str
     if _is_omegaconf(value):
         kinds[path] = "omegaconf"
         value = _from_omegaconf(value)  # a dict or list of simple values and enums
@@ -232,32 +271,46 @@ def _plain_container(value: Any, path: str, kinds: dict[str, str], parents: tupl
             return set(elements)
         kinds[path] = "set" if isinstance(value, set) else "frozenset"
         return elements
+    if type(value) is slice:
+        kinds[path] = "slice"
+        return [plain(part, str(index)) for index, part in enumerate((value.start, value.stop, value.step))]
+    if type(value) is deque:
+        kinds[path] = f"deque:{'' if value.maxlen is None else value.maxlen}"
+        return [plain(element, str(index)) for index, element in enumerate(value)]
     if dataclasses.is_dataclass(value):
         kinds[path] = f"dataclass:{type(value).__qualname__}"
         names = [f.name for f in dataclasses.fields(value) if hasattr(value, f.name)]
         attributes = {name: getattr(value, name) for name in names} | getattr(value, "__dict__", {})
-    elif isinstance(value, defaultdict):
-        raise NoPlainForm("a defaultdict makes values with a function; give `dict(...)` of it", path)
     elif isinstance(value, Mapping):
         attributes = value
-        if path not in kinds and (kind := _kind_of_dict(value)):
+        if path not in kinds and (kind := _kind_of_dict(value, path)):
             kinds[path] = kind
+        if any(type(key) not in _NAMES for key in value):  # whose paths would not be known again
+            kinds[path] = f"items:{kinds.get(path, '')}"
+            return [[plain(key, f"{i}.0"), plain(value[key], f"{i}.1")] for i, key in enumerate(value)]
     elif type(value) in (Namespace, types.SimpleNamespace):
         kinds[path] = "namespace" if type(value) is Namespace else "simple_namespace"
         attributes = vars(value)
     else:
-        raise NoPlainForm(_what_it_is(value), path)
-    for key in attributes:
-        _check_key(key, path)
+        raise _no_plain_form(value, path)
     return {key: plain(element, component(key)) for key, element in attributes.items()}
 
 
+#: types of keys that a path can name
+_NAMES = (str, int, bool)
+
+
 def _check_key(key: Any, path: str) -> None:
-    if type(key) not in (str, int, bool):
-        raise NoPlainForm(f"the key {key!r} is neither text nor an integer", path)
+    if type(key) not in _NAMES:
+        raise NoPlainForm(f"the name {key!r} is neither text nor an integer", path)
 
 
-def _kind_of_dict(value: Mapping[Any, Any]) -> str | None:
+def _kind_of_dict(value: Mapping[Any, Any], path: str = "") -> str | None:
+    if type(value) is defaultdict:
+        factory = value.default_factory
+        if factory is not None and _FACTORIES.get(getattr(factory, "__name__", "")) is not factory:
+            raise NoPlainForm(f"a defaultdict that makes its values with {factory!r}", path, is_code=True)
+        return f"defaultdict:{'' if factory is None else factory.__name__}"
     if type(value) is OrderedDict:
         return "ordered_dict"
     if type(value) is Counter:
@@ -296,6 +349,8 @@ def _plain_numpy(value: np.generic | np.ndarray, path: str, kinds: dict[str, str
 
 
 def _restore_numpy(stored: Any, array: bool, dtype: np.dtype[Any]) -> Any:
+    if dtype.kind in "US" and not isinstance(stored, Tensor) and (array or dtype.itemsize != 4 * len(stored)):
+        raise ValueError(f"{dtype} is not its length")
     if isinstance(stored, Tensor):
         value = stored.cpu().numpy()
         if dtype.kind in "US":
@@ -304,6 +359,27 @@ def _restore_numpy(stored: Any, array: bool, dtype: np.dtype[Any]) -> Any:
     else:
         value = np.array(stored, dtype=dtype)
     return value if array else value[()]
+
+
+def _no_plain_form(value: Any, path: str) -> NoPlainForm:
+    return NoPlainForm(_what_it_is(value), path, is_code=isinstance(value, nn.Module) or callable(value))
+
+
+def _pattern(pattern: str | bytes, flags: int) -> re.Pattern[Any]:
+    return re.compile(pattern, flags & ~re.DEBUG)
+
+
+def _numpy_dtype(text: str) -> np.dtype[Any]:
+    if re.fullmatch(_NUMPY_DTYPE, text) is None:
+        raise ValueError("it is no simple numpy dtype")
+    return np.dtype(text)
+
+
+@functools.lru_cache(maxsize=1)
+def _torch_constants() -> dict[str, Any]:
+    """What a file may call by its name, which is not looked up in torch: that would import what is not there yet."""
+    kinds = (torch.dtype, torch.layout, torch.memory_format)
+    return {str(value): value for value in list(vars(torch).values()) if isinstance(value, kinds)}
 
 
 def _what_it_is(value: Any) -> str:
@@ -385,11 +461,18 @@ def restore_container(values: Any, kind: str | None) -> Any:
         return AttributeDict(values) if isinstance(values, dict) else values
     if kind in ("set", "frozenset") and not all(map(_is_hashable, values)):
         return values  # of dataclasses whose class was not found
+    kind, _, label = (kind or "").partition(":")
+    if kind == "defaultdict" and (not label or label in _FACTORIES):
+        return defaultdict(_FACTORIES.get(label), values)
+    if kind == "deque":
+        return deque(values, maxlen=int(label) if label else None)
     return _RESTORE_CONTAINER[kind](values) if kind in _RESTORE_CONTAINER else values
 
 
 def _from_plain(plain: Mapping[Any, Any], table: _Table, constructor: Callable[..., Any] | None) -> dict[Any, Any]:
     for path in table.kinds or ():
+        if path.count(".") > _MAX_PARTS:
+            raise _Misfit(f"The table of kinds has a path of {path.count('.')} parts, {path[:40]!r} ...")
         while path not in table.with_kinds:
             table.with_kinds.add(path)
             path = path.rpartition(".")[0]
@@ -419,11 +502,15 @@ def _restore(value: Any, path: str, table: _Table, options: tuple[Any, ...]) -> 
             return _restore_numpy(value, array=match[1] is not None, dtype=np.dtype(match[2]))
         if kind in ("torch.dtype", "torch.device"):
             return _restore_torch(value, kind)
-        return restore_container(_restore_elements(value, path, table, options), kind)
+        if kind == "items":
+            return restore_container(_restore_items(value, path, table, options), label)
+        return restore_container(_restore_elements(value, path, table, options), f"{kind}:{label}".rstrip(":"))
     except _Misfit:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _Misfit(f"The hyperparameter `{path}` should be of kind {kind!r}, but is {value!r}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, re.error) as error:
+        raise _Misfit(
+            f"The hyperparameter `{path}` should be of kind {kind!r}, but is {plainly(value)}: {error}"
+        ) from error
 
 
 def _restore_elements(value: Any, path: str, table: _Table, options: tuple[Any, ...]) -> Any:
@@ -438,6 +525,21 @@ def _restore_elements(value: Any, path: str, table: _Table, options: tuple[Any, 
             for index, element in enumerate(value)
         )
     return value
+
+
+def _restore_items(value: Any, path: str, table: _Table, options: tuple[Any, ...]) -> dict[Any, Any]:
+    """A dict that was stored as a list of its keys and values."""
+    for_keys = tuple(
+        option
+        for arguments in map(typing.get_args, options)
+        if len(arguments) == 2
+        for option in options_of(arguments[0])
+    )
+    restored = {}
+    for index, (key, element) in enumerate(value):
+        name = _restore(key, f"{path}.{index}.0", table, for_keys)
+        restored[name] = _restore(element, f"{path}.{index}.1", table, _element_options(options, {}, name))
+    return restored
 
 
 def _restore_enum(value: Any, kind: str, label: str, path: str, table: _Table, options: tuple[Any, ...]) -> Any:
@@ -477,7 +579,7 @@ def _restore_instance(value: Any, kind: str, label: str, path: str, table: _Tabl
     instance = object.__new__(cls)
     takes_others = hasattr(instance, "__dict__")
     for name, element in values.items():
-        if name in fields or takes_others:
+        if name in fields or (takes_others and name.isidentifier() and not hasattr(cls, name)):
             object.__setattr__(instance, name, element)
     return instance
 
@@ -485,7 +587,7 @@ def _restore_instance(value: Any, kind: str, label: str, path: str, table: _Tabl
 def _restore_torch(value: str, kind: str) -> torch.dtype | torch.device:
     if kind == "torch.device":
         return torch.device(value)
-    dtype = getattr(torch, value.removeprefix("torch."), None)
+    dtype = _torch_constants().get(f"torch.{value.removeprefix('torch.')}")
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{value!r} is not a torch.dtype")
     return dtype

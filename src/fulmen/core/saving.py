@@ -32,6 +32,7 @@ from fulmen.core.plain import (
 )
 from fulmen.plugins.io.torch_plugin import local_path, open_remote, read_checkpoint, write_whole
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.text import plainly, shown
 
 if TYPE_CHECKING:
     from fulmen.core.datamodule import LightningDataModule
@@ -46,6 +47,9 @@ FilePath = str | os.PathLike[str]
 
 #: what YAML's tags for Python types begin with
 _PYTHON = "tag:yaml.org,2002:python/"
+
+#: values of a YAML file, where those that aliases share count each time
+_MAX_YAML_VALUES = 1_000_000
 
 #: where files of long ago had the hyperparameters
 _OLD_HPARAMS_KEYS = ("module_arguments", "hparams")
@@ -124,6 +128,9 @@ def load_module(
             f" {', '.join(map(repr, list(checkpoint)[:5])) or 'nothing'}). If these are weights alone, write"
             " `model.load_state_dict(torch.load(path))`."
         )
+    weights = checkpoint["state_dict"]
+    if not isinstance(weights, Mapping) or not all(type(key) is str for key in weights):
+        raise ValueError(f"{_name(checkpoint_path)} has {plainly(weights)} as `state_dict`, not tensors by name.")
     module = _make(cls, checkpoint, _name(checkpoint_path), hparams_file, kwargs)
     if strict is not None and module._strict_loading is not None and strict != module._strict_loading:
         raise ValueError(
@@ -151,7 +158,9 @@ def load_weights(module: torch.nn.Module, state_dict: Mapping[str, Any], strict:
 
     Raises:
         RuntimeError: names or shapes differ.
+        ValueError: the versions of the modules, which a state dict has beside the weights, are none.
     """
+    _check_metadata(getattr(state_dict, "_metadata", None), source)
     try:
         return module.load_state_dict(state_dict, strict=strict)
     except RuntimeError as error:
@@ -172,11 +181,21 @@ def load_weights(module: torch.nn.Module, state_dict: Mapping[str, Any], strict:
             if names
         ]
         if not found:
-            raise
+            raise RuntimeError(f"the weights in {source} do not fit {kind}: {error}") from error
         advice = "Make the module with the arguments of the one that was saved"
         if not shapes:
             advice += ", or set `self.strict_loading = False` to load what fits"
         raise RuntimeError(f"the weights in {source} do not fit {kind} ({'; '.join(found)}). {advice}.") from error
+
+
+def _check_metadata(metadata: Any, source: str) -> None:
+    if metadata is None:
+        return
+    if not isinstance(metadata, Mapping) or not all(
+        isinstance(of_one, Mapping) and isinstance(of_one.get("version"), (int, type(None)))
+        for of_one in metadata.values()
+    ):
+        raise ValueError(f"{source} has {plainly(metadata)} as versions of modules (`state_dict._metadata`).")
 
 
 def load_datamodule(
@@ -252,17 +271,22 @@ def _make(
     cls: type[Owner], checkpoint: Mapping[str, Any], source: str, hparams_file: FilePath | None, given: dict[str, Any]
 ) -> Owner:
     """An object of ``cls`` (or of a subclass that the checkpoint names) from saved and given arguments."""
-    saved, kinds = _saved_hparams(cls, checkpoint)
+    saved, kinds = _saved_hparams(cls, checkpoint, source)
     name = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_NAME)
+    if not isinstance(name, (str, type(None))):
+        raise ValueError(
+            f"{source} has {plainly(name)} as `{cls.CHECKPOINT_HYPER_PARAMS_NAME}`, which must be the name of an"
+            " argument."
+        )
     if hparams_file is not None:
         saved, kinds = _read_hparams_file(hparams_file), None
-    cls = _class_named(saved.pop("_class_path", None), cls)
+    cls = _class_named(saved.pop("_class_path", None), cls, source)
     by_command_line = saved.pop("_instantiator", None) is not None
     parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
     if name in parameters and name != "kwargs":
-        arguments = _one_argument(name, parameters, saved, kinds, given)
+        arguments = _one_argument(name, parameters, saved, kinds, given, source)
     else:
-        arguments = from_plain(saved, kinds, cls)
+        arguments = _from_plain(saved, kinds, source, cls)
         if by_command_line:
             _check_no_class_paths(cls, {key: value for key, value in arguments.items() if key not in given}, source)
         arguments |= given
@@ -271,6 +295,7 @@ def _make(
         if ignored:
             rank_zero_warn(f"{cls.__name__} has no argument {_listed(ignored)}; ignored.", stacklevel=6)
         arguments = {key: value for key, value in arguments.items() if key in parameters}
+    _check_names(arguments, cls, source)
     left_out = {key for key, kind in (kinds or {}).items() if kind == LEFT_OUT} - given.keys()
     _check_complete(cls, parameters, arguments, source, left_out)
     defaults = sorted(left_out & parameters.keys())
@@ -293,12 +318,45 @@ def _make(
         raise
 
 
-def _saved_hparams(cls: type[Any], checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str] | None]:
+def _saved_hparams(
+    cls: type[Any], checkpoint: Mapping[str, Any], source: str
+) -> tuple[dict[str, Any], dict[str, str] | None]:
     saved: dict[str, Any] = {}
     for key in (*_OLD_HPARAMS_KEYS, cls.CHECKPOINT_HYPER_PARAMS_KEY):
         values = checkpoint.get(key) or {}
-        saved |= vars(values) if isinstance(values, Namespace) else dict(values)
-    return saved, checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KINDS)
+        if isinstance(values, Namespace):
+            values = vars(values)
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{source} has {plainly(values)} as `{key}`, which must be a dict of hyperparameters.")
+        saved |= values
+    kinds = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KINDS)
+    if kinds is not None and not (
+        isinstance(kinds, Mapping) and all(type(text) is str for pair in kinds.items() for text in pair)
+    ):
+        raise ValueError(
+            f"{source} has {plainly(kinds)} as `{cls.CHECKPOINT_HYPER_PARAMS_KINDS}`, which must be a dict of texts."
+        )
+    return saved, None if kinds is None else dict(kinds)
+
+
+def _from_plain(
+    saved: dict[str, Any], kinds: dict[str, str] | None, source: str, cls: type[Any] | None = None
+) -> dict[str, Any]:
+    try:
+        return from_plain(saved, kinds, cls)
+    except ValueError as error:
+        raise ValueError(f"{source} cannot be read as hyperparameters. {error}") from error
+
+
+def _check_names(arguments: Mapping[Any, Any], cls: type[Any], source: str) -> None:
+    """Raise if a hyperparameter cannot be an argument of the constructor, whatever that takes."""
+    first = next(iter(inspect.signature(cls.__init__).parameters), None)
+    odd = [key for key in arguments if type(key) is not str or key == first]
+    if odd:
+        raise ValueError(
+            f"{source} has hyperparameters that are no names of arguments: {', '.join(map(shown, odd[:5]))}. Give all"
+            f" arguments by `hparams_file=`, or make the {cls.__name__} yourself and load only the weights."
+        )
 
 
 def _one_argument(
@@ -307,18 +365,19 @@ def _one_argument(
     saved: dict[str, Any],
     kinds: dict[str, str] | None,
     given: dict[str, Any],
+    source: str,
 ) -> dict[str, Any]:
     """The arguments of a constructor whose parameter ``name`` takes all hyperparameters as one collection."""
     if name in given:
         return dict(given)
-    values = from_plain(saved, kinds)
+    values = _from_plain(saved, kinds, source)
     own = {key: value for key, value in given.items() if key in parameters and key not in values}
     values |= {key: value for key, value in given.items() if key not in own}
     # a file without kinds does not say which collection it was: this one can be used as a dict and as a namespace
     return {name: restore_container(values, "attribute_dict" if kinds is None else kinds.get("")), **own}
 
 
-def _class_named(path: str | None, cls: type[Owner]) -> type[Owner]:
+def _class_named(path: Any, cls: type[Owner], source: str) -> type[Owner]:
     """``cls`` or that one of its subclasses which ``path`` names. It must be imported already."""
     if path is None:
         return cls
@@ -329,7 +388,7 @@ def _class_named(path: str | None, cls: type[Owner]) -> type[Owner]:
             return candidate
         todo += type.__subclasses__(candidate)
     raise ValueError(
-        f"The checkpoint is of the class {path!r}, which is not {cls.__name__} nor an imported subclass of it, and a"
+        f"{source} is of the class {shown(path)}, which is not {cls.__name__} nor an imported subclass of it, and a"
         " checkpoint makes nothing be imported. If you trust it, import that class first, or call its own"
         " `load_from_checkpoint`."
     )
@@ -435,11 +494,16 @@ def load_hparams_from_yaml(config_yaml: FilePath, use_omegaconf: bool = True) ->
     import yaml
 
     try:
-        hparams = yaml.load(_read_text(config_yaml), _yaml_loader())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{os.fspath(config_yaml)} cannot be read as hyperparameters: {error}") from error
+        loader = _yaml_loader()(_read_text(config_yaml))
+        node = loader.get_single_node()
+        _check_size(node)
+        hparams = None if node is None else loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
+        raise ValueError(
+            f"{os.fspath(config_yaml)} cannot be read as hyperparameters: {str(error) or type(error).__name__}"
+        ) from error
     if not isinstance(hparams, dict):
-        raise ValueError(f"{os.fspath(config_yaml)} holds no mapping of names to values, but {hparams!r:.50}.")
+        raise ValueError(f"{os.fspath(config_yaml)} holds no mapping of names to values, but {plainly(hparams)}.")
     if use_omegaconf and importlib.util.find_spec("omegaconf") is not None:
         import omegaconf  # type: ignore[import-not-found]
 
@@ -463,19 +527,22 @@ def load_hparams_from_tags_csv(tags_csv: FilePath) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: there are no columns ``key`` and ``value``.
+        ValueError: there are no columns ``key`` and ``value``, or it is no table.
     """
-    rows = csv.DictReader(io.StringIO(_read_text(tags_csv), newline=""))
-    if not {"key", "value"} <= set(rows.fieldnames or ()):
-        raise ValueError(f"{os.fspath(tags_csv)} has no columns `key` and `value`, but {rows.fieldnames}.")
-    return {row["key"]: convert(row["value"]) for row in rows}
+    try:
+        rows = csv.DictReader(io.StringIO(_read_text(tags_csv), newline=""))
+        if not {"key", "value"} <= set(rows.fieldnames or ()):
+            raise ValueError(f"{os.fspath(tags_csv)} has no columns `key` and `value`, but {rows.fieldnames}.")
+        return {row["key"]: convert(row["value"] or "") for row in rows}
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{os.fspath(tags_csv)} cannot be read as hyperparameters: {error}.") from error
 
 
 def convert(val: str) -> Any:
     """The Python literal that ``val`` is, or ``val`` itself."""
     try:
         return ast.literal_eval(val)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # the last two: nested too deeply
         return val
 
 
@@ -507,6 +574,33 @@ def _read_text(path: FilePath) -> str:
         return local.read_text(encoding="utf-8")
     with open_remote(path) as file:
         return file.read().decode()
+
+
+def _check_size(top: Any) -> None:
+    """Refuse aliases that make a short file unfold to many values, or to a value that contains itself.
+
+    Raises:
+        ValueError: it does.
+    """
+    sizes: dict[int, int | None] = {}  # None while what is in a node is looked at
+    todo = [(top, False)]
+    while todo:
+        node, is_done = todo.pop()
+        children = getattr(node, "value", None)
+        if not isinstance(children, list):
+            continue
+        if node.id == "mapping":
+            children = [part for pair in children for part in pair]
+        if is_done:
+            sizes[id(node)] = size = 1 + sum(sizes.get(id(child)) or 1 for child in children)
+            if size > _MAX_YAML_VALUES:
+                raise ValueError(f"its aliases unfold to more than {_MAX_YAML_VALUES:,} values")
+        elif id(node) not in sizes:
+            sizes[id(node)] = None
+            todo.append((node, True))
+            todo.extend((child, False) for child in children)
+        elif sizes[id(node)] is None:
+            raise ValueError("it has a value that contains itself")
 
 
 def _yaml_dumper() -> type[Any]:
@@ -557,7 +651,7 @@ def _yaml_loader() -> type[Any]:
         return complex(loader.construct_scalar(node))
 
     def make_path(loader: Any, node: Any) -> pathlib.Path:
-        return pathlib.Path(*loader.construct_sequence(node))
+        return pathlib.Path(*loader.construct_sequence(node, deep=True))
 
     Loader.add_constructor(f"{_PYTHON}tuple", make_tuple)
     Loader.add_constructor(f"{_PYTHON}complex", make_complex)

@@ -20,7 +20,8 @@ from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero
 class CSVLogger(Logger):
     """Write ``metrics.csv`` and ``hparams.yaml`` into ``<save_dir>/<name>/version_<n>/``.
 
-    A run that writes into the directory of an earlier one goes on below its rows.
+    A run that writes into the directory of an earlier one goes on below its rows. One that is resumed from a checkpoint
+    first takes back the rows that were logged after it.
 
     Args:
         save_dir: where all experiments are; a path or a URL that fsspec can open.
@@ -44,6 +45,7 @@ class CSVLogger(Logger):
         self._save_dir = os.fspath(save_dir)
         self._name = name or ""
         self._version = version
+        self._counts_versions = version is None
         self._prefix = prefix
         self._experiment: ExperimentWriter | None = None
         self._flush_logs_every_n_steps = flush_logs_every_n_steps
@@ -72,6 +74,14 @@ class CSVLogger(Logger):
     def log_dir(self) -> str:
         """``<save_dir>/<name>/version_<n>``."""
         return files.run_dir(self.root_dir, self.version)
+
+    def return_to_newest_run(self) -> None:
+        if self._counts_versions and self._experiment is None:
+            self._version = files.newest_run(self.root_dir)
+
+    @rank_zero_only
+    def begin_anew(self) -> None:
+        self.load_state_dict({"directory": self.log_dir, "rows": 0, "columns": [], "flushed_at_step": -1})
 
     @property
     @rank_zero_experiment
@@ -106,6 +116,20 @@ class CSVLogger(Logger):
         """Append the rows that are in memory to the file."""
         self.experiment.save()
 
+    def state_dict(self) -> dict[str, Any]:
+        """How many rows and which columns are in the file, which is on the disk when this returns."""
+        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+            return {}
+        rows, columns = self.experiment.position()
+        return {"directory": self.log_dir, "rows": rows, "columns": columns, "flushed_at_step": self._flushed_at_step}
+
+    @rank_zero_only
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back later rows and columns, if this run writes to the same directory; else do nothing."""
+        if files.same_place(state.get("directory", self.log_dir), self.log_dir):
+            self.experiment.go_back(state.get("rows", 0), state.get("columns", []))
+            self._flushed_at_step = state.get("flushed_at_step", -1)
+
     @rank_zero_only
     def finalize(self, status: str) -> None:
         if self._experiment is not None:  # a run that logged nothing leaves no directory
@@ -132,7 +156,10 @@ class ExperimentWriter:
         self.metrics_file_path = join_path(log_dir, self.NAME_METRICS_FILE)
         self.hparams_file_path = join_path(log_dir, self.NAME_HPARAMS_FILE)
         make_dirs(log_dir)
-        self._columns, self._rows_in_file = self._read_earlier_run()
+        self._columns: list[str] = []
+        self._rows_in_file = 0
+        self._has_looked = False  #: at what an earlier run has left: only when it matters, as it may be taken back
+        self._is_on_disk = True
         self._hparams_are_new = not exists(self.hparams_file_path)
 
     def log_hparams(self, params: Mapping[str, Any]) -> None:
@@ -145,7 +172,10 @@ class ExperimentWriter:
         row: dict[str, Any] = {}
         for name, value in metrics_dict.items():
             _add_cells(row, name, value)
-        row["step"] = self._rows_in_file + len(self.metrics) if step is None else step
+        if step is None:
+            self._look_at_earlier_run()
+            step = self._rows_in_file + len(self.metrics)
+        row["step"] = step
         self.metrics.append(row)
 
     def save(self) -> None:
@@ -156,6 +186,8 @@ class ExperimentWriter:
             self._hparams_are_new = False
         if not self.metrics:
             return
+        self._look_at_earlier_run()
+        self._is_on_disk = False
         new_columns = {name for row in self.metrics for name in row}.difference(self._columns)
         if new_columns:
             self._columns = self._write_wider(sorted(new_columns.union(self._columns)))
@@ -173,15 +205,49 @@ class ExperimentWriter:
             writer.writerows(self.metrics)
         return columns
 
-    def _read_earlier_run(self) -> tuple[list[str], int]:
-        """The header and the number of rows that are already there."""
-        if not exists(self.metrics_file_path):
-            return [], 0
-        text = files.read_text(self.metrics_file_path)
-        rows = list(csv.reader(io.StringIO(text, newline="")))
+    def position(self) -> tuple[int, list[str]]:
+        """The number of rows in the file and its columns; all of it is on the disk when this returns."""
+        self.save()
+        self._look_at_earlier_run()
+        if not self._is_on_disk:
+            files.bring_to_disk(self.metrics_file_path)
+            self._is_on_disk = True
+        return self._rows_in_file, list(self._columns)
+
+    def go_back(self, rows: int, columns: list[str]) -> None:
+        """Leave the first ``rows`` rows and those of ``columns`` that are there; rows in memory go, too.
+
+        The file is the old one or the new one at every instant.
+        """
+        self.metrics = []
+        there, ends_well = self._read()
+        kept = [row for row in there[: rows + 1] if len(row) == len(there[0])]  # one that is cut short is lost
+        if len(kept) < rows + 1 and columns:
+            rank_zero_warn(
+                f"{self.metrics_file_path} has {max(0, len(kept) - 1)} rows of the {rows} that the checkpoint counts: "
+                "the others are lost, and new ones go below."
+            )
+        places = [place for place, name in enumerate(kept[0]) if name in columns] if kept else []
+        kept = [[row[place] for place in places] for row in kept] if places else []
+        if len(there) > len(kept):
+            rank_zero_info("%s goes back to row %d: later ones are logged again.", self.metrics_file_path, rows)
+        if kept and (kept != there or not ends_well):
+            with files.replacing(self.metrics_file_path) as file:
+                csv.writer(file, lineterminator="\n").writerows(kept)
+        elif there and not kept:
+            files.remove(self.metrics_file_path)
+        self._columns, self._rows_in_file = (kept[0], len(kept) - 1) if kept else ([], 0)
+        self._has_looked = True
+
+    def _look_at_earlier_run(self) -> None:
+        """Find the header and the number of rows that are already there; a row that is cut short goes."""
+        if self._has_looked:
+            return
+        self._has_looked = True
+        rows, ends_well = self._read()
         if not rows:
-            return [], 0
-        if not text.endswith("\n"):
+            return
+        if not ends_well:
             if len(rows[-1]) == len(rows[0]):
                 files.append_text(self.metrics_file_path, "\n")
             else:
@@ -190,7 +256,14 @@ class ExperimentWriter:
                 with files.replacing(self.metrics_file_path) as file:
                     csv.writer(file, lineterminator="\n").writerows(rows)
         rank_zero_info("%s has %d rows of an earlier run: new ones go below.", self.metrics_file_path, len(rows) - 1)
-        return rows[0] if rows else [], max(len(rows) - 1, 0)
+        self._columns, self._rows_in_file = (rows[0], len(rows) - 1) if rows else ([], 0)
+
+    def _read(self) -> tuple[list[list[str]], bool]:
+        """The header and the rows of the file, none if it is not there, and whether the last line is whole."""
+        if not exists(self.metrics_file_path):
+            return [], True
+        text = files.read_text(self.metrics_file_path)
+        return list(csv.reader(io.StringIO(text, newline=""))), text.endswith("\n")
 
 
 def _add_cells(row: dict[str, Any], name: str, value: Any) -> None:

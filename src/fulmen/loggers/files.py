@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from fulmen.utilities.cloud_io import get_filesystem, is_dir, is_remote, join_path, local_path
+from fulmen.utilities.cloud_io import exists, get_filesystem, is_dir, is_remote, join_path, local_path
+from fulmen.utilities.durable import beside, sync_folder
 
 
 def experiment_dir(save_dir: str, name: str) -> str:
@@ -23,15 +24,40 @@ def run_dir(root_dir: str, version: int | str) -> str:
 
 def next_version(root_dir: str) -> int:
     """One more than the highest ``version_<n>`` among the directories in ``root_dir``; 0 if there is none."""
-    if not is_dir(root_dir):
-        return 0
-    if is_remote(root_dir):
-        entries = get_filesystem(root_dir).ls(root_dir, detail=True)
-        names = [os.path.basename(entry["name"].rstrip("/")) for entry in entries if entry["type"] == "directory"]
-    else:
-        names = [entry.name for entry in os.scandir(root_dir) if entry.is_dir()]
-    matches = (re.fullmatch(r"version_(\d+)", name) for name in names)
-    return max((int(match[1]) for match in matches if match), default=-1) + 1
+    return max(_versions(root_dir), default=-1) + 1
+
+
+def newest_run(root_dir: str) -> int | None:
+    """The highest version in ``root_dir`` that somebody has written to; without one, the highest. None: there is none.
+
+    Written to is one with files of a logger or with an index of checkpoints.
+    """
+    versions = sorted(_versions(root_dir), reverse=True)
+    written = (version for version in versions if _is_written_to(run_dir(root_dir, version)))
+    return next(written, versions[0] if versions else None)
+
+
+def _is_written_to(directory: str) -> bool:
+    if exists(join_path(directory, "checkpoints", "checkpoints.json")):
+        return True
+    return any(
+        name.startswith(("metrics.csv", "hparams.yaml", "events.out.tfevents")) for name, _ in _entries(directory)
+    )
+
+
+def _versions(root_dir: str) -> list[int]:
+    matches = (re.fullmatch(r"version_(\d+)", name) for name, is_folder in _entries(root_dir) if is_folder)
+    return [int(match[1]) for match in matches if match]
+
+
+def _entries(directory: str) -> list[tuple[str, bool]]:
+    """The names in a directory, which may be missing, and whether they are directories."""
+    if not is_dir(directory):
+        return []
+    if is_remote(directory):
+        entries = get_filesystem(directory).ls(directory, detail=True)
+        return [(os.path.basename(entry["name"].rstrip("/")), entry["type"] == "directory") for entry in entries]
+    return [(entry.name, entry.is_dir()) for entry in os.scandir(directory)]
 
 
 def read_text(path: str) -> str:
@@ -57,6 +83,59 @@ def append_text(path: str, text: str) -> None:
         system.pipe_file(path, old + text.encode())
 
 
+def files_below(folder: str, start: str) -> dict[str, int]:
+    """The sizes of all files in ``folder`` whose names begin with ``start``, by name; not of those in folders in it."""
+    if not is_dir(folder):
+        return {}
+    if is_remote(folder):
+        entries = get_filesystem(folder).ls(folder, detail=True)
+        found = {os.path.basename(entry["name"]): int(entry["size"]) for entry in entries if entry["type"] == "file"}
+    else:
+        found = {entry.name: entry.stat().st_size for entry in os.scandir(local_path(folder)) if entry.is_file()}
+    return {name: found[name] for name in sorted(found) if name.startswith(start)}
+
+
+def cut(path: str, size: int) -> None:
+    """Leave the first ``size`` bytes of the file."""
+    if not is_remote(path):
+        os.truncate(local_path(path), size)
+        return
+    system: Any = get_filesystem(path)
+    system.pipe_file(path, system.cat_file(path)[:size])
+
+
+def remove(path: str) -> None:
+    """Remove the file, if it is there."""
+    if is_remote(path):
+        if get_filesystem(path).exists(path):
+            get_filesystem(path).rm(path)
+    elif os.path.lexists(local_path(path)):
+        os.remove(local_path(path))
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two paths lead to the same folder."""
+    if is_remote(one) or is_remote(other):
+        return one.rstrip("/") == other.rstrip("/")
+    return os.path.realpath(local_path(one)) == os.path.realpath(local_path(other))
+
+
+def bring_to_disk(path: str) -> None:
+    """Make what was written to a local file outlive a power failure."""
+    if is_remote(path):
+        return
+    places = [os.path.realpath(local_path(path))]
+    if os.name != "nt":  # where folders cannot be opened
+        places.append(os.path.dirname(places[0]))
+    for place in places:
+        descriptor = os.open(place, os.O_RDONLY if os.path.isdir(place) else os.O_RDWR)
+        try:
+            with suppress(OSError):  # some network file systems cannot
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 @contextmanager
 def replacing(path: str) -> Iterator[IO[str]]:
     """A file to write that takes the place of ``path`` when the block ends well, and leaves it untouched otherwise."""
@@ -66,14 +145,16 @@ def replacing(path: str) -> Iterator[IO[str]]:
             yield file  # type: ignore[misc]
         return
     target = os.path.realpath(local_path(path))
-    beside = f"{target}.{os.getpid()}.tmp"
+    folder = os.path.dirname(target)
+    part = os.path.join(folder, beside(os.path.basename(target)))
     try:
-        with open(beside, "w", encoding="utf-8", newline="") as file:
+        with open(part, "w", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, target)
+        os.replace(part, target)
     except BaseException:
-        if os.path.exists(beside):
-            os.remove(beside)
+        if os.path.exists(part):
+            os.remove(part)
         raise
+    sync_folder(folder)

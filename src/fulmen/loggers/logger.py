@@ -88,6 +88,21 @@ class Logger(ABC):
     def save(self) -> None:
         """Bring to its place whatever is still in memory."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """How far this logger has written, as plain data; it goes into each checkpoint, after ``save`` was called.
+
+        The default is ``{}``: nothing is known, and a resumed run writes on below whatever is there.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to where this logger was when ``state_dict`` returned ``state``: a run goes on from there.
+
+        Whatever was written after that moment is to be taken back, by the run that was killed as well as by this one:
+        it is logged again. Called just before the first batch (or epoch) that follows, and only if ``state`` is not
+        empty. The state is that of the logger of this class that stood at the same place among those of its class.
+        """
+
     def finalize(self, status: str) -> None:
         """End the run: save what is left and close what is open.
 
@@ -95,6 +110,17 @@ class Logger(ABC):
             status: ``"success"``, ``"failed"``, or ``"finished"`` when the job was asked to stop and will continue.
         """
         self.save()
+
+    def return_to_newest_run(self) -> None:
+        """Go on in the directory of the newest run of this experiment instead of a new one, if the version was left to
+        the logger: for ``trainer.fit(ckpt_path="auto")``. Called before anything is written; does nothing unless a
+        logger numbers its runs itself.
+        """
+
+    def begin_anew(self) -> None:
+        """Take back all that is in the directory of this run: an earlier start of it was killed before its first
+        checkpoint, and everything is logged again. Does nothing unless a logger goes on in a directory of before.
+        """
 
     def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:
         """Called on rank 0 after ``checkpoint_callback`` has written a checkpoint."""

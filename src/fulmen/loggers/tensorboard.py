@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 class TensorBoardLogger(Logger):
     """Write event files for TensorBoard, and ``hparams.yaml``, into ``<save_dir>/<name>/version_<n>/``.
 
-    TensorBoard's files hold scalars with 32 bits; use :class:`~fulmen.loggers.csv_logs.CSVLogger` where all 64 matter.
+    A run that is resumed from a checkpoint and writes into the same folder first takes back the events that were
+    written after it. TensorBoard's files hold scalars with 32 bits; use
+    :class:`~fulmen.loggers.csv_logs.CSVLogger` where all 64 matter.
 
     Args:
         save_dir: where all experiments are; a path or a URL that TensorBoard can write.
@@ -63,6 +65,7 @@ class TensorBoardLogger(Logger):
         self._save_dir = os.fspath(save_dir)
         self._name = name or ""
         self._version = version
+        self._counts_versions = version is None
         self._log_graph = log_graph
         self._default_hp_metric = default_hp_metric
         self._prefix = prefix
@@ -70,6 +73,8 @@ class TensorBoardLogger(Logger):
         self._writer_arguments = kwargs
         self._experiment: SummaryWriter | None = None
         self._hparams_are_new = True
+        self._folders: set[str] = set()  #: with event files of this run: its own, and one for each line of a chart
+        self._has_gone_back = False
         self.hparams: dict[str, Any] = {}
 
     @property
@@ -101,6 +106,14 @@ class TensorBoardLogger(Logger):
     def sub_dir(self) -> str | None:
         return self._sub_dir
 
+    def return_to_newest_run(self) -> None:
+        if self._counts_versions and self._experiment is None:
+            self._version = files.newest_run(self.root_dir)
+
+    @rank_zero_only
+    def begin_anew(self) -> None:
+        self.load_state_dict({"directory": self.log_dir, "files": {}})
+
     @property
     @rank_zero_experiment
     def experiment(self) -> SummaryWriter:
@@ -120,6 +133,7 @@ class TensorBoardLogger(Logger):
             name = self._prefixed(name)
             try:
                 if isinstance(value, Mapping):
+                    self._begin_lines(name, value)
                     self.experiment.add_scalars(name, value, step)
                 else:
                     self.experiment.add_scalar(name, _number(value), step)
@@ -197,6 +211,79 @@ class TensorBoardLogger(Logger):
                 with files.replacing(path) as file:
                     file.write(yaml_text(self.hparams))
             self._hparams_are_new = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """The event files and how much is in each, which is on the disk when this returns."""
+        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+            return {}
+        self.experiment.flush()
+        sizes = self._event_files()
+        for name in sizes:
+            folder, path = self._placed(name)
+            if folder in self._open_folders():
+                files.bring_to_disk(path)
+        return {"directory": self.log_dir, "files": sizes}
+
+    @rank_zero_only
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back later events, if this run writes to the same directory; else do nothing.
+
+        Event files of this run that were begun later are removed, longer ones are cut. New events go to a file of their
+        own.
+        """
+        if not files.same_place(state.get("directory", self.log_dir), self.log_dir):
+            return
+        self.experiment.close()  # it opens a new file when something is written
+        self._has_gone_back = True
+        saved = state.get("files", {})
+        self._folders |= {self._placed(name)[0] for name in saved}
+        there = self._event_files()
+        for name, size in there.items():
+            path = self._placed(name)[1]
+            if name not in saved:
+                files.remove(path)
+            elif size > saved[name]:
+                files.cut(path, saved[name])
+        short = sorted(name for name, size in saved.items() if there.get(name, 0) < size)
+        if short:
+            rank_zero_warn(
+                f"In {self.log_dir} there is less than the checkpoint counts, of {', '.join(short)}: these events are "
+                "lost, and new ones go below."
+            )
+
+    def _open_folders(self) -> set[str]:
+        """The folders to which events are written now."""
+        writers = getattr(self._experiment, "all_writers", None) or {}
+        return set(writers)
+
+    def _event_files(self) -> dict[str, int]:
+        """The size of each event file, by its path in the directory of this run."""
+        self._folders |= self._open_folders() | {self.log_dir}
+        suffix = self._writer_arguments.get("filename_suffix", "")
+        sizes: dict[str, int] = {}
+        for folder in sorted(self._folders):
+            within = folder.removeprefix(self.log_dir).strip("/")
+            for name, size in files.files_below(folder, "events.out.tfevents.").items():
+                if name.endswith(suffix):
+                    sizes[f"{within}/{name}" if within else name] = size
+        return sizes
+
+    def _placed(self, name: str) -> tuple[str, str]:
+        """The folder and the path of an event file."""
+        within, _, file = name.rpartition("/")
+        folder = f"{self.log_dir}/{within}" if within else self.log_dir
+        return folder, join_path(folder, file)
+
+    def _begin_lines(self, name: str, values: Mapping[str, Any]) -> None:
+        """A chart with several lines has a folder for each. Those that began after the checkpoint begin anew."""
+        if not self._has_gone_back:
+            return
+        for line in values:
+            folder = f"{self.log_dir}/{name.replace('/', '_')}_{line}"
+            if folder not in self._folders:
+                self._folders.add(folder)
+                for file in files.files_below(folder, "events.out.tfevents."):
+                    files.remove(join_path(folder, file))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -39,7 +39,7 @@ def fit_loop(trainer: Trainer) -> None:
         call.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
 
     call.on_train_start()
-    while not progress.done:
+    while progress.in_epoch or not progress.done:
         trainer.data.start_epoch()
         trainer.replan().on_train_epoch_start()  # callbacks may have come or gone since the last epoch ...
         trainer.replan()  # ... and that hook may have patched others, even training_step, or the optimizer
@@ -80,6 +80,10 @@ def fit_loop(trainer: Trainer) -> None:
         schedulers.finish_epoch(progress)
         progress.close_epoch()  # a checkpoint made from here on goes on with the next epoch
         trainer.plan.watch_train_epoch_end()  # checkpoints and early stopping, which watch what the others logged
+        if boundary.waiting:
+            boundary.reach(trainer)
         progress.finish_epoch()
+    if trainer.data.go_on is not None:  # resumed at the very end, with only the last hooks to come
+        trainer.data.go_on()
     metrics.finish_training()
     trainer.plan.on_train_end()

@@ -54,6 +54,8 @@ class Progress:
     batches_that_stepped: int = 0  #: batches that ended a window: the x axis of the loggers
     total_batches: int = 0  #: batches finished, over all epochs
     should_stop: bool = False
+    was_stopping: bool = False  #: the run that is resumed was already asked to stop
+    out_of_time: bool = False  #: it was set as the time is used up; a run with more time goes on from there
 
     # the current epoch
     num_batches: int | float = 0  #: in this epoch; ``inf`` when unknown
@@ -76,9 +78,9 @@ class Progress:
         self.num_batches = num_batches
         if not self.in_epoch:
             self.batches_done = 0
+            self.is_last_batch = False
         self.in_epoch = True
         self.batch_idx = self.batches_done - 1
-        self.is_last_batch = False
 
     def start_batch(self, batch_idx: int, is_last: bool) -> None:
         """Take position ``batch_idx`` and find out where it lies in its accumulation window."""
@@ -111,6 +113,10 @@ class Progress:
         self.total_batches += 1
         if not self.accumulating and self.counts_own_steps:
             self.step += 1
+        self.interval_is_over = self.validation.enabled and self._interval_is_over()
+
+    def ask_for_validation(self) -> None:
+        """Find out anew whether a validation is due after the batch that was finished last."""
         self.interval_is_over = self.validation.enabled and self._interval_is_over()
 
     def count_logger_step(self) -> None:
@@ -156,6 +162,8 @@ class Progress:
         begun = self.batches_done % self.accumulate_grad_batches
         self.batches_done -= begun
         self.total_batches -= begun
+        if begun:
+            self.batch_is_open = False
 
     @property
     def may_stop_early(self) -> bool:
@@ -171,6 +179,20 @@ class Progress:
             or 0 <= limits.max_epochs <= self.epoch
             or (self.should_stop and self.may_stop_early)
         )
+
+    @property
+    def ends_here(self) -> bool:
+        """No further batch follows, and all that is left to do is to close the run."""
+        epochs = self.limits.max_epochs
+        return self.done or (self.epoch_is_closed and 0 <= epochs <= self.epoch + 1)
+
+    @property
+    def ends_within_epoch(self) -> bool:
+        """A resumed run is over, but the epoch that it ended in is open: its values are still to be logged."""
+        limits = self.limits
+        if not self.in_epoch or 0 <= limits.max_epochs <= self.epoch:
+            return False
+        return limits.max_steps == self.step or (self.should_stop and self.was_stopping and self.may_stop_early)
 
     @property
     def time_to_validate(self) -> bool:

@@ -88,6 +88,7 @@ class Strategy(ABC):
             self.model.cpu()
         self.model = None
         self.precision_plugin.teardown()
+        self.checkpoint_io.teardown()
         if self.accelerator is not None:
             self.accelerator.teardown()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fulmen.utilities.exceptions import SIGTERMException
+from fulmen.utilities.rank_zero import rank_zero_info
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
@@ -16,39 +16,96 @@ class Boundary:
     loggers.
 
     A checkpoint that is written here holds the whole effect of the batches so far and nothing of the next one: a run
-    goes on from it as if it had never stopped. The loop asks :attr:`waiting` after each batch, and nothing more as long
-    as nobody waits.
+    goes on from it as if it had never stopped, also within an accumulation window, whose gradients it holds. The loop
+    asks :attr:`waiting` after each batch, and nothing more as long as nobody waits.
     """
 
-    __slots__ = ("_due", "ends", "waiting")
+    __slots__ = ("_due", "ends", "saved", "waiting")
 
     def __init__(self) -> None:
         self.waiting = False  #: there is something to do
         self.ends = False  #: the process was asked to end
+        self.saved: list[str] | None = None  #: where the run was saved, before its last steps that do not count
         self._due: list[Callable[[], None]] = []
 
     def forget(self) -> None:
         """Nothing waits any more: a run begins, or has ended."""
         self.waiting = self.ends = False
+        self.saved = None
         self._due = []
 
     def defer(self, action: Callable[[], None]) -> None:
-        """Do ``action`` at the end of the current step."""
+        """Do ``action`` at the end of the current step; may be called from another thread."""
         self._due.append(action)
         self.waiting = True
 
     def ask_to_end(self) -> None:
-        """End the process at the next step boundary; may be called from a signal handler."""
+        """End the process at the next step boundary; may be called while a signal is handled."""
         self.ends = self.waiting = True
 
     def reach(self, trainer: Trainer) -> None:
-        """A batch is over: do what waits.
+        """A batch or an epoch is over: do what waits.
 
         Raises:
-            SIGTERMException: the process was asked to end, and no accumulation window is open.
+            SIGTERMException: the process was asked to end, and the state is saved.
+            KeyboardInterrupt: the same, by Ctrl-C.
         """
+        self.waiting = False  # first of all: a signal may come at any moment
+        self._do_what_is_due()
+        progress = trainer.progress
+        if progress.out_of_time and progress.ends_here:
+            self.save_before_end(trainer, "max_time")
+        if self.ends or progress.out_of_time:
+            self.waiting = True
+        if self.ends and not progress.ends_here:  # else the run becomes whole in a moment, and ends the process then
+            trainer.signals.save_and_end(trainer)
+
+    def reach_validation(self, trainer: Trainer) -> None:
+        """A validation is about to begin: end before it if the process was asked to end, and save before it if the run
+        would not have it but for the end of its time. Raises as :meth:`reach`.
+        """
+        progress = trainer.progress
+        if progress.out_of_time and progress.done and not progress.interval_is_over:
+            self.save_before_end(trainer, "max_time")
+        if self.ends:
+            self._do_what_is_due()
+            trainer.signals.save_and_end(trainer)
+
+    def _do_what_is_due(self) -> None:
         while self._due:
             self._due.pop(0)()
-        self.waiting = self.ends
-        if self.ends and not trainer.progress.accumulating:
-            raise SIGTERMException
+
+    def save_before_end(self, trainer: Trainer, reason: str) -> list[str]:
+        """Have all checkpoint callbacks save the run as it is here, once: it ends before its time, and what its last
+        hooks do belongs to no run that goes on.
+
+        Returns:
+            The paths of the files that hold the state.
+        """
+        if self.saved is None:
+            self.saved = save(trainer, reason)
+            if self.saved and reason == "max_time":
+                rank_zero_info("%s: saved %s, from where a run with more time goes on.", reason, self.saved[0])
+        return self.saved
+
+
+def save(trainer: Trainer, reason: str) -> list[str]:
+    """Have all checkpoint callbacks save the state of this step boundary, as the run ends here before its time.
+
+    Returns:
+        The paths of the files that hold it.
+    """
+    paths, errors = [], []
+    for callback in trainer.checkpoint_callbacks:
+        try:
+            paths.append(callback.save_now(trainer, reason))
+        except Exception as error:  # another one may have more luck
+            errors.append(error)
+    found = list(dict.fromkeys(path for path in paths if path))
+    if errors:
+        for error in errors[1:]:
+            errors[0].add_note(f"and another checkpoint callback failed: {type(error).__name__}: {error}")
+        if found:
+            errors[0].add_note(f"The state is in {' and '.join(found)} nevertheless.")
+        raise errors[0]
+    return found

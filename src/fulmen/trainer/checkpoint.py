@@ -15,21 +15,21 @@ from torch.optim import Optimizer
 
 from fulmen import __version__
 from fulmen.callbacks.callback import Callback
-from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.core.optimizer import NoOptimizer
 from fulmen.core.saving import load_weights
-from fulmen.trainer import resume
+from fulmen.loops.progress import Progress
+from fulmen.plugins.io import index
+from fulmen.trainer import loop_counters, resume
+from fulmen.trainer.checkpoint_checks import WRONG_STATE, check_counters, check_optimizer_state, check_values, take_back
+from fulmen.trainer.old_layouts import FORMAT_VERSION, migrate
+from fulmen.utilities.cloud_io import parent_path
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from fulmen.utilities.text import a_kind, shown
+from fulmen.utilities.text import a_kind
 
 if TYPE_CHECKING:
-    from fulmen.loops.progress import Progress
     from fulmen.trainer.trainer import Trainer
-
-#: the version of Lightning's checkpoint format that is written, which its own loading asks for
-FORMAT_VERSION = "2.6.0"
 
 
 def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
@@ -45,12 +45,8 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
         "pytorch-lightning_version": FORMAT_VERSION,
         "fulmen_version": __version__,
         "state_dict": trainer.strategy.lightning_module_state_dict(module),
-        "loops": _dump_loops(progress),
+        "loops": {**loop_counters.write(progress, trainer.validating), "progress": progress.state_dict()},
     }
-    if progress.in_epoch:  # those that watch are asked at its end, and what a validation logged does not come again
-        checkpoint["loops"]["callback_metrics"] = {
-            name: value.detach().cpu() for name, value in trainer.callback_metrics.items()
-        }
     call = trainer.plan
     if not weights_only:
         checkpoint["callbacks"] = _dump_callbacks(trainer)
@@ -85,46 +81,6 @@ def _dump_callbacks(trainer: Trainer) -> dict[str, Any]:
     return states
 
 
-def _dump_loops(progress: Progress) -> dict[str, Any]:
-    """The clock, as Lightning writes its own counters, and whole under ``progress``."""
-    done, epoch = progress.total_batches, progress.epoch
-    epochs_begun = epoch + (progress.in_epoch or progress.epoch_is_closed)
-    batches = {"ready": done, "started": done, "processed": done, "completed": done}
-    current = dict.fromkeys(batches, progress.batches_done)
-    steps = {"ready": progress.step, "completed": progress.step}
-    of_epochs = {"ready": epochs_begun, "started": epochs_begun, "processed": epochs_begun, "completed": epoch}
-    nothing = {"total": dict.fromkeys(batches, 0), "current": dict.fromkeys(batches, 0)}
-    no_steps = {"total": {"ready": 0, "completed": 0}, "current": {"ready": 0, "completed": 0}}
-    automatic, manual = (steps, {"ready": 0, "completed": 0})[:: 1 if progress.counts_own_steps else -1]
-    zero_grad = {"ready": automatic["ready"], "started": automatic["ready"], "completed": automatic["completed"]}
-    fit = {
-        "state_dict": {},
-        "epoch_loop.state_dict": {"_batches_that_stepped": progress.batches_that_stepped},
-        "epoch_loop.batch_progress": {"total": batches, "current": current, "is_last_batch": progress.is_last_batch},
-        "epoch_loop.scheduler_progress": no_steps,
-        "epoch_loop.automatic_optimization.state_dict": {},
-        "epoch_loop.automatic_optimization.optim_progress": {
-            "optimizer": {
-                "step": {"total": automatic, "current": dict(automatic)},
-                "zero_grad": {"total": zero_grad, "current": dict(zero_grad)},
-            }
-        },
-        "epoch_loop.manual_optimization.state_dict": {},
-        "epoch_loop.manual_optimization.optim_step_progress": {"total": manual, "current": dict(manual)},
-        "epoch_loop.val_loop.state_dict": {},
-        "epoch_loop.val_loop.batch_progress": {**nothing, "is_last_batch": False},
-        "epoch_progress": {"total": of_epochs, "current": dict(of_epochs)},
-    }
-    evaluation = {"state_dict": {}, "batch_progress": {**nothing, "is_last_batch": False}}
-    return {
-        "fit_loop": fit,
-        "validate_loop": evaluation,
-        "test_loop": deepcopy(evaluation),
-        "predict_loop": {"state_dict": {}, "batch_progress": deepcopy(nothing)},
-        "progress": progress.state_dict(),
-    }
-
-
 # -- back -------------------------------------------------------------------------------------------------------------
 
 
@@ -138,7 +94,10 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     states = checkpoint.get("callbacks")
     if states is None:
         return
-    known = {callback.state_key for callback in trainer.callbacks if isinstance(callback, Callback)}
+    known = {callback.state_key: type(callback) for callback in trainer.callbacks if isinstance(callback, Callback)}
+    for key, kind in known.items():  # in files of long ago the key is the class
+        if key not in states and kind.__name__ in states:
+            states[key] = states.pop(kind.__name__)
     lost = sorted(str(key) for key in states if key not in known)
     if lost:
         rank_zero_warn(
@@ -150,11 +109,15 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     for callback in trainer.callbacks:
         state = states.get(callback.state_key) if isinstance(callback, Callback) else None
         if state:
-            callback.load_state_dict(deepcopy(state))
+            take_back(callback, deepcopy(state), trainer.loaded_ckpt_path)
 
 
-def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Put back the clock, the optimizers, the schedulers and the precision plugin: after ``on_fit_start``."""
+def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_callbacks: dict[str, Any]) -> None:
+    """Put back the clock, the optimizers, the schedulers and the precision plugin: after ``on_fit_start``.
+
+    Args:
+        restored_callbacks: the state of each callback when it was restored (:func:`resume.states_of_callbacks`).
+    """
     missing = [key for key in ("optimizer_states", "lr_schedulers") if key not in checkpoint]
     if missing:
         raise KeyError(
@@ -171,14 +134,12 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         )
     _restore_loops(trainer.progress, checkpoint)
     progress = trainer.progress
-    if progress.in_epoch:
-        trainer.metrics.callback.update(checkpoint["loops"].get("callback_metrics", {}))
-        if not progress.is_last_batch and "window" not in checkpoint.get("resume", {}):
-            progress.reopen_window()  # another program's file, without the gradients of the open window: once more
-    resume.prepare(trainer, checkpoint)
+    if progress.in_epoch and not progress.is_last_batch and "window" not in checkpoint.get("resume", {}):
+        progress.reopen_window()  # another program's file, without the gradients of the open window: once more
+    resume.prepare(trainer, checkpoint, restored_callbacks)
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:
-        precision.load_state_dict(checkpoint[type(precision).__name__])
+        take_back(precision, checkpoint[type(precision).__name__], trainer.loaded_ckpt_path)
     optimizers = [optimizer for optimizer in trainer.optimizers if not isinstance(optimizer, NoOptimizer)]
     for kind, owners, states in (
         ("optimizers", optimizers, checkpoint["optimizer_states"]),
@@ -191,15 +152,17 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
                 "Return the same ones as in the run that was saved."
             )
         for owner, state in zip(owners, states):
-            _load_state(owner, state)
+            _load_state(owner, state, trainer.loaded_ckpt_path)
 
 
-def _load_state(owner: Any, state: Any) -> None:
+def _load_state(owner: Any, state: Any, source: Any) -> None:
     """Give an optimizer or a scheduler its state back."""
+    if isinstance(owner, Optimizer):
+        check_optimizer_state(owner, state, source)
     try:
-        owner.load_state_dict(state)
+        take_back(owner, state, source)
     except ValueError as error:  # of torch: other parameter groups
-        if not isinstance(owner, Optimizer):
+        if not isinstance(owner, Optimizer) or not _has_groups(state):
             raise
         saved, own = (
             [len(group["params"]) for group in groups] for groups in (state["param_groups"], owner.param_groups)
@@ -212,6 +175,13 @@ def _load_state(owner: Any, state: Any) -> None:
         ) from error
 
 
+def _has_groups(state: dict[str, Any]) -> bool:
+    groups = state.get("param_groups")
+    return isinstance(groups, list) and all(
+        isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups
+    )
+
+
 def _groups(sizes: list[int]) -> str:
     parts = " and ".join(map(str, sizes))
     return f"{len(sizes)} parameter group{'s' * (len(sizes) != 1)} (of {parts} parameters)"
@@ -221,111 +191,41 @@ def _restore_loops(progress: Progress, checkpoint: dict[str, Any]) -> None:
     loops = checkpoint.get("loops", {})
     if "progress" in loops:
         progress.load_state_dict(loops["progress"])
-        return
-    progress.epoch, progress.step = checkpoint["epoch"], checkpoint["global_step"]  # another program's file
-    fit = loops.get("fit_loop")
-    if fit is None:
-        return
-    epochs = fit["epoch_progress"]["current"]
-    progress.epoch = epochs["processed"] if epochs["processed"] > epochs["completed"] else epochs["completed"]
-    batches = fit["epoch_loop.batch_progress"]
-    progress.total_batches = batches["total"]["ready"]
-    progress.batches_that_stepped = fit["epoch_loop.state_dict"].get("_batches_that_stepped", progress.step)
-    if epochs["ready"] > epochs["processed"]:  # saved within an epoch
-        progress.epoch, progress.in_epoch = epochs["processed"], True
-        progress.batches_done = batches["current"]["processed"]
-        progress.is_last_batch = batches.get("is_last_batch", False)
+    else:  # another program's file
+        loop_counters.read(progress, checkpoint)
 
 
-# -- which file -------------------------------------------------------------------------------------------------------
-
-
-def resolve_path(trainer: Trainer, verb: str, ckpt_path: Any, has_model: bool, before: list[Any]) -> Any:
-    """The file that ``ckpt_path`` means: a path, ``"best"``, ``"last"`` or None.
-
-    Args:
-        before: the checkpoint callbacks of the run before, which know its best file; those of this run may be new, if
-            the module's ``configure_callbacks`` makes them.
-
-    Returns:
-        A path, or None to load nothing.
+def _check_loops(checkpoint: dict[str, Any], source: Any) -> None:
+    """Restore a clock that nobody uses, and look at it.
 
     Raises:
-        ValueError: ``"best"`` cannot be answered.
+        ValueError: what the checkpoint says of the loops is no clock.
     """
-    if ckpt_path is not None and not isinstance(ckpt_path, (str, os.PathLike)):
-        raise TypeError(
-            f"`trainer.{verb}(ckpt_path={shown(ckpt_path)})`: must be a path, 'best', 'last' or None. "
-            f"Write `trainer.{verb}(model, ckpt_path='last')`, say."
-        )
-    writers = [callback for callback in trainer.callbacks if isinstance(callback, Checkpoint)]
-    if ckpt_path is None:
-        if verb == "fit":
-            return _left_by_an_exception(writers)
-        if has_model:
-            return None
-        if not before or not getattr(before[0], "best_model_path", ""):
-            return None
-        rank_zero_warn(
-            f"`trainer.{verb}()` was given neither a model nor a `ckpt_path`: the best checkpoint is used. "
-            f"Say so by `trainer.{verb}(ckpt_path='best')`."
-        )
-        ckpt_path = "best"
-    if ckpt_path == "best":
-        return _best(trainer, verb, before or writers)
-    if ckpt_path == "last":
-        return _last(trainer, writers)
-    if ckpt_path in ("hpc", "registry") or str(ckpt_path).startswith("registry:"):
-        raise MisconfigurationException(f"`ckpt_path={ckpt_path!r}` is not there yet. Give the path of the file.")
-    return ckpt_path
+    clock = Progress()
+    try:
+        _restore_loops(clock, checkpoint)
+        is_clock = isinstance(checkpoint.get("loops", {}).get("progress", {}), dict)
+    except WRONG_STATE:
+        is_clock = False
+    if not is_clock:
+        raise _no_clock(source)
+    check_counters(clock.state_dict(), source)
 
 
-def _best(trainer: Trainer, verb: str, writers: list[Any]) -> str:
-    if not writers:
-        raise ValueError(
-            f"`trainer.{verb}(ckpt_path='best')` needs a ModelCheckpoint, and this Trainer has none. "
-            "Pass `callbacks=ModelCheckpoint(monitor='val_loss')`, or give the path of a file."
-        )
-    if len(writers) > 1:
-        rank_zero_warn(f"`ckpt_path='best'`: of {len(writers)} checkpoint callbacks the first one's best file is used.")
-    best = getattr(writers[0], "best_model_path", "")
-    if not best:
-        why = "`fast_dev_run` writes no checkpoints" if trainer.fast_dev_run else "it has not written any file"
-        raise ValueError(
-            f"`trainer.{verb}(ckpt_path='best')`: {type(writers[0]).__name__} knows no best file, since {why}. "
-            "Fit first, or give the path of a file."
-        )
-    return best
-
-
-def _last(trainer: Trainer, writers: list[Any]) -> str | None:
-    from fulmen.utilities.cloud_io import get_filesystem
-
-    found: list[tuple[Any, str]] = []
-    for writer in writers:
-        candidates = writer.last_checkpoint_candidates(trainer) if hasattr(writer, "last_checkpoint_candidates") else []
-        for path in candidates:
-            files = get_filesystem(path)
-            if files.exists(path):
-                found.append((files.modified(path), str(path)))
-    if not found:
-        rank_zero_warn("`ckpt_path='last'`: no last checkpoint was found, so nothing is loaded.")
-        return None
-    return max(found)[1]
-
-
-def _left_by_an_exception(writers: list[Any]) -> str | None:
-    for writer in writers:
-        path = getattr(writer, "ckpt_path", None)  # of an OnExceptionCheckpoint
-        if isinstance(path, str) and os.path.exists(path):
-            rank_zero_warn(f"going on from {path}, which a run that ended in an exception left.")
-            return path
-    return None
+def _no_clock(source: Any) -> ValueError:
+    return ValueError(
+        f"{source} cannot be restored: what it says of the loops' progress is not what a trainer writes. "
+        "Take another checkpoint, or load its weights alone: `Model.load_from_checkpoint(path)`."
+    )
 
 
 def load(trainer: Trainer, path: Any, weights_only: bool | None) -> dict[str, Any]:
     """Read the file, safely unless ``weights_only=False`` was asked for."""
-    checkpoint = trainer.strategy.load_checkpoint(path, weights_only=weights_only)
+    try:
+        checkpoint = trainer.strategy.load_checkpoint(path, weights_only=weights_only)
+    except RuntimeError as error:  # it is damaged
+        others = index.newest_in(parent_path(str(path)) or os.curdir) if isinstance(path, (str, os.PathLike)) else ""
+        raise RuntimeError(f"{error}{others}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         if isinstance(checkpoint, dict) and checkpoint and all(isinstance(v, Tensor) for v in checkpoint.values()):
             raise MisconfigurationException(
@@ -336,5 +236,12 @@ def load(trainer: Trainer, path: Any, weights_only: bool | None) -> dict[str, An
             f"{path} is no checkpoint of a run: it holds {a_kind(checkpoint)} without a `state_dict`. "
             "Give a file that `trainer.save_checkpoint` or a ModelCheckpoint wrote."
         )
+    check_values(checkpoint, path, training=trainer.state.fn == "fit")
+    try:
+        migrate(checkpoint)
+    except WRONG_STATE as error:
+        raise _no_clock(path) from error
+    if trainer.state.fn == "fit" and checkpoint.keys() >= {"optimizer_states", "lr_schedulers"}:
+        _check_loops(checkpoint, path)
     rank_zero_info("going on from %s" if trainer.state.fn == "fit" else "weights from %s", path)
     return checkpoint

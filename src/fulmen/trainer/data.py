@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +24,7 @@ from fulmen.trainer.validation import check_dataloader_idx
 from fulmen.utilities.apply_func import move_data_to_device
 from fulmen.utilities.combined_loader import CombinedLoader
 from fulmen.utilities.data import extract_batch_size
-from fulmen.utilities.exceptions import MisconfigurationException, SIGTERMException
+from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.seed import collect_rng_states, derive_seed, isolate_rng, restore_rng_states
 from fulmen.utilities.text import a_kind, shown
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
     from fulmen.loops.progress import Progress
     from fulmen.profilers.profiler import Profiler
-    from fulmen.trainer.session import Signals
+    from fulmen.trainer.signals import Signals
 
 _LOADER_HOOKS = {
     "train": "train_dataloader",
@@ -129,6 +130,8 @@ class Data:
         self._to_put_back: dict[str, Any] = {}  # the state of loaders that are not there yet
         self._rank = rank
         self.go_on: Callable[[], None] | None = None  #: brings a resumed run to where it was saved
+        self.at_rest: dict[str, Any] | None = None  #: the state, of a run that is resumed at its very end
+        self.moment: dict[str, Any] | None = None  #: what a checkpoint of this very moment has under ``"resume"``
         self._marks: list[dict[str, Any]] | None = None  #: where sources stood before the look at the next batch
         self._random: dict[str, Any] | None = None  # and the random numbers, where that look may open a pass
         self._batch: Any = None
@@ -155,7 +158,7 @@ class Data:
             if given is None:
                 given = self._asked_for(stage)
             else:
-                self._loads[stage] = {"epoch": epoch}
+                self._loads[stage] = self._loads_before.pop(stage, {"epoch": epoch})
             self.loaders[stage] = self._prepared(stage, given)
             for source, mark in zip(self.loaders[stage].sources, self._to_put_back.pop(stage, ())):
                 source.begin_with(mark, _LOADER_HOOKS[stage])
@@ -325,16 +328,19 @@ class Data:
         Args:
             repeated: the stage that a run which goes on begins anew.
         """
-        state: dict[str, Any] = {"seed": self.seed, "loads": self._loads}
-        if self._random is not None:
-            state["random"] = self._random
+        stages = dict(self._to_put_back)
         for stage, loaders in self.loaders.items():
             marks = self._marks if stage == "train" and self._marks is not None else [None] * len(loaders.sources)
             if stage == "train" and loaders.combined is None and self._marks is None and loaders.sources:
                 loaders.sources[0].position_in_pass = self.progress.batches_done
             again = stage == repeated
-            state[stage] = [source.state_dict(mark, again) for source, mark in zip(loaders.sources, marks)]
-        return state
+            stages[stage] = [source.state_dict(mark, again) for source, mark in zip(loaders.sources, marks)]
+            for place, state in enumerate(sorted(stages[stage], key=itemgetter("opened")), 1):
+                state["opened"] = state["opened"] and place  # the numbers of this process mean nothing to the next
+        loads = self._loads_before | self._loads
+        # not in the order in which this process asked for them
+        state = {"seed": self.seed, "loads": dict(sorted(loads.items())), **dict(sorted(stages.items()))}
+        return state if self._random is None else {**state, "random": self._random}
 
     def generators(self) -> list[Any]:
         """The random number generators of all loaders and their data sets."""
@@ -348,10 +354,12 @@ class Data:
     def begin_with(self, state: dict[str, Any]) -> None:
         """Between two epochs: put back what the order of the next one depends on."""
         for stage, hook in _LOADER_HOOKS.items():
-            if stage not in self.loaders:
-                self._to_put_back[stage] = state.get(stage, ())
+            if stage not in state:
                 continue
-            for source, mark in zip(self.loaders[stage].sources, state.get(stage, ())):
+            if stage not in self.loaders:
+                self._to_put_back[stage] = state[stage]
+                continue
+            for source, mark in sorted(zip(self.loaders[stage].sources, state[stage]), key=_opening):
                 source.begin_with(mark, hook)
 
     def seek(self, state: dict[str, Any] | None) -> None:
@@ -367,7 +375,7 @@ class Data:
         if marks is not None and len(marks) == len(loaders.sources):
             self._random = state.get("random") if state is not None else None
             # as they were opened, since they may draw from one generator
-            for source, mark in sorted(zip(loaders.sources, marks), key=lambda pair: pair[1]["opened"]):
+            for source, mark in sorted(zip(loaders.sources, marks), key=_opening):
                 source.seek(mark, hook)
             return
         if marks is not None:
@@ -473,6 +481,7 @@ class Data:
             total = loaders.total
             batches, first = self._rows(loaders)
             for batch_idx, batch in enumerate(batches):
+                self._signals.end_evaluation_if_asked()
                 self._batch, self._indices, self._batch_size = batch, first.batch_indices, None
                 yield batch_idx, batch if transfer is None else transfer(batch, 0), 0
                 if batch_idx + 1 >= total:
@@ -486,8 +495,7 @@ class Data:
                 for batch_idx, batch in enumerate(
                     source if self.profiler is None else self._measured(iter(source), loaders.hook)
                 ):
-                    if self._signals.terminate and not self._sources_in_training:  # else at the end of the step
-                        raise SIGTERMException
+                    self._signals.end_evaluation_if_asked()
                     self._batch, self._indices, self._batch_size = batch, source.batch_indices, None
                     self.epoch_batch_indices[dataloader_idx].append(source.batch_indices)
                     yield batch_idx, batch if transfer is None else transfer(batch, dataloader_idx), dataloader_idx
@@ -554,6 +562,11 @@ class Data:
         for loaders in self.loaders.values():
             for source in loaders.sources:
                 source.close()
+
+
+def _opening(pair: tuple[Source, dict[str, Any]]) -> int:
+    """When the source was opened that a mark is of, compared with others."""
+    return pair[1]["opened"]
 
 
 def _seed_of_this_moment() -> int:

@@ -28,6 +28,8 @@ from fulmen.loggers.csv_logs import CSVLogger
 from fulmen.loggers.logger import DummyLogger, Logger
 from fulmen.loggers.tensorboard import TensorBoardLogger
 from fulmen.loops.progress import Limits
+from fulmen.plugins.environments.requeue import Requeue
+from fulmen.plugins.environments.slurm import SLURMEnvironment
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.precision.amp import MixedPrecision
 from fulmen.plugins.precision.double import DoublePrecision
@@ -325,18 +327,25 @@ def precision(value: Any, plugins: list[Any], device_type: str) -> Precision:
 def plugin_list(value: Any) -> list[Any]:
     """``plugins=`` as a list, checked: at most one of each kind."""
     plugins = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
-    kinds = (Precision, CheckpointIO)
+    kinds = (Precision, CheckpointIO, Requeue)
     for plugin in plugins:
         refuse_class("plugins", plugin)
         if not isinstance(plugin, kinds):
             raise MisconfigurationException(
-                f"`plugins={plugin!r}`: must be a Precision or a CheckpointIO, or a list of them, not {a_kind(plugin)}."
+                f"`plugins={plugin!r}`: must be a Precision, a CheckpointIO or a Requeue, or a list of them, not "
+                f"{a_kind(plugin)}."
             )
     for kind in kinds:
         same = [type(plugin).__name__ for plugin in plugins if isinstance(plugin, kind)]
         if len(same) > 1:
             raise MisconfigurationException(f"`plugins` has {len(same)} of the kind {kind.__name__}: {same}. Pass one.")
     return plugins
+
+
+def requeue(plugins: list[Any]) -> Requeue | None:
+    """What has the job started again: the plugin that was passed, or SLURM where the job is one of its own."""
+    passed = next((plugin for plugin in plugins if isinstance(plugin, Requeue)), None)
+    return SLURMEnvironment() if passed is None and SLURMEnvironment.detect() else passed
 
 
 _LATER_STRATEGIES = ("ddp", "fsdp", "deepspeed", "model_parallel", "xla", "single_xla", "single_tpu")
@@ -375,7 +384,8 @@ def loggers(value: Any, directory: str) -> list[Logger]:
     """``logger=`` as a list; by default TensorBoard where it is installed, else CSV files."""
     if value is None or value is True:
         installed = any(importlib.util.find_spec(name) is not None for name in ("tensorboard", "tensorboardX"))
-        return [TensorBoardLogger(directory)] if installed else [CSVLogger(directory)]
+        job = SLURMEnvironment.job_id()  # which a job keeps when it is started again, and shares with no other
+        return [(TensorBoardLogger if installed else CSVLogger)(directory, version=job)]
     if value is False:
         return []
     several = isinstance(value, Iterable) and not isinstance(value, (str, Mapping))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fulmen.core.hooks import HOOK
+from fulmen.trainer.metric_objects import is_metric, metrics_of, pack, unpack
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.text import shown
@@ -58,13 +59,6 @@ _WHY_NOT = {
 }
 
 
-def is_metric(value: Any) -> bool:
-    """Anything with ``update``, ``compute`` and ``reset`` is a metric (torchmetrics' are)."""
-    return not isinstance(value, Mapping) and all(
-        callable(getattr(value, name, None)) for name in ("update", "compute", "reset")
-    )
-
-
 class Accumulator:
     """All values logged under one name from one hook, since the epoch began."""
 
@@ -89,7 +83,7 @@ class Accumulator:
     def __init__(
         self,
         name: str,
-        settings: tuple[Any, ...],
+        settings: tuple[Any, ...] | None,
         prog_bar: bool,
         logger: bool,
         on_step: bool,
@@ -98,7 +92,7 @@ class Accumulator:
         dataloader_idx: int | None,
         metric: Any,
     ) -> None:
-        self.name, self.settings = name, settings
+        self.name, self.settings = name, settings  # no settings: of the run that goes on here; the next call tells
         self.prog_bar, self.logger, self.on_step, self.on_epoch = prog_bar, logger, on_step, on_epoch
         self.reduction, self.dataloader_idx, self.metric = reduction, dataloader_idx, metric
         self.last: Tensor | float | None = None  #: the newest value
@@ -177,6 +171,22 @@ class Accumulator:
         if self.metric is not None:
             self.metric.reset()
 
+    def state_dict(self) -> dict[str, Any]:
+        """All but the settings' objects, as plain data."""
+        return {name: pack(getattr(self, name)) for name in _OPTIONS + _NUMBERS}
+
+    def take_over(self, other: Accumulator) -> bool:
+        """Go on with the numbers of ``other``; False if they are of another kind."""
+        if (other.reduction, other.on_epoch) != (self.reduction, self.on_epoch) or other.metric is not self.metric:
+            return False
+        for name in _NUMBERS:
+            setattr(self, name, getattr(other, name))
+        return True
+
+
+_OPTIONS = ("name", "prog_bar", "logger", "on_step", "on_epoch", "reduction", "dataloader_idx")
+_NUMBERS = ("last", "fresh", "in_epoch", "unseen", "total", "weight")
+
 
 def _double(value: Tensor) -> Tensor:
     return value.float() if value.device.type == "mps" else value.double()  # MPS has no double precision
@@ -198,6 +208,12 @@ def _as_tensor(value: Tensor | float) -> Tensor:
 def to_number(value: Tensor | float) -> float:
     """The Python number of a value; waits for the device."""
     return float(value)
+
+
+#: the dictionaries that users and callbacks read
+_WINDOWS = ("callback", "logged", "progress_bar")
+#: what is in them, unless somebody puts in something else, which is not saved
+_VALUES = (Tensor, int, float)
 
 
 class Metrics:
@@ -245,7 +261,9 @@ class Metrics:
             if entry is None:
                 return
         elif entry.settings != settings:
-            raise _other_settings(name, self.hook, entry.settings, settings)
+            if entry.settings is not None:
+                raise _other_settings(name, self.hook, entry.settings, settings)
+            entry = self._take_up(entry, value, settings, batch_size, metric_attribute)
         elif entry.metric is None:
             if isinstance(value, Tensor):
                 if value.numel() != 1:
@@ -285,7 +303,9 @@ class Metrics:
             return None
         prog_bar, logger, on_step, on_epoch, reduce_fx, _, add_dataloader_idx = settings
         allowed = self._permission()
-        if not add_dataloader_idx and any(hook == self.hook and other == name for hook, other, _ in self._entries):
+        if not add_dataloader_idx and any(
+            (hook, other) == (self.hook, name) and index != self.dataloader_idx for hook, other, index in self._entries
+        ):
             raise MisconfigurationException(
                 f"`self.log({name!r}, add_dataloader_idx=False)` was called for several loaders, and one value would "
                 f"hide the other. Make names of your own: `self.log(f'{name}_{{dataloader_idx}}', ..., "
@@ -351,6 +371,19 @@ class Metrics:
             metric=metric,
         )
         self._entries[(self.hook, name, self.dataloader_idx)] = entry
+        return entry
+
+    def _take_up(
+        self, before: Accumulator, value: Any, settings: tuple[Any, ...], batch_size: Any, attribute: str | None
+    ) -> Accumulator:
+        """The first value of a resumed run under a name: check everything, and go on with what was logged before."""
+        entry = self._register(before.name, value, settings, batch_size, attribute)
+        assert entry is not None
+        if not entry.take_over(before) and before.in_epoch:
+            rank_zero_warn(
+                f"`self.log({entry.name!r}, ...)` is called in another way than in the run that goes on here: its "
+                "value of this epoch will be of the epoch's rest alone."
+            )
         return entry
 
     def _permission(self) -> str:
@@ -425,7 +458,8 @@ class Metrics:
     def finish_batch(self) -> None:
         """Send this step's values to the loggers when they are due."""
         progress = self.progress
-        due = progress.time_to_log or (progress.should_stop and not progress.accumulating)
+        stops = progress.should_stop and not progress.out_of_time  # which is no end of a run that goes on with more
+        due = progress.time_to_log or (stops and not progress.accumulating)
         if due and self.loggers and progress.log_every_n_steps:
             self._write_step_values(progress.batches_that_stepped, progress.epoch)
 
@@ -520,6 +554,53 @@ class Metrics:
         """The sanity check is over and leaves no trace."""
         for values in (self.callback, self.logged, self.progress_bar):
             values.clear()
+
+    # -- the middle of an epoch ---------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was logged in training so far, as plain data. The metric objects are saved by themselves
+        (:mod:`fulmen.trainer.metric_objects`).
+        """
+        paths = {id(metric): path for path, metric in metrics_of(self.module).items()}
+        return {
+            "train": [
+                {"hook": hook, "metric": paths.get(id(entry.metric)), **entry.state_dict()}
+                for (hook, _, _), entry in self._train.items()
+                if entry.metric is None or id(entry.metric) in paths
+            ],
+            **{
+                name: {key: pack(value) for key, value in getattr(self, name).items() if isinstance(value, _VALUES)}
+                for name in _WINDOWS
+            },
+            "eval_batches": [[*key, count] for key, count in self._eval_batches.items()],
+            "step_last_written": self._step_last_written,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what :meth:`state_dict` found; what was logged since this run began is forgotten.
+
+        Args:
+            device: where values were that were not on the CPU.
+        """
+        metrics = metrics_of(self.module)
+        self._train.clear()
+        for saved in state["train"]:
+            metric = metrics.get(saved["metric"])
+            if metric is None and saved["metric"] is not None:
+                continue  # it is no more
+            entry = Accumulator(settings=None, metric=metric, **{name: saved[name] for name in _OPTIONS})
+            for name in _NUMBERS:
+                setattr(entry, name, unpack(saved[name], device))
+            self._train[saved["hook"], entry.name, None] = entry
+        for name in _WINDOWS:
+            window, values = getattr(self, name), unpack(state[name], device)
+            wrong = [key for key, value in values.items() if not isinstance(value, _VALUES)]
+            if wrong:
+                raise TypeError(f"{', '.join(map(repr, wrong))} of it must be numbers")
+            window.clear()
+            window.update(values)
+        self._eval_batches = {(stage, index): count for stage, index, count in state["eval_batches"]}
+        self._step_last_written = state["step_last_written"]
 
     # -- writing ------------------------------------------------------------------------------------------------------
 

@@ -6,17 +6,23 @@ It stands under ``checkpoint["resume"]``, as plain data:
 - ``data``: where each training loader stands (:meth:`fulmen.trainer.sources.Source.mark`);
 - ``generators``, ``modes``: what objects keep as attributes (:mod:`fulmen.trainer.attributes`);
 - ``window``, ``gradients``: an accumulation window that is open;
-- ``metrics``, ``module_metrics``: what was logged in the epoch so far;
-- ``loggers``: how far each logger had written.
+- ``metrics``, ``module_metrics``: what was logged in the epoch so far, and what metric objects have seen of it;
+- ``loggers``: how far each logger had written;
+- ``should_stop``: the run was asked to stop, by ``"callback"`` if a callback asked that asks again, else by ``"user"``.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+from fulmen.callbacks.callback import Callback
+from fulmen.callbacks.early_stopping import EarlyStopping, EarlyStoppingReason
+from fulmen.callbacks.timer import Timer
 from fulmen.core.module import LightningModule
 from fulmen.loops.plan import written
-from fulmen.trainer import attributes
+from fulmen.trainer import attributes, loop_counters, metric_objects
+from fulmen.trainer.checkpoint_checks import fitting, take_back
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.seed import collect_rng_states, restore_rng_states
 
@@ -26,12 +32,25 @@ if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 
-def gather(trainer: Trainer) -> dict[str, Any]:
-    """The state of this moment."""
-    before = trainer.random_before_validation
-    state: dict[str, Any] = {"random": collect_rng_states() if before is None else before}
-    state["data"] = trainer.data.state_dict(None if before is None else "validate")
-    state |= attributes.gather(trainer)
+def gather(trainer: Trainer, save_loggers: bool = True) -> dict[str, Any]:
+    """The state of this moment. The loggers have written all that it counts when this returns.
+
+    Args:
+        save_loggers: False: the state may not be needed, so that loggers are only asked where they are.
+    """
+    if trainer.data.moment is not None:
+        return trainer.data.moment
+    loggers, before = _state_of_loggers(trainer, save_loggers), trainer.random_before_validation
+    state: dict[str, Any] = {
+        "random": collect_rng_states() if before is None else before,
+        "data": trainer.data.at_rest or trainer.data.state_dict(None if before is None else "validate"),
+        **attributes.gather(trainer),
+        "metrics": trainer.metrics.state_dict(),
+        "module_metrics": metric_objects.state_of(trainer.lightning_module),
+        "loggers": loggers,
+    }
+    if trainer.should_stop:
+        state["should_stop"] = "callback" if _asks_again_to_stop(trainer) else "user"
     if trainer.progress.window_is_open:
         state["window"] = trainer.window.state_dict()
     gradients = _gradients(trainer)
@@ -51,16 +70,99 @@ def _gradients(trainer: Trainer) -> dict[str, Tensor]:
     return {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
 
 
-def prepare(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Have the data call :func:`go_on` when the hooks that open the run, or the epoch, have been called."""
+def _state_of_loggers(trainer: Trainer, save: bool) -> list[dict[str, Any]]:
+    for logger in trainer.loggers if save else ():
+        logger.save()  # all of them first: several may write into one folder
+    return [
+        {"class": type(logger).__qualname__, "state": logger.state_dict() if hasattr(logger, "state_dict") else {}}
+        for logger in trainer.loggers
+    ]
+
+
+def _asks_again_to_stop(trainer: Trainer) -> bool:
+    """Whether a callback that has ended this run does so again when it is resumed, if nothing has changed."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED:
+            return True
+        remaining = callback.time_remaining() if isinstance(callback, Timer) else None
+        if remaining is not None and remaining <= 0:
+            return True
+    return False
+
+
+def states_of_callbacks(trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the present state of each callback that has one in ``checkpoint``, by its key."""
+    states = checkpoint.get("callbacks", {})
+    callbacks = [callback for callback in trainer.callbacks if isinstance(callback, Callback)]
+    return {one.state_key: deepcopy(one.state_dict()) for one in callbacks if states.get(one.state_key)}
+
+
+def prepare(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, Any]) -> None:
+    """Have the data call :func:`go_on` when the hooks that open the run, or the epoch, have been called.
+
+    Args:
+        restored: what :func:`states_of_callbacks` found when they were restored.
+    """
     data, in_epoch = trainer.data, trainer.progress.in_epoch
+    asked_to_stop = checkpoint.get("resume", {}).get("should_stop")
+    trainer.progress.was_stopping = asked_to_stop is not None
+    if asked_to_stop == "user":
+        trainer.should_stop = True
     data.prepare(checkpoint.get("resume", {}).get("data"))
 
     def once() -> None:
         data.go_on = None
+        _go_back(trainer, checkpoint, restored)
         go_on(trainer, checkpoint, in_epoch)
+        if trainer.progress.done and not in_epoch:
+            data.at_rest = checkpoint.get("resume", {}).get("data")
+        if trainer.ckpt_was_chosen and "progress" in checkpoint["loops"]:
+            _complete_saves(trainer, checkpoint)
 
     data.go_on = once
+
+
+def _complete_saves(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Have the files written that were due at the moment of the checkpoint, and that a process that was killed did not
+    come to: they are what they would have been.
+    """
+    progress, saved = trainer.progress, checkpoint["loops"]["progress"]
+    before = progress.state_dict()
+    progress.load_state_dict(saved)
+    if checkpoint["epoch"] < saved["epoch"]:  # saved by one of those that watch the end of the epoch
+        progress.epoch, progress.epoch_is_closed = checkpoint["epoch"], True
+    trainer.data.moment = checkpoint.get("resume")
+    try:
+        for writer in trainer.checkpoint_callbacks:
+            writer.catch_up(trainer)
+    finally:
+        trainer.data.moment, progress.epoch_is_closed = None, False
+        progress.load_state_dict(before)
+
+
+def _go_back(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, Any]) -> None:
+    """Take back what the hooks that open a run have done and logged: they did so in the run that goes on here."""
+    now = states_of_callbacks(trainer, checkpoint)
+    for callback in trainer.callbacks:
+        key = callback.state_key if isinstance(callback, Callback) else None
+        if key in now and not metric_objects.same(now[key], restored.get(key)):
+            callback.load_state_dict(deepcopy(checkpoint["callbacks"][key]))
+    state, device, source = checkpoint.get("resume", {}), trainer.strategy.root_device, trainer.loaded_ckpt_path
+    if "module_metrics" in state:
+        with fitting("what metrics have seen", source):
+            metric_objects.restore(trainer.lightning_module, state["module_metrics"], device)
+    if "metrics" in state:
+        with fitting("what was logged", source):
+            trainer.metrics.load_state_dict(state["metrics"], device)
+    waiting: dict[str, list[Any]] = {}
+    for logger in trainer.loggers:  # the second of a class is the second of that class
+        waiting.setdefault(type(logger).__qualname__, []).append(logger)
+    for saved in state.get("loggers", ()):
+        same_class = waiting.get(saved["class"])
+        if same_class:
+            logger = same_class.pop(0)
+            if saved["state"]:
+                take_back(logger, saved["state"], source)
 
 
 def go_on(trainer: Trainer, checkpoint: dict[str, Any], in_epoch: bool) -> None:
@@ -89,4 +191,6 @@ def go_on(trainer: Trainer, checkpoint: dict[str, Any], in_epoch: bool) -> None:
             continue
         parameters[name].grad = gradient.to(parameters[name].device)
     if trainer.progress.batch_is_open:  # saved by a hook in the middle of a step, of which this much can be made good
+        if "progress" not in checkpoint["loops"]:
+            loop_counters.reopen_batch(trainer.progress, checkpoint)
         trainer.finish_batch()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import operator
-import signal
 import sys
-import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,14 +17,13 @@ from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, c
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
 from fulmen.trainer import checkpoint as checkpoints
-from fulmen.trainer.boundary import Boundary
+from fulmen.trainer import metric_objects, replay, resume, which_file
 from fulmen.trainer.explain import headline
 from fulmen.trainer.flags import ordered, refuse_no_callbacks
 from fulmen.trainer.hook_checks import check_hooks
 from fulmen.trainer.inexact import warn_of_inexact
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
 from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
-from fulmen.utilities.exceptions import SIGTERMException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.seed import isolate_rng
 
@@ -42,9 +39,7 @@ _STAGES = {
 
 
 @contextmanager
-def session(
-    trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | None, signals: Signals
-) -> Generator[bool, None, None]:
+def session(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | None) -> Generator[bool, None, None]:
     """Everything around a loop.
 
     Yields:
@@ -52,15 +47,18 @@ def session(
     """
     trainer.state.fn, trainer.state.status = TrainerFn(verb), TrainerStatus.RUNNING
     trainer.state.stage = _STAGES[verb]
-    with signals:
+    with trainer.signals:
         try:
             _set_up(trainer, verb, ckpt_path, weights_only)
+            trainer.signals.end_if_asked()
             with _anomaly_detection(trainer, verb):
                 yield verb != "fit" or _ready_to_train(trainer)
+            trainer.strategy.checkpoint_io.settle()
             _tear_down(trainer)
             _finish(trainer, verb)
         except KeyboardInterrupt as interrupt:
-            rank_zero_info("interrupted by Ctrl-C: ending")
+            if trainer.signals.request is None:
+                rank_zero_info("interrupted by Ctrl-C: ending")
             _fail(trainer, interrupt)
             sys.exit(1)
         except BaseException as exception:
@@ -68,8 +66,7 @@ def session(
             trainer.state.stage = None
             raise
     trainer.state.status, trainer.state.stage = TrainerStatus.FINISHED, None
-    if signals.terminate:  # asked to end after the last batch: the run is whole, and the process ends
-        raise SIGTERMException
+    trainer.signals.end_of_run()
 
 
 # -- before -----------------------------------------------------------------------------------------------------------
@@ -82,6 +79,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         datamodule.trainer = trainer
     writers = trainer.checkpoint_callbacks  # before the module's own take their place: theirs are the files
     _merge_callbacks(trainer)
+    if replay.active is not None:
+        ckpt_path = replay.active.enter(trainer, verb, ckpt_path)
     for callback in trainer.callbacks:
         if isinstance(callback, Callback):
             callback.__dict__["log"], callback.__dict__["log_dict"] = module.log, module.log_dict
@@ -89,10 +88,12 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     check_hooks(trainer)
     trainer.begin_run()
     strategy.setup_environment()
+    which_file.return_to_run(trainer, verb, ckpt_path)
     if trainer.profiles:
         trainer.profiler.setup(stage=verb, local_rank=None, log_dir=trainer.log_dir)
     call = trainer.replan()
     call.prepare_data()
+    trainer.signals.end_if_asked()
     for logger in trainer.loggers:
         _make_folder_of(logger)
     call.setup(TrainerFn(verb))
@@ -100,13 +101,19 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         with strategy.module_init_context(), trainer.precision_plugin.module_init_context():
             trainer.quietly("configure_model")
     trainer.precision_plugin.convert_module(module)  # before weights come from a file, which would be rounded
-    path = checkpoints.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given, writers)
+    path = which_file.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given, writers)
     checkpoint = checkpoints.load(trainer, path, weights_only) if path is not None else None
     trainer.loaded_ckpt_path = path
+    restored: dict[str, Any] = {}
     if checkpoint is not None:
+        if ckpt_path == "auto":
+            which_file.warn_of_other_hyperparameters(trainer, checkpoint)
         checkpoints.restore_model(trainer, checkpoint)
+        if verb == "fit":
+            restored = resume.states_of_callbacks(trainer, checkpoint)
     strategy.setup_module(module)
     if verb == "fit":
+        metric_objects.begin(module, will_save=bool(trainer.checkpoint_callbacks))
         _set_up_optimizers(trainer)
         bar = trainer.progress_bar_callback
         if bar is not None and bar.is_enabled:
@@ -114,7 +121,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         trainer.replan().on_fit_start()
     _log_hyperparameters(trainer)
     if checkpoint is not None and verb == "fit":
-        checkpoints.restore_training(trainer, checkpoint)
+        checkpoints.restore_training(trainer, checkpoint, restored)
     torch.nn.Module.zero_grad(module)
 
 
@@ -255,13 +262,21 @@ def _same(one: Any, other: Any) -> bool:
 def _ready_to_train(trainer: Trainer) -> bool:
     """The sanity check and the first look at the data; False if there is nothing to train."""
     progress, data = trainer.progress, trainer.data
+    if trainer.ckpt_was_chosen and trainer.loaded_ckpt_path is not None and progress.done and not progress.in_epoch:
+        if which_file.is_finished(trainer):
+            rank_zero_info(
+                "nothing to train: this run is finished, with %d epochs and %d steps", progress.epoch, progress.step
+            )
+            return False
+        data.request("train")
+        return True  # only its last hooks, and files that belong to its end, are still to come
     if trainer.enable_validation and data.flags.num_sanity_val_steps and not progress.in_epoch:
         _sanity_check(trainer)
     trainer.state.stage = RunningStage.TRAINING
     if data.flags.limits["train"] == 0:
         return False
     data.request("train")
-    if progress.done:
+    if progress.done and not progress.ends_within_epoch:
         _explain_nothing_to_do(trainer)
         return False
     if any(isinstance(callback, Checkpoint) for callback in trainer.callbacks) and not trainer.fast_dev_run:
@@ -286,6 +301,8 @@ def _ready_to_train(trainer: Trainer) -> bool:
             progress.step,
             "s" * (progress.step != 1),
         )
+    trainer.signals.end_if_asked()
+    trainer.signals.begin_training()
     return True
 
 
@@ -295,6 +312,14 @@ def _explain_nothing_to_do(trainer: Trainer) -> None:
     if limits.max_epochs == 0 or limits.max_steps == 0:
         return
     if not (0 <= limits.max_epochs <= progress.epoch or 0 <= limits.max_steps <= progress.step):
+        if progress.was_stopping:
+            rank_zero_warn(
+                f"nothing to train: `trainer.should_stop` was set in the run that {trainer.ckpt_path} is of, so it has "
+                "ended. To train on, change what made it stop (more patience for an EarlyStopping, more time for a "
+                "Timer); if you set it yourself, write `checkpoint['resume'].pop('should_stop', None)` in "
+                "`on_load_checkpoint` of the module."
+            )
+            return
         rank_zero_warn(
             "nothing to train: `trainer.should_stop` was set before training began, as by a Timer whose time is used "
             "up. Give it more time, or set it later."
@@ -353,6 +378,8 @@ def _finish(trainer: Trainer, verb: str) -> None:
     call.teardown(TrainerFn(verb))
     for logger in trainer.loggers:
         logger.finalize("success")
+    if verb == "fit" and trainer.progress.done and not trainer.fast_dev_run:
+        which_file.mark_finished(trainer)
     if trainer.profiles:
         trainer.profiler.describe()
     _let_go(trainer)
@@ -371,8 +398,10 @@ def _fail(trainer: Trainer, exception: BaseException) -> None:
     try:
         if trainer.has_begun:
             attempt(lambda: setattr(trainer.metrics, "hook", "on_exception"))
-            for _, listener in trainer.plan.listeners("on_exception"):
+            told = trainer.plan.listeners("on_exception") if replay.active is None else []  # or they would write
+            for _, listener in told:
                 attempt(lambda listener=listener: listener(exception))
+            attempt(trainer.strategy.checkpoint_io.settle)
             for logger in trainer.loggers:
                 attempt(lambda logger=logger: logger.finalize("failed"))
             attempt(lambda: _tear_down(trainer))
@@ -387,29 +416,3 @@ def _let_go(trainer: Trainer) -> None:
             callback.__dict__.pop("log", None)
             callback.__dict__.pop("log_dict", None)
     trainer.end_run()
-
-
-class Signals:
-    """Turns the request to end (SIGTERM) into a flag, which is read at the next step boundary."""
-
-    def __init__(self, boundary: Boundary) -> None:
-        self.boundary = boundary
-        self.terminate = False
-        self._before: Any = None
-
-    def __enter__(self) -> None:
-        self.terminate = False
-        self.boundary.forget()
-        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGTERM"):
-            self._before = signal.signal(signal.SIGTERM, self._on_terminate)
-
-    def _on_terminate(self, number: int, frame: Any) -> None:
-        self.terminate = True
-        self.boundary.ask_to_end()
-        if callable(self._before):
-            self._before(number, frame)
-
-    def __exit__(self, *exception: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-            self._before = None

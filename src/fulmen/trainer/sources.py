@@ -23,6 +23,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter as _Running
 from fulmen.core.plain import LEFT_OUT, from_plain, to_plain
 from fulmen.trainer.generators import generators_in, restore_states, states_of
 from fulmen.trainer.streams import IndexStream, OwnDraws, samplers_of
+from fulmen.trainer.workers import start
 from fulmen.utilities.data import has_iterable_dataset
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -62,6 +63,7 @@ class Source:
         self._opened = 0  # when the pass was opened, compared with those of others
         self._began_with: dict[str, Any] = {}  # the random numbers at the start of the pass
         self._draws: OwnDraws | None = None
+        self._drew: bool | None = None  # of a pass that the process before has made
         self._sought: Iterator[Any] | None = None  # a pass that was opened in the middle, not read yet
         self._running: Any = None  # what the loader gave, which may have workers
         self._in_order = in_order
@@ -143,7 +145,7 @@ class Source:
         self.batch_indices = None
         self.under_way = None if stream is None else stream.under_way
         if stream is None:
-            batches = self._running = iter(loader)
+            batches = self._running = start(loader)
             if draws is None:
                 return batches
             if self.state_owner is None:  # to be read again when a run goes on: always with the same numbers
@@ -156,7 +158,7 @@ class Source:
         own, first = attributes[name], []
         attributes[name] = stream
         try:
-            batches = self._running = iter(loader)
+            batches = self._running = start(loader)
             if not skip or not (stream.leave_out() if reads_here else isinstance(batches, _Running)):
                 stream.waits_after_skip = False
                 first = list(islice(batches, 1))
@@ -329,15 +331,17 @@ class Source:
             "num_workers": getattr(self.loader, "num_workers", 0),
             "opened": self._opened,
             "began_with": self._began_with,
-            "drew": None if self._draws is None else self._draws.drew,
+            "drew": self._drew if self._draws is None else self._draws.drew,
             "now": {**now, "random": None},
         }
 
     def begin_with(self, mark: dict[str, Any], hook: str) -> None:
-        """Between two passes: put back what the next one depends on."""
+        """Between two passes: put back what the next one depends on. Until then a checkpoint says of the pass before
+        what ``mark`` says of it.
+        """
         if self.is_read_once:
             self._read_again(self._open(0, True), mark["taken"] - self.taken, hook)
-            self._taken, self.position_in_pass = mark["taken"], 0
+            self._remember(mark)
             return
         if is_of_torchdata(self.loader):
             if mark["has_ended"] and self._load_state(mark):
@@ -346,6 +350,13 @@ class Source:
             self._load_state(mark)  # else it was left in the middle, and begins anew
         self._put_back(mark["now"])
         restore_states(self._generators_of_data_set(), mark["data_set"], f"the data set from `{hook}`")
+        self._remember(mark)
+
+    def _remember(self, mark: dict[str, Any]) -> None:
+        self.position_in_pass, self._passes, self.has_ended_a_pass = mark["position"], mark["passes"], mark["has_ended"]
+        self._taken = mark["taken"] - mark["position"]
+        self._began_with, self._drew = mark["began_with"], mark["drew"]
+        self._opened = next(_openings) if mark["opened"] else 0
 
     def seek(self, mark: dict[str, Any], hook: str) -> None:
         """Open the pass that ``mark`` was made in, at the batch after it. Indices are drawn, and no sample is read
@@ -359,14 +370,11 @@ class Source:
             )
         if self.is_read_once:
             self.begin_with(mark, hook)
-            self._taken -= mark["position"]
-        self.position_in_pass, self._passes, self.has_ended_a_pass = mark["position"], mark["passes"], mark["has_ended"]
-        self._began_with = mark["began_with"]
+        self._remember(mark)
         if self.is_read_once:
             self._sought = self._open(0, True)
             return
         if self._passes:  # else it has not been opened in this epoch
-            self._opened = next(_openings)
             if self._began_with:
                 restore_rng_states(self._began_with["random"])
                 self._put_back(self._began_with)

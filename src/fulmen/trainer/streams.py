@@ -46,7 +46,7 @@ class OwnDraws:
         """The batch is there, or could not be read: the others get their random numbers back."""
         if self._outer is None:
             return
-        if self.drew is None:
+        if self.drew is None and self._seeded:  # else Ctrl-C came before anything was read
             self.drew = _differ(self._seeded, _states())
         _restore(self._outer)
         self._outer = None

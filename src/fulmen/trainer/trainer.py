@@ -32,8 +32,10 @@ from fulmen.trainer.data import Data
 from fulmen.trainer.environment import arguments_from_environment
 from fulmen.trainer.explain import evaluation_table, explanation
 from fulmen.trainer.metrics import Metrics
-from fulmen.trainer.session import Signals, attach_optimizers, session
+from fulmen.trainer.session import attach_optimizers, session
+from fulmen.trainer.signals import Signals, checkpoint_of_restart
 from fulmen.trainer.states import RunningStage, TrainerState
+from fulmen.trainer.unfinished import ValidationLeft, state_before
 from fulmen.trainer.validation import check_model
 from fulmen.trainer.windows import Windows
 from fulmen.utilities.exceptions import MisconfigurationException
@@ -93,7 +95,7 @@ class Trainer(Windows):
         profiler: ``"simple"``, ``"advanced"`` or a Profiler. None: nothing is measured, at no cost.
         detect_anomaly: find the operation that made a NaN in backward; slow.
         barebones: switch off everything that costs time, to measure the rest.
-        plugins: a Precision, a CheckpointIO, or a list of them.
+        plugins: a Precision, a CheckpointIO, a Requeue such as SLURMEnvironment, or a list of them.
         sync_batchnorm: share the statistics of batch norms between processes; with one process it does nothing.
         reload_dataloaders_every_n_epochs: ask for the loaders anew so often; 0: never.
         default_root_dir: where files go, a folder or a URL. None: the working directory.
@@ -227,7 +229,7 @@ class Trainer(Windows):
             given={"enable_checkpointing": enable_checkpointing, "enable_progress_bar": enable_progress_bar},
         )
         self.boundary = Boundary()  #: where checkpoints are written and requests to end are served
-        self._signals = Signals(self.boundary)
+        self.signals = Signals(self.boundary, flags.requeue(self._plugins))
         self._forget_run()
         self.progress = self._new_progress()
         self.metrics = Metrics(LightningModule(), self.progress, [], ignore=True)
@@ -330,7 +332,10 @@ class Trainer(Windows):
             )
         self._take_inputs(verb, model, loaders, datamodule)
         compiled = compiled_steps(self, model, self._compile)
-        with compiled, session(self, verb, ckpt_path or self._ckpt_path, weights_only, self._signals) as ready:
+        path = ckpt_path or self._ckpt_path
+        if verb == "fit":
+            path = checkpoint_of_restart(self.signals.requeue, path)
+        with compiled, session(self, verb, path, weights_only) as ready:
             return loop(self) if ready else None
 
     def _take_inputs(
@@ -367,7 +372,7 @@ class Trainer(Windows):
                 self.progress = self._new_progress()
                 self._trained = weakref.ref(module)
                 self.datamodule = datamodule  # not that of the one before
-            self.progress.should_stop = False
+            self.progress.should_stop = self.progress.out_of_time = False
             self.progress.forget_unfinished_epoch()
             if self._unlimited and self.progress.limits.max_epochs == 1000:
                 rank_zero_warn(
@@ -400,13 +405,14 @@ class Trainer(Windows):
             self.progress,
             self.strategy.root_device,
             convert,
-            self._signals,
+            self.signals,
             self.metrics.quiet,
             self._callbacks,
             self.global_rank,
         )
         self.metrics.batch_size_of = self.data.batch_size
         self.data.profiler = self.profiler if self.profiles else None
+        self.strategy.checkpoint_io.report_to(self.boundary.defer)
 
     def _forget_run(self) -> None:
         self._plan: Plan | None = None
@@ -427,6 +433,7 @@ class Trainer(Windows):
         for action in self._undo:
             action()
         self._undo = []
+        self.strategy.checkpoint_io.report_to(None)
         self._plan = None
         self.schedulers = None  # type: ignore[assignment]
         self.boundary.forget()
@@ -460,11 +467,19 @@ class Trainer(Windows):
 
     def validate_within_fit(self) -> None:
         """The validation that is due after a training batch."""
+        self.boundary.reach_validation(self)
+        before = state_before(self)
+        self.signals.may_leave_validation = before is not None
         if not self.progress.accumulating:
             self.plan.on_validation_model_zero_grad()
         self.state.stage = RunningStage.VALIDATING
         self.random_before_validation = collect_rng_states()  # which a file that is written meanwhile goes on with
-        evaluate_loop(self, "validate")
+        try:
+            evaluate_loop(self, "validate")
+        except ValidationLeft:
+            self.metrics.begin_training()
+            self.data.moment = before
+            self.signals.save_and_end(self)
         self.random_before_validation = None
         self.state.stage = RunningStage.TRAINING
         self.progress.validation.restart_clock()
@@ -476,6 +491,8 @@ class Trainer(Windows):
             self.validate_within_fit()
         self.schedulers.step_on_plateau(self.progress)
         self.progress.count_logger_step()
+        if self.boundary.waiting:
+            self.boundary.reach(self)
 
     def set_validation_rhythm(self) -> None:
         """Work out how often this run validates, now that the number of training batches is known."""
@@ -552,6 +569,8 @@ class Trainer(Windows):
         with self.profiler.profile("save_checkpoint"):
             checkpoint = checkpoints.dump(self, bool(weights_only))
             self.strategy.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
+            if not self.has_begun:  # there is no step boundary to come at which a failure would be told
+                self.strategy.checkpoint_io.settle()
             self.strategy.barrier("save_checkpoint")
 
     def print(self, *args: Any, **kwargs: Any) -> None:

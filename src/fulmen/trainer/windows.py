@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fulmen.strategies.strategy import Strategy
     from fulmen.trainer.data import Data, Loaders
     from fulmen.trainer.metrics import Metrics
-    from fulmen.trainer.session import Signals
+    from fulmen.trainer.signals import Signals
     from fulmen.trainer.states import TrainerState
 
 
@@ -52,6 +52,7 @@ class Windows:
     _source_of_data: LightningDataModule | None = None
     default_root_dir: str
     loaded_ckpt_path: Any = None
+    ckpt_was_chosen: bool = False  #: it was found by the trainer (``"auto"``, ``"last"``), not named by the user
     _module: LightningModule | None = None
     _callbacks: list[Callback]
     _loggers: list[Logger]
@@ -60,7 +61,7 @@ class Windows:
     _data_flags: flags.DataFlags
     _given_loaders: dict[str, Any]
     _ckpt_path: Any = None
-    _signals: Signals
+    signals: Signals
     _device_index: int
 
     @property
@@ -449,7 +450,7 @@ class Windows:
     @property
     def received_sigterm(self) -> bool:
         """Whether the process was asked to end."""
-        return self._signals.terminate
+        return self.signals.request is not None and self.signals.request.name != "SIGINT"
 
     # the processes
 

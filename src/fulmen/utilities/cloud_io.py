@@ -10,6 +10,8 @@ from urllib.request import urlopen
 
 import torch
 
+from fulmen.utilities import torch_files
+
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
@@ -77,24 +79,32 @@ def make_dirs(path: _PATH) -> None:
         Path(local_path(path)).mkdir(parents=True, exist_ok=True)
 
 
-def load(path_or_url: _PATH | BinaryIO, map_location: _MAP_LOCATION_TYPE = None, weights_only: bool = True) -> Any:
+def load(
+    path_or_url: _PATH | BinaryIO, map_location: _MAP_LOCATION_TYPE = None, weights_only: bool | None = None
+) -> Any:
     """What ``torch.save`` wrote to a path, a URL or an open file.
 
     Args:
         path_or_url: where it lies; what ``http://`` and ``https://`` give is read into memory.
         map_location: to which device tensors go, as in ``torch.load``; a number is the index of a device.
-        weights_only: whether only plain data and tensors are accepted. False imports and calls whatever the file names:
-            then only read files whose author you trust.
+        weights_only: True: only plain data and tensors are accepted. False: whatever the file names is imported and
+            called; only for files whose author you trust. None: True, unless torch's own variable in the environment,
+            ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD``, says otherwise.
+
+    Raises:
+        RuntimeError: the file is damaged, or is none of ``torch.save``.
+        pickle.UnpicklingError: the file holds more than plain data and tensors, or asks for what no checkpoint needs.
     """
     # torch annotates the argument more narrowly than it behaves, and takes no index
     location: Any = torch.device(map_location) if isinstance(map_location, int) else map_location
     if not isinstance(path_or_url, (str, os.PathLike)):
-        return torch.load(path_or_url, map_location=location, weights_only=weights_only)
+        return torch_files.load(path_or_url, "The open file", location, weights_only)
     path = os.fspath(path_or_url)
     if path.startswith(("http://", "https://")):
         with urlopen(path) as response:
-            return torch.load(BytesIO(response.read()), map_location=location, weights_only=weights_only)
+            return torch_files.load(BytesIO(response.read()), path, location, weights_only)
     if is_remote(path):
         with get_filesystem(path).open(path, "rb") as file:
-            return torch.load(cast("IO[bytes]", file), map_location=location, weights_only=weights_only)
-    return torch.load(local_path(path), map_location=location, weights_only=weights_only)
+            return torch_files.load(cast("IO[bytes]", file), path, location, weights_only)
+    with open(local_path(path), "rb") as file:
+        return torch_files.load(file, path, location, weights_only)

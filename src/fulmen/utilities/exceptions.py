@@ -12,3 +12,15 @@ class SIGTERMException(SystemExit):
 
     def __init__(self, code: int = 143) -> None:
         super().__init__(code)
+
+
+class NonFiniteException(ArithmeticError):
+    """A loss or a gradient is NaN or infinite; the weights are those before the step.
+
+    Attributes:
+        finding: step, batch, samples and the first bad parameter, as in ``nonfinite.json``.
+    """
+
+    def __init__(self, message: str, finding: object = None) -> None:
+        super().__init__(message)
+        self.finding = finding

@@ -18,6 +18,11 @@ def shown(value: Any) -> str:
     return a_kind(value) if len(text) > 60 or " at 0x" in text or "\n" in text else text
 
 
+def plainly(value: Any) -> str:
+    """A number or a short text and its type: ``'text' (a str)``; of anything else, however large, only the type."""
+    return described(value) if isinstance(value, (str, int, float, type(None))) else a_kind(value)
+
+
 def a_kind(value: Any) -> str:
     """The type of a value with its article: ``a Linear``, ``an Adam``."""
     kind = type(value).__name__

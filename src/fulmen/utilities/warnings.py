@@ -12,6 +12,10 @@ class PossibleUserWarning(UserWarning):
     """Advice that may be wrong in your case: silence it freely."""
 
 
+class UnsafeLoadWarning(UserWarning):
+    """A file was read in a way that lets it run any code, since you asked for it."""
+
+
 class LightningDeprecationWarning(DeprecationWarning):
     """Something that still works and will not for ever; the message shows its replacement."""
 

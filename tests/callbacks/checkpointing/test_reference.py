@@ -83,7 +83,11 @@ def expected(s: Settings) -> dict[str, Any]:
     """The names of the files at the end; of ``last`` also what it holds or points to."""
     kept: dict[str, float] = {}
     newest = None
-    for epoch, step, value in moments(s):
+    end = math.ceil(s.batches / s.accumulate) * s.epochs
+    due = moments(s)
+    if s.monitor is None and s.save_last is None:  # the final state is one more file, if it is not there already
+        due.append((s.epochs - 1, end, None))
+    for epoch, step, value in due:
         if s.save_top_k == 0 or (s.monitor is not None and value is None):
             continue
         worst_first = math.inf if s.mode == "min" else -math.inf
@@ -97,11 +101,11 @@ def expected(s: Settings) -> dict[str, Any]:
         newest = f"epoch={epoch}-step={step}"
         kept[newest] = rank
     files: dict[str, Any] = dict.fromkeys(kept)
-    if s.save_last == "link" and newest is not None:
+    newest_is_end = newest is not None and newest.endswith(f"-step={end}")
+    if s.save_last == "link" and newest_is_end:
         files["last"] = f"{newest}.ckpt"
-    elif s.save_last:
-        steps_per_epoch = math.ceil(s.batches / s.accumulate)
-        files["last"] = (s.epochs, s.epochs * steps_per_epoch)
+    elif s.save_last or (s.save_top_k != 0 and not newest_is_end):
+        files["last"] = (s.epochs, end)
     return files
 
 

@@ -48,7 +48,7 @@ def test_link_where_there_are_none_is_a_copy(tmp_path, monkeypatch):
         ("/run/checkpoints/a.ckpt", "/run/checkpoints/a.ckpt", False),
         ("/run/other/a.ckpt", None, False),
         ("/run/checkpoints-2/a.ckpt", None, False),
-        ("memory://a.ckpt", None, True),
+        ("memory://a.ckpt", None, False),
         ("memory://a.ckpt", "memory://a.ckpt", False),
     ],
 )

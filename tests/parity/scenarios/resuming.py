@@ -176,5 +176,5 @@ def files_kept(run: Run) -> None:
         del run.lines[before:]
         best = str(saving.best_model_path).rpartition("/")[2]
         last = str(saving.last_model_path).rpartition("/")[2]
-        left = sorted(path.name for path in folder.glob("*"))
+        left = sorted(path.name for path in folder.glob("*.ckpt"))
         run.lines.append(f"{arguments}: {left} best '{best}' last '{last}' score {saving.best_model_score}")

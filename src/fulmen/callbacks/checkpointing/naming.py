@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from string import Formatter
 from typing import Any
 
-from fulmen.utilities.cloud_io import exists, join_path
+from fulmen.callbacks.checkpointing.writing import lies_in
+from fulmen.utilities.cloud_io import exists, is_remote, join_path
 from fulmen.utilities.exceptions import MisconfigurationException
 
 
@@ -15,7 +16,7 @@ def fields_of(template: str) -> list[str]:
     """The names in braces in ``template``, in order.
 
     Raises:
-        MisconfigurationException: a brace is not closed, or there is nothing in it.
+        MisconfigurationException: a brace is not closed, there is nothing in it, or the name has a ``..`` in it.
     """
     try:
         names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
@@ -24,6 +25,11 @@ def fields_of(template: str) -> list[str]:
             f"The file name template {template!r} cannot be read: {error}. "
             f"Write metrics in braces, as in '{{epoch}}-{{val_loss:.2f}}'."
         ) from None
+    if os.path.isabs(template) or ".." in template.split("/"):
+        raise MisconfigurationException(
+            f"The file name template {template!r} leads out of the checkpoint folder. Choose the folder by "
+            f"`ModelCheckpoint(dirpath=...)`."
+        )
     if "" in names:
         raise MisconfigurationException(
             f"The file name template {template!r} has empty braces. Name a metric, as in '{{epoch}}-{{val_loss:.2f}}'."
@@ -41,6 +47,7 @@ def fill(template: str, metrics: Mapping[str, Any], equals: str | None) -> str:
 
     Raises:
         ValueError: a value cannot be written in its format.
+        MisconfigurationException: the name leads out of its folder.
     """
     parts = []
     for text, name, spec, conversion in Formatter().parse(template):
@@ -57,7 +64,13 @@ def fill(template: str, metrics: Mapping[str, Any], equals: str | None) -> str:
                 f"The file name template {template!r} asks for {name!r} in the format {spec!r}, but its value is "
                 f"{value!r}: {error}."
             ) from None
-    return "".join(parts)
+    name = "".join(parts)
+    if os.path.isabs(name) or ".." in name.split("/"):
+        raise MisconfigurationException(
+            f"The file name template {template!r} gives {name!r}, which leads out of the checkpoint folder. "
+            f"Choose the folder by `ModelCheckpoint(dirpath=...)`."
+        )
+    return name
 
 
 def versioned(path: Callable[[int | None], str], taken: Callable[[str], bool], spare: str, first: int) -> str:
@@ -82,11 +95,24 @@ def _versions(path: Callable[[int | None], str], first: int) -> Iterator[str]:
 def relocated(path: str, old_folder: str | None, new_folder: str | None) -> str:
     """Where a file that was at ``path`` in ``old_folder`` is, now that the folder is ``new_folder``.
 
-    The new place if the file is there, else the old one if it still is there, else ``""``.
+    The new place if the file is there, else the old one if it still is there, else ``""``; that also if it is in none
+    of the two folders, or on another machine than ``new_folder``, which is not asked because a file says so.
+
+    Raises:
+        TypeError: the path or the old folder is no text.
     """
-    if not path or not old_folder or not new_folder or old_folder == new_folder:
+    if not isinstance(path, str) or not isinstance(old_folder, (str, type(None))):
+        raise TypeError(f"a file in a folder: {path!r}, {old_folder!r}")
+    if not path or not new_folder or (old_folder == new_folder and lies_in(path, new_folder)):
         return path
+    if not old_folder or not lies_in(path, old_folder) or _host(path) not in ("", _host(new_folder)):
+        return path if lies_in(path, new_folder) else ""
     moved = join_path(new_folder, os.path.relpath(path, old_folder))
     if exists(moved):
         return moved
     return path if exists(path) else ""
+
+
+def _host(path: str) -> str:
+    """Protocol and machine (or bucket) of a remote path; ``""`` of a local one."""
+    return "/".join(path.split("/")[:3]) if is_remote(path) else ""

@@ -29,6 +29,12 @@ class Position(NamedTuple):
         progress = trainer.progress
         return cls(progress.epoch, progress.total_batches, progress.step)
 
+    @classmethod
+    def reached(cls, trainer: Trainer) -> Position:
+        """Where a run that is resumed from a file of this moment stands: an epoch that is closed counts."""
+        progress = trainer.progress
+        return cls(progress.epoch + progress.epoch_is_closed, progress.total_batches, progress.step)
+
 
 def epoch_ends_here(trainer: Trainer) -> bool:
     """Whether no further batch of this epoch follows the current one."""
@@ -82,6 +88,13 @@ class Trigger:
         return trigger
 
     @property
+    def reason(self) -> str:
+        """The rhythm in a word: ``"epoch"``, ``"step"``, ``"time"``; ``""`` if there is none."""
+        if self.train_time_interval is not None:
+            return "time"
+        return "step" if self.every_n_train_steps else "epoch" if self.every_n_epochs else ""
+
+    @property
     def looks_after_batches(self) -> bool:
         """Whether :meth:`after_batch` can ever say yes."""
         return self.every_n_train_steps > 0 or self.train_time_interval is not None
@@ -91,6 +104,18 @@ class Trigger:
         self._steps_seen = at.steps
         self._time_of_last = time.monotonic()
         self._countdown.start(at.batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How much has passed since the last save."""
+        state: dict[str, Any] = {"steps_seen": self._steps_seen}
+        if self.train_time_interval is not None:
+            state["seconds"] = time.monotonic() - self._time_of_last
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another process was; after :meth:`start`."""
+        self._steps_seen = state["steps_seen"]
+        self._time_of_last = time.monotonic() - state.get("seconds", 0.0)
 
     def after_batch(self, at: Position, agree: Callable[[Any], Any] | None = None, now: float | None = None) -> bool:
         """Whether to save after a batch that ended an accumulation window.

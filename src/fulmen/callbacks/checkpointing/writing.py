@@ -6,7 +6,9 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from fulmen.plugins.io import index
 from fulmen.utilities.cloud_io import get_filesystem, is_dir, is_remote, join_path, local_path
+from fulmen.utilities.durable import sync_folder
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
@@ -48,8 +50,10 @@ def refuse_unwritable(folder: str) -> None:
 
 
 def is_not_empty(folder: str) -> bool:
-    """Whether ``folder`` is a local folder with something in it."""
-    return not is_remote(folder) and os.path.isdir(folder) and bool(os.listdir(folder))
+    """Whether ``folder`` is a local folder with something in it, beyond the index and what was put aside."""
+    if is_remote(folder) or not os.path.isdir(folder):
+        return False
+    return any(name != index.FILE_NAME and not name.endswith(index.ASIDE) for name in os.listdir(folder))
 
 
 def files_in(folder: str, extension: str) -> list[str]:
@@ -60,17 +64,25 @@ def files_in(folder: str, extension: str) -> list[str]:
     return sorted(join_path(folder, name) for name in names if name.endswith(extension))
 
 
+def lies_in(path: str, folder: str) -> bool:
+    """Whether ``path`` is of something below ``folder``, however deep; links of folders are followed."""
+    if is_remote(path) or is_remote(folder):
+        return path.startswith(f"{folder.rstrip('/')}/") and ".." not in path.split("/")
+    above, name = os.path.split(os.path.abspath(local_path(path)))
+    place, root = os.path.join(os.path.realpath(above), name), os.path.realpath(local_path(folder))
+    return place != root and os.path.commonpath([place, root]) == root
+
+
 def may_remove(path: str, folder: str, resumed_from: str | os.PathLike[str] | None) -> bool:
     """Whether a policy that writes to ``folder`` may delete ``path``.
 
     Not what the run was resumed from, and nothing outside of the folder.
     """
-    if is_remote(path):
-        return path != resumed_from
-    absolute = os.path.abspath(path)
-    if resumed_from is not None and absolute == os.path.abspath(resumed_from):
-        return False
-    return os.path.commonpath([absolute, os.path.abspath(folder)]) == os.path.abspath(folder)
+    if resumed_from is not None:
+        other = os.fspath(resumed_from)
+        if path == other or (not is_remote(path) and os.path.abspath(path) == os.path.abspath(other)):
+            return False
+    return lies_in(path, folder)
 
 
 def link(target: str, path: str) -> None:
@@ -88,6 +100,7 @@ def link(target: str, path: str) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
         clear(path)  # a folder cannot be replaced in one go
     os.replace(fresh, path)
+    sync_folder(os.path.dirname(path))
 
 
 def clear(path: str) -> None:

@@ -16,6 +16,7 @@ from fulmen.callbacks.progress.plain_progress import (
     running_text,
 )
 from fulmen.callbacks.progress.timed_progress import Line, TimedProgress
+from fulmen.utilities.seed import isolate_rng
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -177,7 +178,8 @@ class RichProgressBar(TimedProgress):
         super().setup(trainer, pl_module, stage)
         if self.is_disabled:
             return
-        from rich.console import Console
+        with isolate_rng(include_cuda=False):  # rich draws a random number when it is imported
+            from rich.console import Console
 
         self._console = Console(**self._console_kwargs)
         if self._console.is_jupyter or self._console.is_interactive:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
+
+from fulmen.plugins.io.digest import Digest, digest_of
 
 
 class CheckpointIO(ABC):
@@ -41,6 +44,35 @@ class CheckpointIO(ABC):
     @abstractmethod
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Remove the checkpoint at ``path``, be it a file or a folder. Nothing happens if there is none."""
+
+    def when_written(self, action: Callable[[], None]) -> None:
+        """Call ``action`` once the file that was saved last is durable: at once, unless this writes in the background.
+
+        Who wraps a CheckpointIO passes this on, and :meth:`settle`, :meth:`report_to` and :meth:`digest` likewise.
+        """
+        action()
+
+    def settle(self) -> None:
+        """Wait until everything that was saved is durable.
+
+        Raises:
+            Exception: what a write in the background failed with.
+        """
+
+    def report_to(self, defer: Callable[[Callable[[], None]], None] | None) -> None:
+        """A run begins (or, with None, ends): what is to be done when a file is written goes to ``defer``, which has it
+        done at the end of a step. Only needed by those who write in the background.
+        """
+
+    def digest(self, path: str | os.PathLike[str]) -> Digest:
+        """Size and checksum of what :meth:`save_checkpoint` has just written to ``path``, for the index of the folder.
+
+        It is read again for this; who knows it from writing may say so.
+
+        Raises:
+            FileNotFoundError: there is nothing at ``path``, as it is kept elsewhere. The index then leaves it out.
+        """
+        return digest_of(path)
 
     def teardown(self) -> None:
         """Called when a run ends, for those who have something to finish."""

@@ -6,10 +6,10 @@ import io
 import os
 import pickle
 import shutil
+import sys
 import urllib.error
 import urllib.request
-import uuid
-import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,9 +18,9 @@ from typing import IO, Any
 import torch
 
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
-
-#: what a file of ``torch.save`` begins with: a zip archive
-_ZIP_START = b"PK\x03\x04"
+from fulmen.plugins.io.digest import Digest, Hashing
+from fulmen.utilities.durable import beside, make_folder, sync_folder
+from fulmen.utilities.torch_files import load
 
 
 class TorchCheckpointIO(CheckpointIO):
@@ -29,6 +29,8 @@ class TorchCheckpointIO(CheckpointIO):
     A local file is written beside its target, flushed to the disk and then renamed, so that neither a crash nor a full
     disk can damage the checkpoint that was there before.
     """
+
+    _written: tuple[str, Digest | None] = ("", None)  #: the file written last
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
@@ -44,7 +46,11 @@ class TorchCheckpointIO(CheckpointIO):
                 f"`save_checkpoint(..., storage_options={storage_options!r})`: TorchCheckpointIO has no options. Leave"
                 " them out, or write a CheckpointIO that knows them: `Trainer(plugins=[MyCheckpointIO()])`."
             )
-        write_whole(path, lambda file: _save(checkpoint, file))
+        self._written = str(path), write_whole(path, lambda file: _save(checkpoint, file))
+
+    def digest(self, path: str | os.PathLike[str]) -> Digest:
+        (written, digest), self._written = self._written, ("", None)  # of use once: others may write there, too
+        return digest if digest is not None and written == str(path) else super().digest(path)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any | None = "cpu", weights_only: bool | None = None
@@ -78,20 +84,20 @@ def local_path(path: str | os.PathLike[str]) -> Path | None:
     return None if "://" in text else Path(text)
 
 
-def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> None:
+def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> Digest:
     """Make the file at ``path`` hold what ``write(file)`` writes, all of it or, after an error, what it held before.
 
-    Folders are made. When this returns, a local file is on the disk, not only in memory.
+    Folders are made. When this returns, a local file is on the disk, not only in memory. ``write`` must only ever write
+    at the end.
 
     Raises:
         OSError: of the class that the system gave (``PermissionError``, say), naming ``path`` and the reason.
     """
     local = local_path(path)
     if local is None:
-        _write_remote(path, write)
-        return
+        return _write_remote(path, write)
     try:
-        _write_local(local, write)
+        return _write_local(local, write)
     except (OSError, RuntimeError) as error:
         cause = (
             error.__context__ if isinstance(error, RuntimeError) else error
@@ -110,20 +116,22 @@ def read_checkpoint(
     Args:
         source: a local path, an fsspec or ``http(s)`` URL, or an open file.
         map_location: where to put tensors, as in ``torch.load``; None: where they were.
-        weights_only: None or True: nothing that the file names is imported or called. False: any Python object is
-            unpickled, which may run any code; only for files that you trust.
+        weights_only: True: nothing that the file names is imported or called. False: any Python object is unpickled,
+            which may run any code; only for files that you trust. None: True, unless torch's own variable in the
+            environment, ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD``, says otherwise.
 
     Raises:
         FileNotFoundError: there is no such file.
         RuntimeError: the file is damaged, or is no checkpoint.
-        pickle.UnpicklingError: the file holds objects of classes beyond tensors and simple values.
+        pickle.UnpicklingError: the file holds objects of classes beyond tensors and simple values, or asks for what no
+            checkpoint needs, such as memory beyond its size.
     """
     if not isinstance(source, (str, os.PathLike)):
-        return _load(source, "The open file", map_location, weights_only)
+        return load(source, "The open file", map_location, weights_only)
     local = local_path(source)
     if local is None:
         with open_remote(source) as file:
-            return _load(file, str(source), map_location, weights_only)
+            return load(file, str(source), map_location, weights_only)
     if local.is_dir():
         raise IsADirectoryError(
             f"{local} is a folder, not a file. If a sharding strategy wrote it, give it to the trainer"
@@ -134,62 +142,55 @@ def read_checkpoint(
     except FileNotFoundError as error:
         raise FileNotFoundError(_missing(local)) from error
     with file:
-        return _load(file, str(local), map_location, weights_only)
+        return load(file, str(local), map_location, weights_only)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _write_local(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name[:60]}.{uuid.uuid4().hex[:8]}.part")
+def _write_local(path: Path, write: Callable[[IO[bytes]], None]) -> Digest:
+    make_folder(path.parent)
+    part = path.with_name(beside(path.name))
     try:
-        with beside.open("xb") as file:
-            write(file)
+        with part.open("xb") as file:
+            hashing = Hashing(file)
+            write(hashing)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(part, path)
     except BaseException:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
+    return hashing.digest
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a renaming last through a power failure, where the system can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems cannot; the file itself is safe
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_remote(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> None:
+def _write_remote(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> Digest:
     filesystem, remote = _filesystem(path)
     folder, _, name = remote.rpartition("/")
     filesystem.makedirs(folder, exist_ok=True)
     # closing a remote file publishes it even after an error, so what may be half is written under another name
-    beside = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}.part"
+    part = f"{folder}/{beside(name)}"
     try:
-        with filesystem.open(beside, "wb") as file:
-            write(file)
+        with filesystem.open(part, "wb") as file:
+            hashing = Hashing(file)
+            write(hashing)  # type: ignore[arg-type]
         try:
-            filesystem.mv(beside, remote)
+            filesystem.mv(part, remote)
         except NotImplementedError:
             with filesystem.open(remote, "wb") as file:
-                write(file)
+                hashing = Hashing(file)
+                write(hashing)  # type: ignore[arg-type]
     finally:
         with suppress(Exception):  # it is gone already if all went well
-            filesystem.rm(beside)
+            filesystem.rm(part)
+    return hashing.digest
 
 
 def _save(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
     try:
-        torch.save(checkpoint, file)
+        torch.save(_with_shared_text(checkpoint, {}), file)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         culprits = [key for key, value in checkpoint.items() if not _can_be_saved(value)]
         if culprits:
@@ -198,6 +199,34 @@ def _save(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
                 " values in `on_save_checkpoint` and `state_dict`."
             )
         raise
+
+
+def _with_shared_text(value: Any, seen: dict[int, Any]) -> Any:
+    """``value`` with one object for all equal texts, so that the bytes of the file follow from what it holds.
+
+    Pickle writes a text once for each object, and a run that was resumed has other objects than one that was not.
+    """
+    kind = type(value)
+    if kind is str:
+        return sys.intern(value)
+    if kind not in (dict, OrderedDict, list, tuple):
+        return value
+    if id(value) in seen:
+        return seen[id(value)]
+    if kind is tuple:
+        seen[id(value)] = texts = tuple(_with_shared_text(each, seen) for each in value)
+        return texts
+    shared: Any = kind()
+    seen[id(value)] = shared
+    if kind is list:
+        shared.extend(_with_shared_text(each, seen) for each in value)
+        return shared
+    for key, each in value.items():
+        shared[_with_shared_text(key, seen)] = _with_shared_text(each, seen)
+    if kind is OrderedDict:  # that of a module has its version as an attribute
+        for name, each in vars(value).items():
+            setattr(shared, name, _with_shared_text(each, seen))
+    return shared
 
 
 def _can_be_saved(value: Any) -> bool:
@@ -209,52 +238,6 @@ def _can_be_saved(value: Any) -> bool:
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
-
-
-def _load(file: IO[bytes], name: str, map_location: Any, weights_only: bool | None) -> Any:
-    try:
-        return torch.load(file, map_location=map_location, weights_only=weights_only is not False)
-    except Exception as error:  # what a damaged file makes of the reader can be anything
-        damage = _damage(file)
-        if damage is not None:
-            raise RuntimeError(f"{name} cannot be read: {damage}.") from error
-        if "PytorchStreamReader" in str(error):
-            raise RuntimeError(f"{name} cannot be read, it is damaged: {error}") from error
-        if weights_only is False or not isinstance(error, pickle.UnpicklingError):
-            raise
-        foreign = _foreign_names(file)
-        what = f" ({', '.join(foreign)})" if foreign else ""
-        classes = ", ".join(foreign) or "TheClass"
-        raise pickle.UnpicklingError(
-            f"{name} holds more than tensors and simple values{what}. To read it, what it names would have to be"
-            " imported and called, which may run any code. If you trust who wrote it, pass `weights_only=False`, or"
-            f" allow these alone: `torch.serialization.add_safe_globals([{classes}])`."
-        ) from error
-
-
-def _damage(file: IO[bytes]) -> str | None:
-    """What is wrong with a file that could not be loaded; None if it looks like a whole file of ``torch.save``."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    start = file.read(len(_ZIP_START))
-    if size == 0:
-        return "it is empty"
-    if start == _ZIP_START:
-        return None if zipfile.is_zipfile(file) else f"it is truncated, only its first {size:,} bytes are there"
-    # files of torch before 1.6, and of `pickle.dump`
-    return None if start.startswith(b"\x80") else f"it is no file of `torch.save`, it begins with {start!r}"
-
-
-def _foreign_names(file: IO[bytes]) -> list[str]:
-    """The classes and functions that a file names and that the strict reader refuses. Nothing is imported for this."""
-    scan = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)  # from torch 2.6 on
-    if scan is None:
-        return []
-    try:
-        file.seek(0)
-        return sorted(scan(file))
-    except Exception:  # not every file can be scanned; the names are a courtesy
-        return []
 
 
 def open_remote(path: str | os.PathLike[str]) -> IO[bytes]:

@@ -1,0 +1,1 @@
+"""What is inside checkpoint files: the command ``fulmen checkpoint``."""

@@ -1,0 +1,105 @@
+"""``fulmen checkpoint verify``."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+from fulmen.checkpoints.command import CannotDo
+from fulmen.checkpoints.output import size_in_words
+from fulmen.checkpoints.reading import NotPlain, index_of, load
+from fulmen.plugins.io import index
+from fulmen.plugins.io.digest import digest_of
+from fulmen.plugins.io.torch_plugin import local_path
+from fulmen.utilities.durable import is_part
+
+
+def verify(paths: list[str]) -> int:
+    """Say of each file, in one line, whether it is sound.
+
+    Returns:
+        The exit code: 0 if all are, 1 if not.
+
+    Raises:
+        CannotDo: a path is not on this machine, or a folder holds no checkpoint.
+    """
+    sound = True
+    for path in paths:
+        local = local_path(path)
+        if local is None:
+            raise CannotDo(f"{path} is not on this machine; copy it here first, with its `{index.FILE_NAME}`")
+        sound &= _verify_folder(local) if local.is_dir() else _verify_file(local)
+    return 0 if sound else 1
+
+
+def _verify_folder(folder: Path) -> bool:
+    """All that the index names, and the files that it does not name."""
+    sound = True
+    try:
+        found = index.look(str(folder))
+    except ValueError as error:
+        found, sound = None, False
+        print(f"damaged    {folder / index.FILE_NAME}: {error}")
+    named = [] if found is None else [folder / entry.path for entry in found.entries]
+    unnamed = [path for path in _files_in(folder) if path not in named]
+    if found is None and sound and not unnamed:
+        raise CannotDo(f"{folder} holds no checkpoint")
+    for path in named:
+        sound &= _verify_file(path)
+    for path in unnamed:
+        sound &= _verify_file(path, note=None if found is None else f"not named in {index.FILE_NAME}")
+    return sound
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.rglob("*.ckpt") if path.is_file() and not path.is_symlink() and not is_part(path.name)
+    )
+
+
+def _verify_file(path: Path, note: str | None = None) -> bool:
+    """Print the line of one file. Returns whether it is sound."""
+    known = index_of(str(path))
+    if not path.is_file():
+        there = "there is no such file" if known is None else f"it is gone, though {index.FILE_NAME} names it"
+        print(f"missing    {path}: {there}")
+        return False
+    damage = _not_as_written(path, known) or _damaged(path)
+    if damage is None:
+        try:
+            load(str(path))
+        except NotPlain as error:
+            print(f"not plain  {path}: {str(error).removeprefix(f'{path} ')}")
+            return False
+        except CannotDo as error:
+            damage = str(error).removeprefix(f"{path} ")
+    if damage is not None:
+        print(f"damaged    {path}: {damage}")
+        return False
+    words = [size_in_words(path.stat().st_size), f"as in {index.FILE_NAME}" if known is not None else note]
+    print(f"sound      {path}: {', '.join(word for word in words if word)}")
+    return True
+
+
+def _not_as_written(path: Path, known: tuple[index.Index, index.Entry] | None) -> str | None:
+    """Whether size or checksum are not those in the index."""
+    if known is None:
+        return None
+    entry, size = known[1], os.path.getsize(path)
+    if size != entry.size:
+        return f"it has {size:,} bytes, and {entry.size:,} were written"
+    return None if digest_of(path).checksum == entry.checksum else "its checksum is not that of what was written"
+
+
+def _damaged(path: Path) -> str | None:
+    """What is wrong with the archive, by its own checksums; None also for what is no archive."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return None
+        try:
+            with zipfile.ZipFile(file) as archive:
+                record = archive.testzip()
+        except (zipfile.BadZipFile, EOFError, ValueError, OSError, NotImplementedError) as error:
+            return f"it is truncated or damaged ({error})"
+    return None if record is None else f"its record {record!r} is damaged"

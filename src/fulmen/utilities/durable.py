@@ -1,0 +1,53 @@
+"""What makes a renamed file last, and what a writer that was killed leaves behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+_PART = re.compile(r"\..+\.[0-9a-f]{8}\.part")
+
+
+def beside(name: str) -> str:
+    """A name that nobody has, to write under beside the file ``name`` before it takes its place."""
+    return f".{name[:60]}.{uuid.uuid4().hex[:8]}.part"
+
+
+def is_part(name: str) -> bool:
+    """Whether ``name`` is one of :func:`beside`."""
+    return _PART.fullmatch(name) is not None
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Make what was made, renamed or removed in a local folder last through a power failure, where the system can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems cannot; the files themselves are safe
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a local folder and those above it, where they are missing, and make them last."""
+    path = Path(folder)
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def remove_parts(folder: str | os.PathLike[str]) -> None:
+    """Remove from a local folder what writers that were killed have left half written."""
+    if not os.path.isdir(folder):
+        return
+    for path in Path(folder).iterdir():
+        if is_part(path.name):
+            with suppress(OSError):  # it is of no use, and does no harm
+                path.unlink()
