@@ -126,11 +126,7 @@ def left_half_written(run: Path) -> list[str]:
     return sorted(path.name for path in run.rglob("*.part"))
 
 
-def furthest(run: Path) -> int:
-    """The training batches that the checkpoint with most of them has behind it; 0 without one."""
-    return max((batches_of(path) for path in run.rglob("*.ckpt")), default=0)
-
-
-def batches_of(path: Path) -> int:
-    """The training batches that a checkpoint has behind it."""
-    return torch.load(path, weights_only=True)["loops"]["progress"]["total_batches"]
+def progress_of(run: Path) -> dict[str, int]:
+    """The training batches that each checkpoint has behind it."""
+    paths = run.rglob("*.ckpt")
+    return {str(path): torch.load(path, weights_only=True)["loops"]["progress"]["total_batches"] for path in paths}

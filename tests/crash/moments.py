@@ -25,6 +25,8 @@ from typing import Any
 
 #: a file beside the folder of the run that takes the room on its disk
 BALLAST = "ballast"
+#: a folder beside the disk with a copy of what the run had written when the fault came
+BEFORE = "before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,12 @@ class Moment:
 
     Attributes:
         action: ``"kill"``: SIGKILL; ``"fill"``: the disk is full from then on; ``"deny"``: no folder may be written to
-            by this user; ``"read-only"``: the file system is; ``"limit"``: no file may be larger than ``limit`` bytes.
+            by this user; ``"read-only"``: the file system is; ``"limit"``: no file may be larger than the one that this
+            is about, plus ``limit`` bytes.
         kind: what is counted, of :data:`KINDS` and the kinds of files, as in ``"write checkpoint"``. A ``write`` that
             is to be killed has half of its data on the disk. None: anything.
         number: which one, from 1.
-        limit: bytes.
+        limit: bytes; small, so that a part of what is written still fits.
     """
 
     action: str
@@ -100,11 +103,13 @@ class Watch:
             self.acts = True
             if moment.action == "kill" and before_kill is not None:
                 before_kill()
-            act(self.root, moment)
+            act(self.root, moment, path)
 
 
-def act(root: str, moment: Moment) -> None:
-    """Let happen what ``moment`` says."""
+def act(root: str, moment: Moment, path: str) -> None:
+    """Let happen what ``moment`` says. Before a fault of the disk, what is there is copied to :data:`BEFORE`."""
+    if moment.action != "kill":
+        shutil.copytree(root, Path(root).parents[1] / BEFORE)
     if moment.action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
         signal.pause()
@@ -117,7 +122,8 @@ def act(root: str, moment: Moment) -> None:
     elif moment.action == "read-only":
         subprocess.run(["mount", "-o", "remount,ro", os.path.dirname(root)], check=True)
     elif moment.action == "limit":
-        resource.setrlimit(resource.RLIMIT_FSIZE, (moment.limit, resource.RLIM_INFINITY))
+        size = os.path.getsize(path) if os.path.exists(path) else 0
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + moment.limit, resource.RLIM_INFINITY))
     else:
         raise ValueError(moment.action)
 

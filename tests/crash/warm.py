@@ -84,30 +84,30 @@ class Warm:
             kill_after: seconds until it is killed from outside. None: not at all.
             record: a file that gets what the process did with files.
         """
-        output = root.parent / "output.txt"
-        start = {
-            "arguments": list(arguments),
-            "root": os.fspath(root),
-            "moment": None if moment is None else asdict(moment),
-            "record": None if record is None else os.fspath(record),
-            "output": os.fspath(output),
-        }
-        (pid,) = self._ask(start)
-        begin = time.monotonic()
-        killed_at = begin + (self.timeout if kill_after is None else kill_after)
-        while not self._has_answer(min(1.0, max(0.0, killed_at - time.monotonic()))):
-            if time.monotonic() >= killed_at:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                if kill_after is None:
-                    self._answer()
-                    raise TimeoutError(f"no end after {self.timeout} s: {output.read_text(errors='replace')}")
-                killed_at += self.timeout
-        (code,) = self._answer()
-        seconds = time.monotonic() - begin
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)  # its loader workers: they would notice, seconds later
-        return Ended(code, output.read_text(errors="replace"), seconds)
+        with _Screen(root.parents[1] / "screen") as screen:
+            start = {
+                "arguments": list(arguments),
+                "root": os.fspath(root),
+                "moment": None if moment is None else asdict(moment),
+                "record": None if record is None else os.fspath(record),
+                "output": os.fspath(screen.path),
+            }
+            (pid,) = self._ask(start)
+            begin = time.monotonic()
+            killed_at = begin + (self.timeout if kill_after is None else kill_after)
+            while not self._has_answer(screen, min(1.0, max(0.0, killed_at - time.monotonic()))):
+                if time.monotonic() >= killed_at:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                    if kill_after is None:
+                        self._answer()
+                        raise TimeoutError(f"no end after {self.timeout} s: {screen.text()}")
+                    killed_at += self.timeout
+            (code,) = self._answer()
+            seconds = time.monotonic() - begin
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)  # its loader workers: they would notice, seconds later
+            return Ended(code, screen.text(), seconds)
 
     def _ask(self, question: Any) -> list[int]:
         assert self._process is not None
@@ -116,9 +116,12 @@ class Warm:
         self._process.stdin.flush()
         return self._answer()
 
-    def _has_answer(self, seconds: float) -> bool:
+    def _has_answer(self, screen: _Screen, seconds: float) -> bool:
         assert self._process is not None
-        return bool(select.select([self._process.stdout], [], [], seconds)[0])
+        ready = select.select([self._process.stdout, screen.descriptor], [], [], seconds)[0]
+        if screen.descriptor in ready:
+            screen.read()
+        return self._process.stdout in ready
 
     def _answer(self) -> list[int]:
         assert self._process is not None
@@ -127,6 +130,35 @@ class Warm:
         if not line:
             raise RuntimeError(f"{self.script} could not be imported")
         return json.loads(line)
+
+
+class _Screen:
+    """Takes what a process writes: by a pipe, as a file would have its share in the faults of the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._content = bytearray()
+
+    def __enter__(self) -> _Screen:
+        self.path.unlink(missing_ok=True)
+        os.mkfifo(self.path)
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self.descriptor)
+        self.path.unlink()
+
+    def read(self) -> None:
+        """Take what is there."""
+        with suppress(BlockingIOError):
+            while block := os.read(self.descriptor, 1 << 16):
+                self._content += block
+
+    def text(self) -> str:
+        """Everything that was written so far."""
+        self.read()
+        return self._content.decode(errors="replace")
 
 
 def run_plainly(command: Sequence[str], folder: Path, kill_after: float | None = None, timeout: float = 120) -> Ended:
@@ -186,7 +218,7 @@ def run_script(script: str, start: dict[str, Any]) -> None:
     """Be the process of the script; never returns."""
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
-    output = os.open(start["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    output = os.open(start["output"], os.O_WRONLY)
     for source, target in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
     sys.argv[:] = [script, *start["arguments"]]

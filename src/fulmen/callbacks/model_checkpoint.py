@@ -53,7 +53,12 @@ class ModelCheckpoint(Checkpoint):
     nothing is monitored; and with ``save_last`` the most recent state, always. A file is announced in
     ``best_model_path`` and the like once it is completely written, and what falls out is removed after that. A file is
     written at the end of a step, when all hooks and the validation that belongs to it are over, so that a run goes on
-    from it exactly.
+    from it exactly. ``checkpoints.json`` in the folder names each file, with its checksum and why it was written.
+
+    *The end*: when training ends, its final state is in a file. If none holds it yet, it becomes the newest file when
+    nothing is monitored, and ``last.ckpt`` otherwise; not with ``save_last=False``, not with ``save_top_k=0`` unless
+    ``save_last`` is set, and not if no rhythm is left (``every_n_train_steps=0``). A run that ends before its time
+    writes ``last.ckpt`` in any case, see :meth:`save_now`. A save that fails ends the run, and keeps what was there.
 
     Args:
         dirpath: the folder to write to, local or remote (``s3://...``). None: ``checkpoints`` in the first logger's
@@ -63,7 +68,9 @@ class ModelCheckpoint(Checkpoint):
         monitor: name of the logged metric to rank by; ``"epoch"`` and ``"step"`` are possible. None: keep the newest.
         verbose: say what is saved.
         save_last: True: also write the most recent state to ``last.ckpt`` every time, and at the end of training.
-            ``"link"``: make ``last.ckpt`` a link to the file saved most recently (local folders only).
+            ``"link"``: make ``last.ckpt`` a link to the file saved most recently (local folders only), and at the end
+            a file if the final state is in no other. None: only the final state, if it is in no other file. False: not
+            even that.
         save_top_k: how many files to keep: -1 for all, 0 for none; without a monitor -1, 0 or 1.
         save_on_exception: also save when an exception (or Ctrl-C) ends the training.
         save_weights_only: leave out the state of optimizers, schedulers and callbacks; one cannot resume from it.
@@ -81,7 +88,7 @@ class ModelCheckpoint(Checkpoint):
     Attributes:
         best_model_path: path of the best file (of the newest if nothing is monitored), ``""`` before the first.
         best_model_score: its metric, or None.
-        last_model_path: path of the file or link written for ``save_last``, or ``""``.
+        last_model_path: path of the file or link written for ``save_last`` or at the end, or ``""``.
         best_k_models: metric of each kept file, by path.
         kth_best_model_path: the worst of them.
         kth_value: its metric.
@@ -91,6 +98,7 @@ class ModelCheckpoint(Checkpoint):
         MisconfigurationException: an argument is not allowed, or two contradict each other; while training, when
             ``monitor`` was not logged though a validation has run.
         ValueError: ``save_last`` is a text other than ``"link"``, or a link is asked for in a remote folder.
+        OSError: while training, when a file could not be written; it names the path.
 
     Example::
 
@@ -149,6 +157,7 @@ class ModelCheckpoint(Checkpoint):
         self._kept: Kept = self._retention.none()  #: once all that was saved is written
         self._announced: Kept = self._kept  #: of this, what is durable
         self._being_written: Counter[str] = Counter()  #: how many writes to each path are still to come
+        self._removals = 0  #: how many files are still to be removed, once those in their place are written
         self._kept_after_write: Kept | None = None  #: while a file is written: what will be kept once it is there
         self._file: dict[str, Any] | None = None  #: while a file is written: what it says of itself
         self._saved_at: Position | None = None  #: None outside of training
@@ -213,7 +222,7 @@ class ModelCheckpoint(Checkpoint):
         here = Position.of(trainer)
         if self._trained_before and not self._restored and here == (0, 0, 0):
             self._announced = self._retention.none()  # another training: the files of the one before are not its own
-        self._kept, self._being_written = self._announced, Counter()
+        self._kept, self._being_written, self._removals = self._announced, Counter(), 0
         if trainer.world_size > 1:  # rank 0 may see files that others do not
             self._kept = self._announced = trainer.strategy.broadcast(self._kept)
         self._warn_if_not_empty(trainer)
@@ -309,7 +318,7 @@ class ModelCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._may_save(trainer):
             self._save_final(trainer)
-        self._saved_at, self._resumed = None, {}
+        self._saved_at, self._resumed, self._restored = None, {}, False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not self.save_on_exception or not self._may_save(trainer) or self._saved_at == Position.of(trainer):
@@ -511,6 +520,8 @@ class ModelCheckpoint(Checkpoint):
 
     def _warn_if_not_empty(self, trainer: Trainer) -> None:
         assert self.dirpath is not None
+        if trainer.fast_dev_run:
+            return
         resumes_here = trainer.ckpt_path is not None and os.fspath(trainer.ckpt_path).startswith(self.dirpath)
         if self.save_top_k != 0 and trainer.is_global_zero and not resumes_here and writing.is_not_empty(self.dirpath):
             rank_zero_warn(f"The checkpoint folder {self.dirpath!r} is not empty: names that are taken get a version.")
@@ -603,6 +614,9 @@ class ModelCheckpoint(Checkpoint):
             OSError: it could not be written; everything is as it was.
         """
         folder = self.dirpath or ""
+        if any(writer._removals for writer in trainer.checkpoint_callbacks if isinstance(writer, ModelCheckpoint)):
+            trainer.strategy.checkpoint_io.settle()  # who goes on from the file that follows finds those removed
+        self._being_written[path] += 1  # from here on: what was written there before is named no more
         metric = index.metric(self.monitor, None if score is None else score.item())
         before, final_before = record.forget(trainer, folder, path), self._final_at
         self._kept_after_write = kept_in_file
@@ -614,13 +628,13 @@ class ModelCheckpoint(Checkpoint):
             trainer.save_checkpoint(path, self.save_weights_only)
         except BaseException:
             self._final_at = final_before
+            self._being_written[path] -= 1
             record.put_back(trainer, folder, before)
             raise
         finally:
             self._kept_after_write = self._file = None
         self._kept = kept
         self._newest = Position.reached(trainer), path
-        self._being_written[path] += 1
         place = record.place(trainer)
 
         def announce() -> None:
@@ -643,8 +657,10 @@ class ModelCheckpoint(Checkpoint):
         if not writing.may_remove(path, self.dirpath, None if trainer.ckpt_was_chosen else trainer.ckpt_path):
             return
         folder = self.dirpath
+        self._removals += 1
 
         def remove() -> None:
+            self._removals -= 1
             record.forget(trainer, folder, path)
             trainer.strategy.remove_checkpoint(path)
 

@@ -57,6 +57,7 @@ class Timer(Callback):
         self._start: dict[str, float] = {}
         self._end: dict[str, float] = {}
         self._train_time_before = 0.0  #: seconds, in the runs that this one resumes
+        self._restored = False
         self._countdown = Countdown()
         if self._duration is None or interval != "step":
             self._switch_off("on_train_batch_end")
@@ -93,11 +94,12 @@ class Timer(Callback):
         self._end.pop(stage, None)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and trainer.progress.total_batches == 0:
-            self._train_time_before = 0.0  # another training, unless a checkpoint says otherwise
+        self._restored = False  # what follows may be another training
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start.pop("train", None)
+        if not self._restored and trainer.progress.total_batches == 0:
+            self._train_time_before = 0.0  # another training
         self._countdown.start(trainer.progress.total_batches)
         self._check(trainer)  # the runs before may have used up the time
 
@@ -145,3 +147,4 @@ class Timer(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._train_time_before = float(state_dict.get("time_elapsed", {}).get("train", 0.0))
+        self._restored = True

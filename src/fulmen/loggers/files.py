@@ -28,18 +28,24 @@ def next_version(root_dir: str) -> int:
 
 
 def newest_run(root_dir: str) -> int | None:
-    """The highest version in ``root_dir`` that somebody has written to; without one, the highest. None: there is none.
+    """The highest version in ``root_dir`` with checkpoints; without one, the highest that somebody has written to, and
+    then the highest at all. None: there is none.
 
-    Written to is one with files of a logger or with an index of checkpoints.
+    A higher one without checkpoints may be that of an evaluation, or of a start that failed, which is no run to go on.
     """
     versions = sorted(_versions(root_dir), reverse=True)
-    written = (version for version in versions if _is_written_to(run_dir(root_dir, version)))
-    return next(written, versions[0] if versions else None)
+    for holds in (_has_checkpoints, _has_logs):
+        for version in versions:
+            if holds(run_dir(root_dir, version)):
+                return version
+    return versions[0] if versions else None
 
 
-def _is_written_to(directory: str) -> bool:
-    if exists(join_path(directory, "checkpoints", "checkpoints.json")):
-        return True
+def _has_checkpoints(directory: str) -> bool:
+    return exists(join_path(directory, "checkpoints", "checkpoints.json"))
+
+
+def _has_logs(directory: str) -> bool:
     return any(
         name.startswith(("metrics.csv", "hparams.yaml", "events.out.tfevents")) for name, _ in _entries(directory)
     )
@@ -69,10 +75,21 @@ def read_text(path: str) -> str:
 
 
 def append_text(path: str, text: str) -> None:
-    """Write ``text`` at the end of the file, which is made if it is not there."""
+    """Write ``text`` at the end of the file, which is made if it is not there.
+
+    Raises:
+        OSError: naming ``path``; what was in the file is as it was.
+    """
     if not is_remote(path):
-        with open(local_path(path), "a", encoding="utf-8", newline="") as file:
-            file.write(text)
+        size = os.path.getsize(local_path(path)) if exists(path) else 0
+        with _naming(path):
+            try:
+                with open(local_path(path), "a", encoding="utf-8", newline="") as file:
+                    file.write(text)
+            except OSError:  # a full disk takes a part of it
+                with suppress(OSError):
+                    os.truncate(local_path(path), size)
+                raise
         return
     system: Any = get_filesystem(path)
     try:
@@ -113,11 +130,14 @@ def remove(path: str) -> None:
         os.remove(local_path(path))
 
 
+def absolute(directory: str) -> str:
+    """``directory`` without links; a remote one stays as it is."""
+    return directory if is_remote(directory) else os.path.realpath(local_path(directory))
+
+
 def same_place(one: str, other: str) -> bool:
     """Whether two paths lead to the same folder."""
-    if is_remote(one) or is_remote(other):
-        return one.rstrip("/") == other.rstrip("/")
-    return os.path.realpath(local_path(one)) == os.path.realpath(local_path(other))
+    return absolute(one).rstrip("/") == absolute(other).rstrip("/")
 
 
 def bring_to_disk(path: str) -> None:
@@ -138,7 +158,11 @@ def bring_to_disk(path: str) -> None:
 
 @contextmanager
 def replacing(path: str) -> Iterator[IO[str]]:
-    """A file to write that takes the place of ``path`` when the block ends well, and leaves it untouched otherwise."""
+    """A file to write that takes the place of ``path`` when the block ends well, and leaves it untouched otherwise.
+
+    Raises:
+        OSError: naming ``path``.
+    """
     if is_remote(path):
         system = get_filesystem(path)
         with system.transaction, system.open(path, "w", encoding="utf-8", newline="") as file:
@@ -148,13 +172,25 @@ def replacing(path: str) -> Iterator[IO[str]]:
     folder = os.path.dirname(target)
     part = os.path.join(folder, beside(os.path.basename(target)))
     try:
-        with open(part, "w", encoding="utf-8", newline="") as file:
+        with _naming(path), open(part, "w", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, target)
     except BaseException:
-        if os.path.exists(part):
+        with suppress(OSError):
             os.remove(part)
         raise
     sync_folder(folder)
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Let an error of the system say which file could not be written, under the name that the user knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"The file could not be written ({reason})", path) from error

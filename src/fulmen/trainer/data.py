@@ -322,19 +322,14 @@ class Data:
 
     # -- where it stands ----------------------------------------------------------------------------------------------
 
-    def state_dict(self, repeated: str | None = None) -> dict[str, Any]:
-        """Where each training loader stands, and the generators of those that evaluate, as plain data.
-
-        Args:
-            repeated: the stage that a run which goes on begins anew.
-        """
+    def state_dict(self) -> dict[str, Any]:
+        """Where each training loader stands, and the generators of those that evaluate, as plain data."""
         stages = dict(self._to_put_back)
         for stage, loaders in self.loaders.items():
             marks = self._marks if stage == "train" and self._marks is not None else [None] * len(loaders.sources)
             if stage == "train" and loaders.combined is None and self._marks is None and loaders.sources:
                 loaders.sources[0].position_in_pass = self.progress.batches_done
-            again = stage == repeated
-            stages[stage] = [source.state_dict(mark, again) for source, mark in zip(loaders.sources, marks)]
+            stages[stage] = [source.state_dict(mark) for source, mark in zip(loaders.sources, marks)]
             for place, state in enumerate(sorted(stages[stage], key=itemgetter("opened")), 1):
                 state["opened"] = state["opened"] and place  # the numbers of this process mean nothing to the next
         loads = self._loads_before | self._loads

@@ -292,6 +292,8 @@ def _ready_to_train(trainer: Trainer) -> bool:
         rank_zero_info("%d sub-modules are in evaluation mode when training starts, %s first", len(asleep), asleep[0])
     trainer.metrics.begin_training()
     trainer.modes.note(trainer.lightning_module)
+    trainer.signals.end_if_asked()
+    trainer.signals.begin_training()
     if progress.total_batches and trainer.loaded_ckpt_path is None:
         rank_zero_info(
             "the same model goes on: %d epoch%s and %d step%s are done; its optimizers and schedulers are made anew. "
@@ -301,8 +303,6 @@ def _ready_to_train(trainer: Trainer) -> bool:
             progress.step,
             "s" * (progress.step != 1),
         )
-    trainer.signals.end_if_asked()
-    trainer.signals.begin_training()
     return True
 
 
@@ -311,7 +311,7 @@ def _explain_nothing_to_do(trainer: Trainer) -> None:
     limits = progress.limits
     if limits.max_epochs == 0 or limits.max_steps == 0:
         return
-    if not (0 <= limits.max_epochs <= progress.epoch or 0 <= limits.max_steps <= progress.step):
+    if not progress.limit_is_reached:
         if progress.was_stopping:
             rank_zero_warn(
                 f"nothing to train: `trainer.should_stop` was set in the run that {trainer.ckpt_path} is of, so it has "
@@ -378,7 +378,8 @@ def _finish(trainer: Trainer, verb: str) -> None:
     call.teardown(TrainerFn(verb))
     for logger in trainer.loggers:
         logger.finalize("success")
-    if verb == "fit" and trainer.progress.done and not trainer.fast_dev_run:
+    progress = trainer.progress
+    if verb == "fit" and progress.done and not progress.out_of_time and not trainer.fast_dev_run:
         which_file.mark_finished(trainer)
     if trainer.profiles:
         trainer.profiler.describe()

@@ -314,25 +314,18 @@ class Source:
             mark["state"] = deepcopy(self.state_owner.state_dict())
         return mark
 
-    def state_dict(self, mark: dict[str, Any] | None = None, before_pass: bool = False) -> dict[str, Any]:
-        """Where the source stands as plain data.
-
-        Args:
-            mark: where it stood before the batch after it was read.
-            before_pass: a run that goes on repeats the pass that is under way.
-        """
+    def state_dict(self, mark: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Where the source stands (at ``mark``, if the batch after it was read already), as plain data."""
         mark = self.mark() if mark is None else mark
-        now = self._began_with if before_pass and self._passes else self._generators()
         return {
             **mark,
             **({"state": _packed(mark["state"])} if "state" in mark else {}),
-            **({"data_set": now["data_set"]} if before_pass else {}),
             "num_batches": self.num_batches,
             "num_workers": getattr(self.loader, "num_workers", 0),
             "opened": self._opened,
             "began_with": self._began_with,
             "drew": self._drew if self._draws is None else self._draws.drew,
-            "now": {**now, "random": None},
+            "now": {**self._generators(), "random": None},
         }
 
     def begin_with(self, mark: dict[str, Any], hook: str) -> None:

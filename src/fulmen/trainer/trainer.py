@@ -35,12 +35,11 @@ from fulmen.trainer.metrics import Metrics
 from fulmen.trainer.session import attach_optimizers, session
 from fulmen.trainer.signals import Signals, checkpoint_of_restart
 from fulmen.trainer.states import RunningStage, TrainerState
-from fulmen.trainer.unfinished import ValidationLeft, state_before
+from fulmen.trainer.unfinished import ValidationLeft, may_be_left, state_before
 from fulmen.trainer.validation import check_model
 from fulmen.trainer.windows import Windows
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
-from fulmen.utilities.seed import collect_rng_states
 from fulmen.utilities.text import shown
 
 if TYPE_CHECKING:
@@ -253,7 +252,9 @@ class Trainer(Windows):
                 own.
             val_dataloaders: the same for validation.
             datamodule: holds all loaders; not together with loaders.
-            ckpt_path: go on from this file; ``"last"`` or ``"best"``: one that this Trainer's callbacks wrote.
+            ckpt_path: go on from this file. ``"auto"``: from the newest whole checkpoint of this run, in its log
+                directory, or begin it: the same program, started again and again, finishes the run. ``"last"`` or
+                ``"best"``: one that the callbacks wrote. ``"hpc"``: what a run left when a signal ended it.
             weights_only: None or True: read nothing but tensors and plain data from it. False: also run code that it
                 names, which only a trusted file should be allowed.
         """
@@ -419,7 +420,6 @@ class Trainer(Windows):
         self._undo: list[Callable[[], None]] = []
         self.window = Window()
         self.modes = Modes()
-        self.random_before_validation: dict[str, Any] | None = None
         self.schedulers: Schedulers = None  # type: ignore[assignment]  # while nothing is trained
         self.predictions: list[Any] | None = None
         self.attached: list[Any] = []  # optimizers and schedulers that the run steps
@@ -469,18 +469,17 @@ class Trainer(Windows):
         """The validation that is due after a training batch."""
         self.boundary.reach_validation(self)
         before = state_before(self)
-        self.signals.may_leave_validation = before is not None
+        self.signals.may_leave_validation = may_be_left(self)
         if not self.progress.accumulating:
             self.plan.on_validation_model_zero_grad()
         self.state.stage = RunningStage.VALIDATING
-        self.random_before_validation = collect_rng_states()  # which a file that is written meanwhile goes on with
+        self.data.moment = before  # what is saved meanwhile goes on from here, and does the whole validation again
         try:
             evaluate_loop(self, "validate")
         except ValidationLeft:
             self.metrics.begin_training()
-            self.data.moment = before
             self.signals.save_and_end(self)
-        self.random_before_validation = None
+        self.data.moment = None
         self.state.stage = RunningStage.TRAINING
         self.progress.validation.restart_clock()
 

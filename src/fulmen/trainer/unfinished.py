@@ -28,17 +28,20 @@ class ValidationLeft(Exception):
     """The validation ends here, as the process was asked to end."""
 
 
-def state_before(trainer: Trainer) -> dict[str, Any] | None:
-    """What a checkpoint holds of this moment, beyond weights and callbacks; None if the validation that follows must
-    not be left.
-    """
+def state_before(trainer: Trainer) -> dict[str, Any]:
+    """What a checkpoint holds of this moment, beyond weights and callbacks."""
+    state = resume.gather(trainer, save_loggers=False)
+    state["module_metrics"] = deepcopy(state["module_metrics"])  # metrics add in place
+    return state
+
+
+def may_be_left(trainer: Trainer) -> bool:
+    """Whether the validation that follows can be left: somebody saves the run then, and nobody changes it meanwhile."""
     if not trainer.checkpoint_callbacks:
-        return None
+        return False
     for name in _HOOKS:
         for owner, call in trainer.plan.listeners(name):
             method = getattr(owner, name, call)
             if not str(getattr(method, "__module__", "")).startswith("fulmen."):
-                return None
-    state = resume.gather(trainer, save_loggers=False)
-    state["module_metrics"] = deepcopy(state["module_metrics"])  # metrics add in place
-    return state
+                return False
+    return True
