@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch.utils.data import BatchSampler
 
 from fulmen.utilities.seed import collect_rng_states, restore_rng_states, seed_host_generators
 
@@ -146,9 +147,8 @@ class IndexStream:
         return self._pass
 
     def _indices(self) -> Iterator[Any]:
-        batches, under_way, key, draws = iter(self.sampler), self.under_way, self.key, self.draws
-        position = self.skip
-        deque(islice(batches, position), maxlen=0)
+        under_way, key, draws, position = self.under_way, self.key, self.draws, self.skip
+        batches = _without_first(self.sampler, position)
         if self.waits_after_skip:
             yield None  # the batches are left out, and the first one is not drawn yet
         for indices in batches:
@@ -194,6 +194,17 @@ class IndexStream:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pass": None}
+
+
+def _without_first(sampler: Any, skip: int) -> Iterator[Any]:
+    """What ``sampler`` gives after the first ``skip``, which are drawn now."""
+    if skip and type(sampler) is BatchSampler:  # places need not be put into batches first, which takes longer
+        places = iter(sampler.sampler)
+        deque(islice(places, skip * sampler.batch_size), maxlen=0)
+        return iter(BatchSampler(places, sampler.batch_size, sampler.drop_last))  # type: ignore[arg-type]
+    batches = iter(sampler)
+    deque(islice(batches, skip), maxlen=0)
+    return batches
 
 
 def samplers_of(loader: Any) -> list[Any]:
