@@ -64,7 +64,6 @@ class Watch(Callback):
     ) -> None:
         if self.path is not None:
             trainer.boundary.defer(lambda: trainer.save_checkpoint(self.path or ""))
-        trainer.should_stop = True
 
 
 def fit(arguments: argparse.Namespace, watch: Watch, path: Path | None) -> tuple[float, int]:
@@ -72,7 +71,7 @@ def fit(arguments: argparse.Namespace, watch: Watch, path: Path | None) -> tuple
     data = Places(arguments.samples)
     loader = DataLoader(data, batch_size=arguments.batch_size, shuffle=True, num_workers=arguments.workers)
     trainer = Trainer(
-        max_epochs=1,
+        max_steps=1 if path is None else 2,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -83,6 +82,8 @@ def fit(arguments: argparse.Namespace, watch: Watch, path: Path | None) -> tuple
     torch.manual_seed(0)
     began = time.perf_counter()
     trainer.fit(Line(), loader, ckpt_path=path)
+    if not watch.first:
+        raise RuntimeError(f"the run from {path} trained nothing")
     return watch.first - began, data.readings
 
 

@@ -6,15 +6,15 @@ drawing indices and reading nothing, and gives the same samples with any number 
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import torch
+from torch.utils.data import BatchSampler
 
-from fulmen.utilities.seed import seed_host_generators
+from fulmen.utilities.seed import collect_rng_states, restore_rng_states, seed_host_generators
 
 
 class OwnDraws:
@@ -29,26 +29,26 @@ class OwnDraws:
     def __init__(self, key: tuple[int | str, ...], drew: bool | None = None) -> None:
         self.key = key
         self.drew = drew
-        self._outer: tuple[Any, ...] | None = None
-        self._seeded: tuple[Any, ...] = ()
+        self._outer: dict[str, Any] | None = None
+        self._seeded: dict[str, Any] = {}
 
     def enter(self, position: int) -> None:
         """A batch is about to be read: from here on random numbers are those of its position."""
         if self._outer is None:
-            self._outer = _states()
+            self._outer = collect_rng_states(include_cuda=False)
         elif self.drew is None:  # a loader that reads several batches at once
-            self.drew = _differ(self._seeded, _states()) or None
+            self.drew = _differ(self._seeded, collect_rng_states(include_cuda=False)) or None
         seed_host_generators(*self.key, position)
         if self.drew is None:
-            self._seeded = _states()
+            self._seeded = collect_rng_states(include_cuda=False)
 
     def leave(self) -> None:
         """The batch is there, or could not be read: the others get their random numbers back."""
         if self._outer is None:
             return
         if self.drew is None and self._seeded:  # else Ctrl-C came before anything was read
-            self.drew = _differ(self._seeded, _states())
-        _restore(self._outer)
+            self.drew = _differ(self._seeded, collect_rng_states(include_cuda=False))
+        restore_rng_states(self._outer)
         self._outer = None
 
     def read(self, batches: Iterator[Any], position: int) -> Iterator[Any]:
@@ -78,26 +78,10 @@ class OwnDraws:
         yield from batches
 
 
-def _states() -> tuple[Any, ...]:
-    """The generators of the host, as they give their states themselves: several times a batch, so no plain data."""
-    import numpy.random
-
-    return torch.get_rng_state(), random.getstate(), numpy.random.get_state(legacy=False)
-
-
-def _restore(states: tuple[Any, ...]) -> None:
-    import numpy.random
-
-    torch.set_rng_state(states[0])
-    random.setstate(states[1])
-    numpy.random.set_state(states[2])
-
-
-def _differ(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    if one[1] != other[1] or not torch.equal(one[0], other[0]):
-        return True
-    mine, theirs = one[2]["state"], other[2]["state"]
-    return mine["pos"] != theirs["pos"] or not (mine["key"] == theirs["key"]).all()
+def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return not torch.equal(one["torch"], other["torch"]) or any(
+        one[name] != other[name] for name in one if name != "torch"
+    )
 
 
 class _Places(list[Any]):
@@ -163,9 +147,8 @@ class IndexStream:
         return self._pass
 
     def _indices(self) -> Iterator[Any]:
-        batches, under_way, key, draws = iter(self.sampler), self.under_way, self.key, self.draws
-        position = self.skip
-        deque(islice(batches, position), maxlen=0)
+        under_way, key, draws, position = self.under_way, self.key, self.draws, self.skip
+        batches = _without_first(self.sampler, position)
         if self.waits_after_skip:
             yield None  # the batches are left out, and the first one is not drawn yet
         for indices in batches:
@@ -211,6 +194,17 @@ class IndexStream:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pass": None}
+
+
+def _without_first(sampler: Any, skip: int) -> Iterator[Any]:
+    """What ``sampler`` gives after the first ``skip``, which are drawn now."""
+    if skip and type(sampler) is BatchSampler:  # places need not be put into batches first, which takes longer
+        places = iter(sampler.sampler)
+        deque(islice(places, skip * sampler.batch_size), maxlen=0)
+        return iter(BatchSampler(places, sampler.batch_size, sampler.drop_last))  # type: ignore[arg-type]
+    batches = iter(sampler)
+    deque(islice(batches, skip), maxlen=0)
+    return batches
 
 
 def samplers_of(loader: Any) -> list[Any]:
