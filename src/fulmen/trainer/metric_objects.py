@@ -135,10 +135,6 @@ def restore(module: LightningModule, states: Mapping[str, Any], device: torch.de
             _restore_module(metric, state, device)
 
 
-def _names_of_states(metric: Any) -> set[str]:
-    return set(metric._defaults) if _is_of_torchmetrics(metric) else set()
-
-
 def _has_state(metric: Any) -> bool:
     return all(callable(getattr(metric, name, None)) for name in ("state_dict", "load_state_dict"))
 
