@@ -614,6 +614,7 @@ class ModelCheckpoint(Checkpoint):
         """
         folder = self.dirpath or ""
         metric = index.metric(self.monitor, None if score is None else score.item())
+        self._being_written[path] += 1  # from here on nobody names what is there
         before, final_before = record.forget(trainer, folder, path), self._final_at
         self._kept_after_write = kept_in_file
         self._file = {"path": index.relative(folder, path), "reason": reason, "metric": metric}
@@ -623,6 +624,7 @@ class ModelCheckpoint(Checkpoint):
         try:
             trainer.save_checkpoint(path, self.save_weights_only)
         except BaseException:
+            self._being_written[path] -= 1
             self._final_at = final_before
             record.put_back(trainer, folder, before)
             raise
@@ -630,7 +632,6 @@ class ModelCheckpoint(Checkpoint):
             self._kept_after_write = self._file = None
         self._kept = kept
         self._newest = Position.reached(trainer), path
-        self._being_written[path] += 1
         place = record.place(trainer)
 
         def announce() -> None:
