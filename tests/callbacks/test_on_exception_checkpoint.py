@@ -88,3 +88,17 @@ def test_error_while_validating_alone_leaves_no_file(tmp_path):
 def test_empty_name_is_refused(tmp_path):
     with pytest.raises(ValueError, match="filename=''"):
         OnExceptionCheckpoint(tmp_path, "")
+
+
+def test_folder_in_the_home_directory_is_found_again_and_left_empty(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError, match="broken"):
+        _trainer(OnExceptionCheckpoint("~/rescued")).fit(Breaks(at=4))
+    assert (tmp_path / "home" / "rescued" / "on_exception.ckpt").exists()
+    trainer = _trainer(OnExceptionCheckpoint("~/rescued"))
+    with pytest.warns(UserWarning, match="on_exception"):
+        trainer.fit(Breaks(at=None))
+
+    assert trainer.global_step == 6
+    assert [path.name for path in tmp_path.rglob("*")] == ["home", "rescued"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from fulmen import Callback, LightningModule, Trainer, seed_everything
+from fulmen.callbacks import Checkpoint
 
 SAMPLES, BATCH = 14, 2
 
@@ -83,6 +84,18 @@ class SaveAt(Callback):
         raise KeyboardInterrupt
 
 
+class SaveAfterEpoch(Checkpoint):
+    """The same when an epoch is over, with its hooks."""
+
+    def __init__(self, path: Any, batch: int) -> None:
+        self.path, self.batch = path, batch
+
+    def on_train_epoch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.progress.total_batches == self.batch:
+            trainer.save_checkpoint(self.path)
+            raise KeyboardInterrupt
+
+
 def loader(**options: Any) -> DataLoader:
     return DataLoader(Noisy(), batch_size=BATCH, **{"shuffle": True, **options})
 
@@ -96,6 +109,7 @@ def run(
     datamodule: Any = None,
     model: Any = None,
     callbacks: Any = (),
+    after_epoch: bool = False,
     **flags: Any,
 ) -> Any:
     """Fit a model.
@@ -103,6 +117,7 @@ def run(
     Args:
         model: what makes it when the generators are seeded; None: :class:`Model`.
         callbacks: what makes each.
+        after_epoch: the batch is the last of its epoch; save when that is over.
         train: the loader, or what makes it when the generators are seeded.
         stop_at: stop after this batch of the run, and save to ``path``.
     """
@@ -115,10 +130,10 @@ def run(
             "max_epochs": 3,
             "accelerator": "cpu",
             "logger": False,
-            "enable_checkpointing": False,
+            "enable_checkpointing": after_epoch,
             "enable_progress_bar": False,
             "enable_model_summary": False,
-            "callbacks": listeners + ([SaveAt(path, stop_at)] if stop_at else []),
+            "callbacks": listeners + ([(SaveAfterEpoch if after_epoch else SaveAt)(path, stop_at)] if stop_at else []),
             "accumulate_grad_batches": 3,
             "val_check_interval": 2,
             **flags,

@@ -183,6 +183,16 @@ def test_newest_version_with_files_of_a_run_is_gone_on_with(tmp_path):
     assert trainer.logger.version == 0
 
 
+def test_run_goes_on_though_it_was_evaluated_meanwhile_in_a_directory_of_its_own(tmp_path):
+    start(tmp_path, stop_at=7)
+    evaluation = trainer_of(str(tmp_path), [])
+    evaluation.validate(Model(), DataLoader(TensorDataset(torch.zeros(2, 4)), 2), verbose=False)
+    trainer = start(tmp_path)
+
+    assert (evaluation.logger.version, trainer.logger.version) == (1, 0)
+    assert trainer.loaded_ckpt_path is not None
+
+
 def test_empty_directory_of_a_first_start_is_used(tmp_path):
     (tmp_path / "lightning_logs" / "version_0").mkdir(parents=True)
     trainer = start(tmp_path)
@@ -248,6 +258,11 @@ def test_run_without_checkpoints_is_told_that_it_always_begins_anew(tmp_path):
         start(tmp_path, enable_checkpointing=False)
 
 
+def test_run_that_saves_weights_only_is_told_that_it_always_begins_anew(tmp_path):
+    with pytest.warns(UserWarning, match="every start is a fresh one. Leave `save_weights_only=True` out"):
+        start(tmp_path, ModelCheckpoint(save_weights_only=True))
+
+
 def test_fast_dev_run_goes_on_with_nothing_and_touches_nothing(tmp_path):
     start(tmp_path, logger=False, stop_at=7)
     newest(tmp_path).write_bytes(b"")
@@ -305,6 +320,44 @@ def test_index_that_is_lost_is_made_from_the_files(tmp_path):
 
     assert str(trainer.loaded_ckpt_path).endswith("epoch=1-step=6.ckpt")
     assert [entry.reason for entry in index.read(str(place.parent)).entries] == ["epoch"] * 3
+
+
+def test_index_that_is_lost_in_a_copy_with_other_times_is_made_in_the_order_of_the_steps(tmp_path):
+    start(tmp_path / "a", ModelCheckpoint(save_top_k=-1, every_n_train_steps=2), stop_at=13)
+    folder = newest(tmp_path / "a").parent
+    (folder / index.FILE_NAME).unlink()
+    for age, path in enumerate(sorted(folder.glob("*.ckpt"), key=lambda path: checkpoints(folder)[path.name])):
+        os.utime(path, (1e9 - age, 1e9 - age))
+
+    trainer = start(tmp_path / "a", ModelCheckpoint(save_top_k=-1, every_n_train_steps=2))
+
+    assert trainer.ckpt_path.endswith("step=6.ckpt")
+
+
+@pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
+def test_run_whose_directory_was_moved_goes_on_with_its_rows(tmp_path, kind, monkeypatch):
+    def again(folder: Path, **stop: int) -> None:
+        start(folder, ModelCheckpoint(every_n_train_steps=2), logger=kind(str(folder)), log_every_n_steps=1, **stop)
+
+    again(tmp_path / "whole")
+    again(tmp_path / "before", stop_at=5)
+    (tmp_path / "before").rename(tmp_path / "after")
+    again(tmp_path / "after")
+
+    if kind is CSVLogger:
+        (whole,), (moved,) = (list((tmp_path / name).rglob("metrics.csv")) for name in ("whole", "after"))
+        assert moved.read_text() == whole.read_text()
+    else:
+        assert steps_of(tmp_path / "after") == steps_of(tmp_path / "whole")
+
+
+def steps_of(folder: Path) -> dict[str, list[int]]:
+    """The steps of each scalar in the event files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (place,) = {path.parent for path in folder.rglob("events.*")}
+    events = EventAccumulator(str(place)).Reload()
+    return {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def test_what_a_killed_writer_left_half_written_is_removed(tmp_path):

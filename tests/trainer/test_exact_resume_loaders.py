@@ -216,15 +216,15 @@ LOADERS = {
     "sub-set": lambda: DataLoader(Subset(Noisy(), range(SAMPLES)), batch_size=BATCH, shuffle=True),
 }
 #: in which third of the run, and how many batches from its beginning
-PLACES = {"in an epoch": (0, 2), "at its end": (1, 0), "in the next one": (1, 2)}
+PLACES = {"in an epoch": (0, 2), "at its end": (1, 0), "after it": (1, 0), "in the next one": (1, 2)}
 
 
 def assert_goes_on_exactly(make: Any, path: Any, place: str, **flags: Any) -> tuple[Model, Model]:
-    flags = {"val_check_interval": None, "check_val_every_n_epoch": 1, **flags}
+    flags = {"val_check_interval": None, "check_val_every_n_epoch": 1, "num_sanity_val_steps": 0, **flags}
     whole = run(make, **flags)
     epoch, batches = PLACES[place]
     batch = epoch * len(whole.seen) // 3 + batches
-    run(make, path, batch, **flags)
+    run(make, path, batch, after_epoch=place == "after it", **flags)
     resumed = run(make, resume=path, seed=2, **flags)
     assert 0 < len(resumed.seen) == len(whole.seen) - batch
     assert_same(resumed, whole)
@@ -278,6 +278,12 @@ def test_loaders_that_are_asked_for_anew_are_asked_in_the_same_epochs_and_give_t
     assert resumed_data.asked == whole_data.asked[-len(resumed_data.asked) :]
     assert resumed_data.chosen == whole_data.chosen[-len(resumed_data.chosen) :]
     assert resumed_data.saved == whole_data.chosen[: len(resumed_data.saved)]
+
+
+def test_batch_sampler_is_told_the_epoch():
+    model = run(DataLoader(Noisy(), batch_sampler=Epochs()))
+    epochs = [np.ravel(model.seen[start : start + 7]).tolist() for start in (0, 7, 14)]
+    assert epochs == [np.random.default_rng(epoch).permutation(SAMPLES).tolist() for epoch in range(3)]
 
 
 NESTS = {
@@ -541,8 +547,9 @@ def test_workers_begin_with_the_users_function_and_read_plain_places(tmp_path):
     assert sorted((tmp_path / "init").read_text().splitlines()) == ["0 of 2 Plain", "1 of 2 Plain"]
 
 
-def test_workers_end_with_a_run_that_ends_in_an_exception():
-    train = loader(num_workers=2, persistent_workers=True)
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_end_with_a_run_that_ends_in_an_exception(persistent):
+    train = loader(num_workers=2, persistent_workers=persistent)
 
     class Fails(Model):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:

@@ -598,10 +598,12 @@ def test_run_that_ran_out_of_time_goes_on_within_its_epoch(trainer_of, tmp_path,
     newest = entries(tmp_path)[-1]
     assert newest.batch == batch + 1
     assert newest.reason == ("epoch" if validates and batch in (1, 3, 6) else "max_time")
+    assert not index.read(str(tmp_path / "checkpoints")).finished
     trainer = run(resumed, tmp_path, of_time(1e9))
 
     assert cut.trained + resumed.trained == whole.trained
     assert trainer.current_epoch == 2
+    assert index.read(str(tmp_path / "checkpoints")).finished
     assert rows(tmp_path) == rows(tmp_path / "whole")
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value)

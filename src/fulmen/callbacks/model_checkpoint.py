@@ -157,6 +157,7 @@ class ModelCheckpoint(Checkpoint):
         self._kept: Kept = self._retention.none()  #: once all that was saved is written
         self._announced: Kept = self._kept  #: of this, what is durable
         self._being_written: Counter[str] = Counter()  #: how many writes to each path are still to come
+        self._removals = 0  #: how many files are still to be removed, once those in their place are written
         self._kept_after_write: Kept | None = None  #: while a file is written: what will be kept once it is there
         self._file: dict[str, Any] | None = None  #: while a file is written: what it says of itself
         self._saved_at: Position | None = None  #: None outside of training
@@ -221,7 +222,7 @@ class ModelCheckpoint(Checkpoint):
         here = Position.of(trainer)
         if self._trained_before and not self._restored and here == (0, 0, 0):
             self._announced = self._retention.none()  # another training: the files of the one before are not its own
-        self._kept, self._being_written = self._announced, Counter()
+        self._kept, self._being_written, self._removals = self._announced, Counter(), 0
         if trainer.world_size > 1:  # rank 0 may see files that others do not
             self._kept = self._announced = trainer.strategy.broadcast(self._kept)
         self._warn_if_not_empty(trainer)
@@ -317,7 +318,7 @@ class ModelCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._may_save(trainer):
             self._save_final(trainer)
-        self._saved_at, self._resumed = None, {}
+        self._saved_at, self._resumed, self._restored = None, {}, False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not self.save_on_exception or not self._may_save(trainer) or self._saved_at == Position.of(trainer):
@@ -613,8 +614,10 @@ class ModelCheckpoint(Checkpoint):
             OSError: it could not be written; everything is as it was.
         """
         folder = self.dirpath or ""
+        if any(writer._removals for writer in trainer.checkpoint_callbacks if isinstance(writer, ModelCheckpoint)):
+            trainer.strategy.checkpoint_io.settle()  # who goes on from the file that follows finds those removed
+        self._being_written[path] += 1  # from here on: what was written there before is named no more
         metric = index.metric(self.monitor, None if score is None else score.item())
-        self._being_written[path] += 1  # from here on nobody names what is there
         before, final_before = record.forget(trainer, folder, path), self._final_at
         self._kept_after_write = kept_in_file
         self._file = {"path": index.relative(folder, path), "reason": reason, "metric": metric}
@@ -624,8 +627,8 @@ class ModelCheckpoint(Checkpoint):
         try:
             trainer.save_checkpoint(path, self.save_weights_only)
         except BaseException:
-            self._being_written[path] -= 1
             self._final_at = final_before
+            self._being_written[path] -= 1
             record.put_back(trainer, folder, before)
             raise
         finally:
@@ -654,8 +657,10 @@ class ModelCheckpoint(Checkpoint):
         if not writing.may_remove(path, self.dirpath, None if trainer.ckpt_was_chosen else trainer.ckpt_path):
             return
         folder = self.dirpath
+        self._removals += 1
 
         def remove() -> None:
+            self._removals -= 1
             record.forget(trainer, folder, path)
             trainer.strategy.remove_checkpoint(path)
 

@@ -93,11 +93,13 @@ class Timer(Callback):
         self._start[stage] = time.monotonic()
         self._end.pop(stage, None)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._restored = False  # what follows may be another training
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start.pop("train", None)
         if not self._restored and trainer.progress.total_batches == 0:
             self._train_time_before = 0.0  # another training
-        self._restored = False
         self._countdown.start(trainer.progress.total_batches)
         self._check(trainer)  # the runs before may have used up the time
 

@@ -15,8 +15,9 @@ from fulmen.checkpoints.output import printable, size_in_words
 from fulmen.checkpoints.reading import refuse_to_overwrite
 from fulmen.checkpoints.restricted import Damaged, opened
 from fulmen.core.plain import LEFT_OUT
-from fulmen.plugins.io.torch_plugin import local_path, write_whole
+from fulmen.plugins.io.torch_plugin import write_whole
 from fulmen.trainer.old_layouts import FORMAT_VERSION, migrate
+from fulmen.utilities.cloud_io import path_if_local
 from fulmen.utilities.durable import beside, sync_folder
 
 
@@ -33,7 +34,7 @@ def convert(source: str, target: str | None = None, force: bool = False) -> int:
     Raises:
         CannotDo: there is no such file, it is no checkpoint, or ``target`` is there.
     """
-    local = local_path(source)
+    local = path_if_local(source)
     if local is None:
         raise CannotDo(f"{source} is not on this machine; copy it here first")
     if local.is_dir():

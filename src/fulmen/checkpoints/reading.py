@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fulmen.checkpoints.command import CannotDo
 from fulmen.plugins.io import index
-from fulmen.plugins.io.torch_plugin import local_path, read_checkpoint
+from fulmen.plugins.io.torch_plugin import read_checkpoint
+from fulmen.utilities.cloud_io import is_remote, local_path, parent_path, path_if_local
 
 
 class NotPlain(CannotDo):
@@ -45,7 +46,7 @@ def checked(checkpoint: Any, path: str) -> dict[str, Any]:
 
 
 def _read(path: str) -> Any:
-    local = local_path(path)
+    local = path_if_local(path)
     if local is not None and local.is_file():
         try:
             with warnings.catch_warnings():
@@ -85,16 +86,17 @@ def _kind(value: Any) -> str:
 
 def index_of(path: str) -> tuple[index.Index, index.Entry] | None:
     """The index beside the file at ``path`` or above it, and what it says of that file; None if no index names it."""
-    folder = os.path.dirname(os.fspath(path)) or os.curdir
+    path = os.fspath(path) if is_remote(path) else os.path.abspath(local_path(path))
+    folder = parent_path(path)
     for _ in range(3):  # names of checkpoints may have folders in them
         try:
             found = index.look(folder)
         except ValueError:
             return None
         if found is not None:
-            entry = found.find(os.path.abspath(path)) if local_path(path) is not None else found.find(path)
+            entry = found.find(path)
             return None if entry is None else (found, entry)
-        parent = os.path.dirname(os.path.abspath(folder)) if local_path(path) is not None else os.path.dirname(folder)
+        parent = parent_path(folder)
         if parent == folder:
             return None
         folder = parent
@@ -119,7 +121,7 @@ def refuse_to_overwrite(source: str, target: str, force: bool) -> None:
     Raises:
         CannotDo: it is the source itself, a folder, or there already and ``force`` is not given.
     """
-    out, local = Path(target), local_path(source)
+    out, local = Path(target), path_if_local(source)
     if local is not None and out.exists() and local.exists() and out.samefile(local):
         raise CannotDo(f"{target} is the file to read; give another name for the one to write")
     if out.is_dir():

@@ -11,7 +11,7 @@ from fulmen.checkpoints.output import size_in_words
 from fulmen.checkpoints.reading import NotPlain, index_of, load
 from fulmen.plugins.io import index
 from fulmen.plugins.io.digest import digest_of
-from fulmen.plugins.io.torch_plugin import local_path
+from fulmen.utilities.cloud_io import path_if_local
 from fulmen.utilities.durable import is_part
 
 
@@ -26,7 +26,7 @@ def verify(paths: list[str]) -> int:
     """
     sound = True
     for path in paths:
-        local = local_path(path)
+        local = path_if_local(path)
         if local is None:
             raise CannotDo(f"{path} is not on this machine; copy it here first, with its `{index.FILE_NAME}`")
         sound &= _verify_folder(local) if local.is_dir() else _verify_file(local)

@@ -30,7 +30,8 @@ from fulmen.core.plain import (
     plain_value,
     restore_container,
 )
-from fulmen.plugins.io.torch_plugin import local_path, open_remote, read_checkpoint, write_whole
+from fulmen.plugins.io.torch_plugin import open_remote, read_checkpoint, write_whole
+from fulmen.utilities.cloud_io import path_if_local
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.text import plainly, shown
 
@@ -569,7 +570,7 @@ def _write_text(path: FilePath, text: str) -> None:
 
 
 def _read_text(path: FilePath) -> str:
-    local = local_path(path)
+    local = path_if_local(path)
     if local is not None:
         return local.read_text(encoding="utf-8")
     with open_remote(path) as file:

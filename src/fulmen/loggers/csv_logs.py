@@ -121,7 +121,12 @@ class CSVLogger(Logger):
         if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return {}
         rows, columns = self.experiment.position()
-        return {"directory": self.log_dir, "rows": rows, "columns": columns, "flushed_at_step": self._flushed_at_step}
+        return {
+            "directory": files.absolute(self.log_dir),
+            "rows": rows,
+            "columns": columns,
+            "flushed_at_step": self._flushed_at_step,
+        }
 
     @rank_zero_only
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -28,18 +28,24 @@ def next_version(root_dir: str) -> int:
 
 
 def newest_run(root_dir: str) -> int | None:
-    """The highest version in ``root_dir`` that somebody has written to; without one, the highest. None: there is none.
+    """The highest version in ``root_dir`` with checkpoints; without one, the highest that somebody has written to, and
+    then the highest at all. None: there is none.
 
-    Written to is one with files of a logger or with an index of checkpoints.
+    A higher one without checkpoints may be that of an evaluation, or of a start that failed, which is no run to go on.
     """
     versions = sorted(_versions(root_dir), reverse=True)
-    written = (version for version in versions if _is_written_to(run_dir(root_dir, version)))
-    return next(written, versions[0] if versions else None)
+    for holds in (_has_checkpoints, _has_logs):
+        for version in versions:
+            if holds(run_dir(root_dir, version)):
+                return version
+    return versions[0] if versions else None
 
 
-def _is_written_to(directory: str) -> bool:
-    if exists(join_path(directory, "checkpoints", "checkpoints.json")):
-        return True
+def _has_checkpoints(directory: str) -> bool:
+    return exists(join_path(directory, "checkpoints", "checkpoints.json"))
+
+
+def _has_logs(directory: str) -> bool:
     return any(
         name.startswith(("metrics.csv", "hparams.yaml", "events.out.tfevents")) for name, _ in _entries(directory)
     )
@@ -124,11 +130,14 @@ def remove(path: str) -> None:
         os.remove(local_path(path))
 
 
+def absolute(directory: str) -> str:
+    """``directory`` without links; a remote one stays as it is."""
+    return directory if is_remote(directory) else os.path.realpath(local_path(directory))
+
+
 def same_place(one: str, other: str) -> bool:
     """Whether two paths lead to the same folder."""
-    if is_remote(one) or is_remote(other):
-        return one.rstrip("/") == other.rstrip("/")
-    return os.path.realpath(local_path(one)) == os.path.realpath(local_path(other))
+    return absolute(one).rstrip("/") == absolute(other).rstrip("/")
 
 
 def bring_to_disk(path: str) -> None:

@@ -222,7 +222,7 @@ class TensorBoardLogger(Logger):
             folder, path = self._placed(name)
             if folder in self._open_folders():
                 files.bring_to_disk(path)
-        return {"directory": self.log_dir, "files": sizes}
+        return {"directory": files.absolute(self.log_dir), "files": sizes}
 
     @rank_zero_only
     def load_state_dict(self, state: dict[str, Any]) -> None:

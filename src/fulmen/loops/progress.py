@@ -173,12 +173,13 @@ class Progress:
     @property
     def done(self) -> bool:
         """Training is over: a limit is reached, or somebody set ``should_stop`` and the minima are reached."""
+        return self.limit_is_reached or (self.should_stop and self.may_stop_early)
+
+    @property
+    def limit_is_reached(self) -> bool:
+        """All epochs or steps are made."""
         limits = self.limits
-        return (
-            0 <= limits.max_steps <= self.step
-            or 0 <= limits.max_epochs <= self.epoch
-            or (self.should_stop and self.may_stop_early)
-        )
+        return 0 <= limits.max_steps <= self.step or 0 <= limits.max_epochs <= self.epoch
 
     @property
     def ends_here(self) -> bool:

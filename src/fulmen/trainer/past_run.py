@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,20 +115,16 @@ class PastRun:
 
 def _states_in(folder: Path) -> tuple[list[SavedState], dict[str, Any]]:
     """The checkpoints in ``folder``, and the command of the run that it belongs to if its list says."""
-    path = folder / index.FILE_NAME
-    if not path.exists():
+    known = index.look(str(folder))
+    if known is None:
         left_in_a_step = "on_exception.ckpt"  # of an OnExceptionCheckpoint
         files = sorted(path for path in folder.glob("*.ckpt") if path.is_file() and path.name != left_in_a_step)
         return [state for state in map(_state_if_any, files) if state is not None], {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        entries = [
-            SavedState((folder / entry["path"]).resolve(), entry["step"], entry["batch"], entry["reason"])
-            for entry in content["checkpoints"]
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-    return [entry for entry in entries if entry.path.exists()], content.get("command") or {}
+    states = [
+        SavedState(Path(known.path_of(entry)).resolve(), entry.step, entry.batch, entry.reason)
+        for entry in known.entries
+    ]
+    return [state for state in states if state.path.exists()], known.command
 
 
 def _state_of(path: Path) -> SavedState:

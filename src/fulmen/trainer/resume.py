@@ -13,6 +13,7 @@ It stands under ``checkpoint["resume"]``, as plain data:
 
 from __future__ import annotations
 
+import os
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from fulmen.core.module import LightningModule
 from fulmen.loops.plan import written
 from fulmen.trainer import attributes, loop_counters, metric_objects
 from fulmen.trainer.checkpoint_checks import fitting, take_back
+from fulmen.utilities.cloud_io import is_remote
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.seed import collect_rng_states, restore_rng_states
 
@@ -162,7 +164,25 @@ def _go_back(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, A
         if same_class:
             logger = same_class.pop(0)
             if saved["state"]:
-                take_back(logger, saved["state"], source)
+                take_back(logger, _where_it_is_now(saved["state"], checkpoint, source), source)
+
+
+def _where_it_is_now(state: dict[str, Any], checkpoint: dict[str, Any], source: Any) -> dict[str, Any]:
+    """The state of a logger; if the directory of the run was moved or copied, with its directory as it is now.
+
+    The checkpoint lay in a known place beside it, and lies there still.
+    """
+    directory, path = state.get("directory"), str(source)
+    for callback in checkpoint.get("callbacks", {}).values():
+        file = callback.get("file") if isinstance(callback, dict) else None
+        before, name = (callback.get("dirpath"), file.get("path")) if isinstance(file, dict) else (None, None)
+        if not (isinstance(directory, str) and isinstance(before, str) and isinstance(name, str)):
+            continue
+        if is_remote(directory) or is_remote(before) or is_remote(path) or not os.path.realpath(path).endswith(name):
+            continue
+        now = os.path.realpath(path).removesuffix(name)
+        return {**state, "directory": os.path.normpath(os.path.join(now, os.path.relpath(directory, before)))}
+    return state
 
 
 def go_on(trainer: Trainer, checkpoint: dict[str, Any], in_epoch: bool) -> None:

@@ -311,7 +311,7 @@ def _explain_nothing_to_do(trainer: Trainer) -> None:
     limits = progress.limits
     if limits.max_epochs == 0 or limits.max_steps == 0:
         return
-    if not (0 <= limits.max_epochs <= progress.epoch or 0 <= limits.max_steps <= progress.step):
+    if not progress.limit_is_reached:
         if progress.was_stopping:
             rank_zero_warn(
                 f"nothing to train: `trainer.should_stop` was set in the run that {trainer.ckpt_path} is of, so it has "
@@ -378,7 +378,8 @@ def _finish(trainer: Trainer, verb: str) -> None:
     call.teardown(TrainerFn(verb))
     for logger in trainer.loggers:
         logger.finalize("success")
-    if verb == "fit" and trainer.progress.done and not trainer.fast_dev_run:
+    progress = trainer.progress
+    if verb == "fit" and progress.done and not progress.out_of_time and not trainer.fast_dev_run:
         which_file.mark_finished(trainer)
     if trainer.profiles:
         trainer.profiler.describe()

@@ -125,7 +125,7 @@ def _received(indices: Any, key: tuple[int | str, ...]) -> Any:
 
 def _for_worker(indices: Any, key: tuple[int | str, ...]) -> Any:
     """The same indices; what is neither a list nor the place of a sample goes as it is."""
-    kind: Any = _Places if type(indices) is list else _Place if type(indices) is int else None
+    kind: Any = {list: _Places, int: _Place}.get(type(indices))
     if kind is None:
         return indices
     marked = kind(indices)

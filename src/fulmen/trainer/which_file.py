@@ -101,12 +101,14 @@ def _auto(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
             f"{places}. Fit first, or give the path of a file."
         )
     if path is None:
-        if not writers:
+        if all(getattr(writer, "save_weights_only", False) for writer in writers):
+            advice = "`save_weights_only=True`" if writers else "`enable_checkpointing=False`"
             rank_zero_warn(
                 "`ckpt_path='auto'` goes on from the newest checkpoint, and this Trainer has no callback that writes "
-                "one, so every start is a fresh one. Leave `enable_checkpointing=False` out."
+                f"one with the whole state, so every start is a fresh one. Leave {advice} out."
             )
-        rank_zero_info("a fresh start: there is no checkpoint in %s yet", places)
+        else:
+            rank_zero_info("a fresh start: there is no checkpoint in %s yet", places)
         for logger in trainer.loggers:
             logger.begin_anew()  # what a start that came to no checkpoint has logged is trained again
     return path
@@ -258,7 +260,11 @@ def _last(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
             if files.exists(path):
                 found.append((files.modified(path), str(path)))
     if not found:
-        rank_zero_warn("`ckpt_path='last'`: no last checkpoint was found, so nothing is loaded.")
+        places = ", ".join(map(repr, _folders(trainer, writers)))
+        rank_zero_warn(
+            f"`ckpt_path='last'`: there is no checkpoint in {places}, so nothing is loaded. Write "
+            "`ckpt_path='auto'` to go on in the directory of the newest run."
+        )
         return None
     return max(found)[1]
 
@@ -300,7 +306,7 @@ def _checked(path: Any) -> Any:
 def _left_by_an_exception(writers: list[Any]) -> str | None:
     for writer in writers:
         path = getattr(writer, "ckpt_path", None)  # of an OnExceptionCheckpoint
-        if isinstance(path, str) and os.path.exists(path):
+        if isinstance(path, str) and exists(path):
             rank_zero_warn(f"going on from {path}, which a run that ended in an exception left.")
             return path
     return None

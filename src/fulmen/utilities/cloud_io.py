@@ -32,6 +32,12 @@ def local_path(path: _PATH) -> str:
     return os.path.expandvars(os.path.expanduser(text))
 
 
+def path_if_local(path: str | os.PathLike[str]) -> Path | None:
+    """``path`` on this machine's disks, as :func:`local_path` has it; None if it is a URL of somewhere else."""
+    text = os.fspath(path)
+    return None if is_remote(text) else Path(local_path(text))
+
+
 def join_path(path: _PATH, *parts: str) -> str:
     """``path`` with ``parts`` below it, for local paths as for URLs."""
     if is_remote(path):

@@ -23,7 +23,7 @@ from fulmen.plugins.io.digest import digest_of
 from fulmen.plugins.io.torch_plugin import write_whole
 from fulmen.utilities.cloud_io import exists, get_filesystem, is_dir, is_remote, join_path, local_path
 from fulmen.utilities.durable import is_part, sync_folder
-from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 FILE_NAME = "checkpoints.json"
 FORMAT = 1
@@ -152,18 +152,11 @@ def read(folder: str, load: Callable[[str], Any] | None = None) -> Index:
     Args:
         load: reads a checkpoint, for :func:`adopt`. None: a damaged index is begun anew.
     """
-    path = join_path(folder, FILE_NAME)
-    if not exists(path):
-        return Index(folder)
     try:
-        with get_filesystem(path).open(path, "rb") if is_remote(path) else open(local_path(path), "rb") as file:
-            return _parsed(folder, json.loads(cast("IO[bytes]", file).read().decode()))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        aside = put_aside(path)
-        rank_zero_warn(
-            f"{path} cannot be read ({type(error).__name__}: {error}). It is put aside as {aside!r}, and made anew "
-            "from the files in the folder."
-        )
+        return look(folder) or Index(folder)
+    except ValueError as error:
+        aside = put_aside(join_path(folder, FILE_NAME))
+        rank_zero_warn(f"{error}. It is put aside as {aside!r}, and made anew from the files in the folder.")
         index = Index(folder)
         if load is not None:
             adopt(index, load)
@@ -278,8 +271,11 @@ def adopt(index: Index, load: Callable[[str], Any], extension: str = ".ckpt") ->
             continue
         if entry is not None:
             found.append(entry)
-    for entry in sorted(found, key=lambda entry: entry.written):
+    # by how far the run was, as the times of files do not outlive every copy
+    for entry in sorted(found, key=lambda entry: (*entry.position[:2], entry.written)):
         _insert(index, entry)
+    if len(found) > 1 and not known:
+        rank_zero_info("%s was not there: it is made anew from %d checkpoints", FILE_NAME, len(found))
     if found:
         index.write()
     return damaged

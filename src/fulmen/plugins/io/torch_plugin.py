@@ -19,6 +19,7 @@ import torch
 
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.io.digest import Digest, Hashing
+from fulmen.utilities.cloud_io import path_if_local
 from fulmen.utilities.durable import beside, make_folder, sync_folder
 from fulmen.utilities.torch_files import load
 
@@ -65,7 +66,7 @@ class TorchCheckpointIO(CheckpointIO):
         return read_checkpoint(path, map_location, weights_only)
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        local = local_path(path)
+        local = path_if_local(path)
         if local is None:
             filesystem, remote = _filesystem(path)
             if filesystem.exists(remote):
@@ -74,14 +75,6 @@ class TorchCheckpointIO(CheckpointIO):
             shutil.rmtree(local)
         else:
             local.unlink(missing_ok=True)
-
-
-def local_path(path: str | os.PathLike[str]) -> Path | None:
-    """``path`` on this machine's disks, also if given as ``file://...``; None if it is a URL of another kind."""
-    text = os.fspath(path)
-    if text.startswith(("file://", "local://")):
-        return Path(text.partition("://")[2])
-    return None if "://" in text else Path(text)
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> Digest:
@@ -93,7 +86,7 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]
     Raises:
         OSError: of the class that the system gave (``PermissionError``, say), naming ``path`` and the reason.
     """
-    local = local_path(path)
+    local = path_if_local(path)
     if local is None:
         return _write_remote(path, write)
     try:
@@ -128,7 +121,7 @@ def read_checkpoint(
     """
     if not isinstance(source, (str, os.PathLike)):
         return load(source, "The open file", map_location, weights_only)
-    local = local_path(source)
+    local = path_if_local(source)
     if local is None:
         with open_remote(source) as file:
             return load(file, str(source), map_location, weights_only)
