@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from fulmen import Callback, LightningModule, Trainer, seed_everything
+from fulmen.callbacks import ModelCheckpoint
 from fulmen.plugins import AsyncCheckpointIO, TorchCheckpointIO
+from fulmen.plugins.io import index
 
 
 class Gated(TorchCheckpointIO):
@@ -246,3 +248,42 @@ def test_no_thread_is_left_after_a_run(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     fit(AsyncCheckpointIO(), SaveEach(tmp_path))
     assert not set(threading.enumerate()) - before
+
+
+def test_file_that_is_written_over_in_the_background_is_not_named_meanwhile(tmp_path: Path) -> None:
+    class Watched(TorchCheckpointIO):
+        """Writes down what the index says while a new file is there that it does not know."""
+
+        named: list[str]
+        written = threading.Event()
+
+        def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            known = index.read(str(tmp_path))
+            self.named += [entry.path for entry in known.entries if known.damage(entry) is not None]
+            self.written.set()
+
+    class Slow(Model):
+        """Ends its step only when the file of the step before is there, but not announced yet."""
+
+        def on_train_batch_end(self, *args: Any) -> None:
+            if self.global_step > 1:
+                assert disk.written.wait(20)
+                disk.written.clear()
+                time.sleep(0.02)
+
+    disk = Watched()
+    disk.named = []
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=0, save_last=True),
+        plugins=AsyncCheckpointIO(disk),
+    )
+    trainer.fit(Slow())
+
+    assert disk.named == []
+    assert [entry.path for entry in index.read(str(tmp_path)).entries] == ["last.ckpt"]
