@@ -211,10 +211,10 @@ class ModelCheckpoint(Checkpoint):
     # -- when ---------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # what an evaluation has found may be another one
-        follows = self.dirpath is None or (self.dirpath == self._logger_folder and not self._trained_before)
-        self.dirpath = trainer.strategy.broadcast(writing.default_folder(trainer) if follows else self.dirpath)
-        self._logger_folder = self.dirpath if follows else self._logger_folder
+        folder = self.dirpath
+        if folder is None or (folder == self._logger_folder and not self._trained_before):  # else of an evaluation
+            folder = self._logger_folder = trainer.strategy.broadcast(writing.default_folder(trainer))
+        self.dirpath = trainer.strategy.broadcast(folder)
         self._saved_at = None
         if stage == "fit":
             self._check_link()
@@ -233,9 +233,8 @@ class ModelCheckpoint(Checkpoint):
         self._saved_at = self._last_saved_at = here  # the state that the run begins with needs no file
         if trainer.progress.batch_is_open:  # but a validation still belongs to it
             self._saved_at = Position(-1, -1, -1)
-        self._waits = self._validated = False
+        self._waits, self._validated, self._due = False, False, ""
         self._newest = self._final_at = self._epoch_seen = None
-        self._due = ""
         if self._restored:
             self._go_on(trainer)
         self._trained_before, self._restored = True, False
@@ -430,14 +429,13 @@ class ModelCheckpoint(Checkpoint):
 
     def _drop_last_of_before(self, trainer: Trainer) -> None:
         """Remove what the run had left when it ended before its time: it is no last state any more."""
-        assert self.dirpath is not None
         path, here = self._kept.last_model_path, Position.of(trainer)
         if self.save_last or not path or (self._last_saved_at and self._last_saved_at[1:] == here[1:]):
             return
         self._kept = kept = replace(self._kept, last_model_path="")
         self._remove(trainer, path)
         self._when_written(trainer, partial(setattr, self, "_announced", kept))
-        self._when_written(trainer, partial(record.clear, trainer, self.dirpath))
+        self._when_written(trainer, partial(record.clear, trainer, self.dirpath or ""))
 
     def save_now(self, trainer: Trainer, reason: str) -> str | None:
         """Write the whole state of this moment to ``last.ckpt``, whatever ``save_last`` says.
@@ -579,11 +577,9 @@ class ModelCheckpoint(Checkpoint):
     def last_checkpoint_candidates(self, trainer: Trainer) -> list[str]:
         """The files in the folder that may hold the most recent state, for ``trainer.fit(ckpt_path="last")``."""
         folder = self.dirpath or writing.default_folder(trainer)
-        return [path for path in writing.files_in(folder, self.FILE_EXTENSION) if self._may_be_last(path, folder)]
-
-    def _may_be_last(self, path: str, folder: str) -> bool:
-        stem, _, _ = self.CHECKPOINT_NAME_LAST.partition("{")  # the text before the first metric
-        return os.path.relpath(path, folder).startswith(stem)
+        stem = self.CHECKPOINT_NAME_LAST.partition("{")[0]  # the text before the first metric
+        found = writing.files_in(folder, self.FILE_EXTENSION)
+        return [path for path in found if os.path.relpath(path, folder).startswith(stem)]
 
     def _free_path(self, trainer: Trainer, metrics: dict[str, Tensor], spare: str, template: str | None = None) -> str:
         """A path for a new file that writes over none but ``spare``."""
