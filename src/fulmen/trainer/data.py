@@ -464,7 +464,7 @@ class Data:
         self._batch = None
 
     def _evaluation_groups(self, loaders: Loaders) -> Iterator[tuple[int, Any, int]]:
-        """The same where several processes share the data: :data:`ABSENT` where others have a batch and this one not."""
+        """The same where several processes share the data: :data:`ABSENT` where only others have a batch."""
         one_by_one = loaders.mode == "sequential"
         with_batches = self._with_batches["evaluation"] = set()
         limits = loaders.num_batches if one_by_one else [loaders.total]

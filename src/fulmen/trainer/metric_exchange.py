@@ -91,13 +91,7 @@ def of_epoch(share: Share, entries: dict[_Key, Accumulator], module: nn.Module, 
     """
     objects = metrics_of(module)
     paths = {id(metric): path for path, metric in objects.items()}
-    mine = {
-        key: _facts(entry, paths)
-        for key, entry in entries.items()
-        if entry.in_epoch
-        and entry.agreed is None
-        and (entry.total is not None or entry.metric is not None or not entry.on_epoch)
-    }
+    mine = {key: _facts(entry, paths) for key, entry in entries.items() if entry.in_epoch and entry.agreed is None}
     gathered = share.gather((mine, loaders_with_batches))
     facts: dict[_Key, dict[int, dict[str, Any]]] = {}
     for rank, (theirs, _) in enumerate(gathered):
@@ -174,11 +168,7 @@ def _refuse_missing(facts: dict[_Key, dict[int, dict[str, Any]]], loaders: list[
         if hook is not None and HOOK[hook].log == "epoch":
             obliged = list(range(len(loaders)))
         else:
-            obliged = [
-                rank
-                for rank, own in enumerate(loaders)
-                if (bool(own) if dataloader_idx is None else dataloader_idx in own)
-            ]
+            obliged = [rank for rank, own in enumerate(loaders) if own and dataloader_idx in (None, *own)]
         missing = [rank for rank in obliged if rank not in by_rank]
         if missing:
             raise MisconfigurationException(

@@ -103,16 +103,17 @@ def _decide(
 def warn_of_copies(source: Source, hook: str) -> None:
     """Warn if several workers would each give all samples of an iterable data set."""
     loader, workers = source.loader, source.loader.num_workers
-    if isinstance(loader.dataset, IterDataPipe):
+    if isinstance(loader.dataset, IterDataPipe) or loader.worker_init_fn is not None:
         return
-    if loader.worker_init_fn is None and type(loader.dataset).__module__.partition(".")[0] not in _LIBRARIES:
-        if not _asks(loader.dataset, ("get_worker_info",)) and not _says(loader.dataset):
-            rank_zero_warn(
-                f"each of the {workers} workers of the loader from `{hook}` reads all of "
-                f"{a_kind(loader.dataset)}, so each sample comes {workers} times. Divide it in `__iter__` by "
-                "`torch.utils.data.get_worker_info()`, or write `num_workers=1`.",
-                category=PossibleUserWarning,
-            )
+    if type(loader.dataset).__module__.partition(".")[0] in _LIBRARIES or _says(loader.dataset):
+        return
+    if not _asks(loader.dataset, ("get_worker_info",)):
+        rank_zero_warn(
+            f"each of the {workers} workers of the loader from `{hook}` reads all of {a_kind(loader.dataset)}, so each "
+            f"sample comes {workers} times. Divide it in `__iter__` by `torch.utils.data.get_worker_info()`, or write "
+            "`num_workers=1`.",
+            category=PossibleUserWarning,
+        )
 
 
 #: libraries whose data sets divide themselves among workers

@@ -111,7 +111,7 @@ _Row = tuple[Any, Any, "int | None"]  # a batch, the places of its samples, and 
 
 
 def rows(source: Source) -> Iterator[Any]:
-    """All batches of a pass, in order: those of this process, and :data:`ELSEWHERE` (or :data:`MISSING`) for the others.
+    """All batches of a pass, in order: those of this process, and for the others :data:`ELSEWHERE` or :data:`MISSING`.
 
     What is known of each is in ``source.batch_indices`` and ``source.size``.
     """
