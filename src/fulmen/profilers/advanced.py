@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import cProfile
 import io
 import os
+import pstats
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fulmen.profilers.profiler import Profiler
 from fulmen.utilities.cloud_io import get_filesystem, is_remote, make_dirs, parent_path
-
-if TYPE_CHECKING:
-    import cProfile
 
 
 class AdvancedProfiler(Profiler):
@@ -57,8 +55,6 @@ class AdvancedProfiler(Profiler):
         if self._running:
             self.profiled_actions[self._running[-1]].disable()
         self._running.append(action_name)
-        import cProfile  # and what comes along with it, only where it is used
-
         self.profiled_actions.setdefault(action_name, cProfile.Profile()).enable()
 
     def stop(self, action_name: str) -> None:
@@ -83,8 +79,6 @@ class AdvancedProfiler(Profiler):
     def summary(self) -> str:
         if self._running:
             self.profiled_actions[self._running[-1]].disable()
-        import pstats
-
         parts = [f"\n{(self._stage or '').upper()} Profiler Report".rstrip() + "\n"]
         for action_name, profile in self.profiled_actions.items():
             if self.dump_stats:

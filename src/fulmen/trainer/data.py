@@ -230,6 +230,8 @@ class Data:
         state = {"seed": self.seed, "loads": dict(sorted(loads.items())), **dict(sorted(stages.items()))}
         if self.rows != self.progress.batches_done:
             state["rows"] = self.rows
+        if self.share.size > 1:
+            state["processes"] = self.share.size
         return state if self._random is None else {**state, "random": self._random}
 
     def _mark_of_single(self, source: Source) -> dict[str, Any] | None:
@@ -275,11 +277,15 @@ class Data:
         """
         self.begin_with({stage: marks for stage, marks in (state or {}).items() if stage != "train"})
         hook, loaders = LOADER_HOOKS["train"], self.loaders["train"]
-        done = (state or {}).get("rows", self.progress.batches_done)
+        done = self.progress.batches_done * (self.share.size if state is None else 1)
+        state = state or {}
+        done = state.get("rows", done)
         self._began_at = (self.progress.batches_done, done)
-        marks = (state or {}).get("train")
+        marks = state.get("train")
         if marks is not None and len(marks) == len(loaders.sources):
-            self._random = state.get("random") if state is not None else None
+            self._random = state.get("random")
+            for source, mark in zip(loaders.sources, marks):
+                source.warn_of_other_shards(mark, state.get("processes", 1), hook)
             # as they were opened, since they may draw from one generator
             for source, mark in sorted(zip(loaders.sources, marks), key=_opening):
                 source.seek(mark, hook)

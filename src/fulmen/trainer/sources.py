@@ -403,7 +403,17 @@ class Source:
             "began_with": self._began_with,
             "drew": self._drew if self._draws is None else self._draws.drew,
             "now": {**self._generators(), "random": None},
+            **({"is_sharded": True} if self.is_sharded else {}),
         }
+
+    def warn_of_other_shards(self, mark: dict[str, Any], processes: int, hook: str) -> None:
+        """Warn if the shares of the data are not those of the run that goes on here."""
+        if (self.is_sharded or "is_sharded" in mark) and processes != self.share.size:
+            rank_zero_warn(
+                f"the loader from `{hook}` gives each process a share of its own, and the shares of {self.share.size} "
+                f"are not those of the {processes} that the checkpoint was made by: in the rest of this epoch some "
+                "samples may come twice, or not at all. Go on with as many processes, or at the end of an epoch."
+            )
 
     def begin_with(self, mark: dict[str, Any], hook: str) -> None:
         """Between two passes: put back what the next one depends on. Until then a checkpoint says of the pass before
