@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn
 from fulmen.strategies.control import stall
 from fulmen.strategies.control.failure import Failure, PeerFailure, abort_process_groups, may_be_consequence
 from fulmen.strategies.control.lease import NOTHING, Lease
-from fulmen.strategies.control.lines import Lines
+from fulmen.strategies.control.lines import Lines, innermost
 
 _TICK = 0.1  #: seconds between two looks at the store; more with many processes, which share one store
 _TICK_PER_PROCESS = 0.001
@@ -38,8 +38,6 @@ class Control:
         rank: this process's number, from 0.
         world_size: how many processes there are.
         prefix: of the keys in the store; one that is not used in it for another purpose.
-        stall_timeout: seconds after which processes of which none advances are reported. None: never.
-        on_stall: ``"report"`` where all are, or ``"end"`` the job after that.
 
     Attributes:
         limit: the first step boundary at which :meth:`at` must be called.
@@ -52,14 +50,13 @@ class Control:
         rank: int,
         world_size: int,
         prefix: str = "fulmen",
-        stall_timeout: float | None = 600.0,
-        on_stall: Literal["report", "end"] = "report",
     ) -> None:
         self.rank, self.world_size = rank, world_size
         self.failure: Failure | None = None
         self.finalize: Callable[[], None] = _nothing  #: done before the process ends without its main thread
         self._kept, self._store, self._prefix = store, store.clone(), prefix  # its server may live in the one given
-        self._stall_timeout, self._on_stall = stall_timeout, on_stall
+        self._stall_timeout: float | None = None
+        self._on_stall = "report"
         self._process = os.getpid()
         self._tick = _TICK + _TICK_PER_PROCESS * world_size
         self._lease: Lease | None = None
@@ -77,7 +74,7 @@ class Control:
         os.set_blocking(self._bell, False)
         os.set_blocking(self._woken, False)
         self._lines = Lines(self._store, prefix, rank)
-        self._kept_ports = frozenset({getattr(store, "port", 0), *(one.getsockname()[1] for one in self._lines.sockets)})
+        self._kept_ports = frozenset({getattr(innermost(store), "port", 0), *(one.getsockname()[1] for one in self._lines.sockets)})
         self._thread = threading.Thread(target=self._talk, name="fulmen control", daemon=True)
         self._thread.start()
         if _WAKE_UP is not None and threading.current_thread() is threading.main_thread():
@@ -91,15 +88,19 @@ class Control:
     def limit(self) -> int:
         return self._lease.limit if self._lease is not None else 0
 
-    def begin_training(self, position: Callable[[], int]) -> None:
+    def begin_training(self, position: Callable[[], int], tell: Callable[[int], None] | None = None) -> None:
         """From here on processes agree at step boundaries. To be called on all of them.
 
         Args:
             position: gives the number of the last boundary that was reached; called from another thread.
+            tell: is told :attr:`limit` whenever it moves; called from another thread, too.
+
+        Raises:
+            PeerFailure: another process has failed.
         """
         self._check()
         name = f"{self._run or self._prefix}/training"
-        lease = Lease(self._store, name, self.rank, self.world_size, position, self._wake, self._check)
+        lease = Lease(self._store, name, self.rank, self.world_size, position, self._wake, self._check, tell or _nothing)
         while self._before:
             lease.ask(self._before.pop(0))
         self._lease = lease
@@ -176,13 +177,28 @@ class Control:
 
     # -- a run --------------------------------------------------------------------------------------------------------
 
-    def begin_run(self, counters: Callable[[], tuple[tuple[int, ...], str]], finalize: Callable[[], None]) -> None:
+    def meet(self, name: str) -> None:
+        """Wait for all processes, without a collective; each ``name`` once in a run.
+
+        Raises:
+            PeerFailure: another process has failed.
+        """
+        self.gather(f"{self._run or self._prefix}/{name}", "")
+
+    def begin_run(
+        self,
+        counters: Callable[[], stall.Counters],
+        finalize: Callable[[], None],
+        stall_timeout: float | None = None,
+        on_stall: Literal["report", "end"] = "report",
+    ) -> None:
         """A run begins. To be called on all processes.
 
         Args:
-            counters: gives numbers that grow as the run advances, the batches of the current pass last, and the same
-                for people; called from another thread.
+            counters: gives the counters of the run; called from another thread.
             finalize: what must be done at least before the process ends, such as closing files of logs.
+            stall_timeout: seconds after which processes of which none advances are reported. None: never.
+            on_stall: ``"report"`` where all are, or ``"end"`` the job after that.
 
         Raises:
             PeerFailure: another process has failed.
@@ -190,7 +206,7 @@ class Control:
         self._runs += 1
         self._run = f"{self._prefix}/run{self._runs}"
         self._main_ends = self._is_over = False
-        self.finalize = finalize
+        self.finalize, self._stall_timeout, self._on_stall = finalize, stall_timeout, on_stall
         self._run_began = time.monotonic()
         self._whereabouts = stall.Whereabouts(counters)
         self._check()
@@ -209,6 +225,11 @@ class Control:
     def _let_go(self) -> None:
         self._whereabouts = self._lease = None
         self._run, self.finalize = "", _nothing
+
+    @property
+    def failed_first(self) -> bool:
+        """Whether it was this process whose failure ends the job."""
+        return self._is_first
 
     # -- failure ------------------------------------------------------------------------------------------------------
 
@@ -466,5 +487,5 @@ def _close(reference: weakref.ref[Control]) -> None:
         control.close()
 
 
-def _nothing() -> None:
-    pass
+def _nothing(*args: Any) -> None:
+    """What is done where nobody asked for more."""

@@ -51,6 +51,7 @@ class Lease:
         position: gives the number of the last boundary that this process has reached.
         wake: has ``turn`` called soon.
         check: raises if this process cannot wait any longer.
+        tell: is told the limit whenever it moves.
 
     Attributes:
         limit: the first boundary at which this process must look.
@@ -66,8 +67,9 @@ class Lease:
         position: Callable[[], int],
         wake: Callable[[], None],
         check: Callable[[], None],
+        tell: Callable[[int], None],
     ) -> None:
-        self._store, self._name, self._position = store, name, position
+        self._store, self._name, self._position, self._tell = store, name, position, tell
         self._mine = f"{name}/limit/{rank}"
         self._limits = [f"{name}/limit/{one}" for one in range(world_size)]
         self._wake, self._check = wake, check
@@ -81,6 +83,7 @@ class Lease:
         self.limit = self._holds = self._published = position()
         self._last, self._last_time, self._step_time = self.limit, time.monotonic(), 0.0
         store.set(self._mine, str(self.limit))
+        tell(self.limit)
 
     # -- for the thread that trains -----------------------------------------------------------------------------------
 
@@ -116,6 +119,7 @@ class Lease:
         """Let ``look`` find out that it cannot wait any longer, at the next boundary if it does not wait now."""
         with self._changed:
             self._holds = self.limit = -1
+            self._tell(-1)
             self._changed.notify_all()
 
     @property
@@ -126,6 +130,7 @@ class Lease:
 
     def _set_limit(self) -> None:
         self.limit = min(self._holds, self._stops[0].boundary) if self._stops else self._holds
+        self._tell(self.limit)
 
     # -- for the thread that talks to the store -----------------------------------------------------------------------
 

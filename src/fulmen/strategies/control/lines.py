@@ -31,6 +31,7 @@ class Lines:
 
     def __init__(self, store: Any, prefix: str, rank: int) -> None:
         self._store, self._key, self._rank = store, f"{prefix}/line", rank
+        self._host = getattr(innermost(store), "host", "")
         self._listener: socket.socket | None = None
         self._token = b""
         self._strangers: list[socket.socket] = []
@@ -59,7 +60,7 @@ class Lines:
         if not self._store.check([self._key]):
             return False
         port, token, name = self._store.get(self._key).decode().split()
-        for host in dict.fromkeys((getattr(self._store, "host", name), name)):  # the store is at rank 0, as a rule
+        for host in dict.fromkeys((self._host or name, name)):  # the store is at rank 0, as a rule
             try:
                 line = socket.create_connection((host, int(port)), timeout=_TIME_TO_CONNECT)
                 line.sendall(bytes.fromhex(token) + struct.pack("!i", self._rank))
@@ -146,6 +147,13 @@ class Lines:
             one.close()
         self._listener = None
         self._strangers, self._lines = [], {}
+
+
+def innermost(store: Any) -> Any:
+    """The store that ``store`` gives other names to, or itself."""
+    while hasattr(store, "underlying_store"):
+        store = store.underlying_store
+    return store
 
 
 def _keep_alive(line: socket.socket) -> None:

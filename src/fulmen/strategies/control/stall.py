@@ -7,9 +7,10 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 #: modules by their beginning, and what a process does while one of their functions runs; the innermost counts
 _WORK = (
@@ -26,6 +27,20 @@ _WORK = (
 _MEETINGS = ("torch.distributed.distributed_c10d", "torch.distributed._functional_collectives", "fulmen.strategies.control")
 _BACKWARD = "_engine_run_backward"
 _PATIENCE = 3  #: times as long may what takes long by its nature take: to set up, to save, the first batch of an epoch
+
+
+class Counters(NamedTuple):
+    """How far a run is.
+
+    Attributes:
+        numbers: they grow as the run advances; the last one is the number of batches of the current pass.
+        where: the same for people: ``"epoch 0, batch 5"``.
+        state: something that changes while the numbers stand still, though the run advances.
+    """
+
+    numbers: tuple[int, ...]
+    where: str
+    state: object = None
 
 
 @dataclass(slots=True)
@@ -66,19 +81,19 @@ class Whereabouts:
     """Finds out where this process is, without its help: from its counters, and its main thread's stack.
 
     Args:
-        counters: gives the numbers that grow as the run advances, and a text for people.
+        counters: gives the counters of the run.
     """
 
-    def __init__(self, counters: Any) -> None:
+    def __init__(self, counters: Callable[[], Counters]) -> None:
         self._counters, self._thread = counters, threading.get_ident()
         self._last: tuple[Any, ...] = ()
         self._since = time.monotonic()
 
     def now(self) -> Place:
         """Where this process is now."""
-        numbers, where = self._counters()
+        numbers, where, changes = self._counters()
         work, waits_in = _work_of(sys._current_frames().get(self._thread))
-        now, state = time.monotonic(), (*numbers, work)
+        now, state = time.monotonic(), (*numbers, work, changes)
         if state != self._last:
             self._last, self._since = state, now
         takes_long = work in ("saving", "setting up") or (work == "waiting for data" and not numbers[-1])
