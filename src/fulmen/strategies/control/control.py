@@ -437,7 +437,7 @@ class Control:
         place.seconds += silence
         if silence > 3 * _BEAT:
             place.work += f" when it was heard of last, {silence:.0f} s ago"
-            place.waits_in, place.takes_long = "", False
+            place.waits_in = ""
         return place
 
     def _stacks_of_all(self) -> list[str]:

@@ -26,6 +26,7 @@ _WORK = (
 )
 _MEETINGS = ("torch.distributed.distributed_c10d", "torch.distributed._functional_collectives", "fulmen.strategies.control")
 _BACKWARD = "_engine_run_backward"
+_WITHOUT_COUNTERS = ("setting up", "saving")  #: whoever is at another line than before advances
 _PATIENCE = 3  #: times as long may what takes long by its nature take: to set up, to save, the first batch of an epoch
 
 
@@ -54,6 +55,7 @@ class Place:
         waits_in: the function in which it waits for other processes, or "".
         takes_long: by its nature, it may do so for longer than a step.
         seconds: for how long it has not advanced.
+        message: the number of this message, so that no two are alike.
     """
 
     counters: list[Any] = field(default_factory=list)
@@ -62,6 +64,7 @@ class Place:
     waits_in: str = ""
     takes_long: bool = True
     seconds: float = 0.0
+    message: int = 0
 
     def to_text(self) -> str:
         """As it is put into the store."""
@@ -88,16 +91,21 @@ class Whereabouts:
         self._counters, self._thread = counters, threading.get_ident()
         self._last: tuple[Any, ...] = ()
         self._since = time.monotonic()
+        self._messages = 0
 
     def now(self) -> Place:
         """Where this process is now."""
         numbers, where, changes = self._counters()
-        work, waits_in = _work_of(sys._current_frames().get(self._thread))
+        frame = sys._current_frames().get(self._thread)
+        work, waits_in = _work_of(frame)
         now, state = time.monotonic(), (*numbers, work, changes)
+        if work in _WITHOUT_COUNTERS and frame is not None and not waits_in:
+            state = (*state, frame.f_code, frame.f_lineno)
         if state != self._last:
             self._last, self._since = state, now
-        takes_long = work in ("saving", "setting up") or (work == "waiting for data" and not numbers[-1])
-        return Place([*numbers], where, work, waits_in, takes_long, now - self._since)
+        takes_long = work in _WITHOUT_COUNTERS or (work == "waiting for data" and not numbers[-1])
+        self._messages += 1
+        return Place([*numbers], where, work, waits_in, takes_long, now - self._since, self._messages)
 
 
 def _work_of(frame: FrameType | None) -> tuple[str, str]:
