@@ -281,7 +281,9 @@ class ModelCheckpoint(Checkpoint):
     ) -> None:
         if trainer.progress.accumulating or not self._may_save(trainer):
             return
-        agree = trainer.strategy.broadcast if trainer.world_size > 1 else None
+        agree = bool
+        if self._trigger.train_time_interval is not None:
+            agree = partial(trainer.boundary.agree, f"save {trainer.callbacks.index(self)}")
         if not self._trigger.after_batch(Position.of(trainer), agree):
             return
         if self.monitor is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,43 +20,3 @@ def validates_at_epoch_end(trainer: Trainer) -> bool:
         return False
     interval: Any = trainer.val_check_interval
     return isinstance(interval, (int, float)) and interval == 1.0
-
-
-@dataclass(slots=True)
-class Countdown:
-    """Tells every process at the same batch that a time is over, by the clock of rank 0.
-
-    One process just looks. Several would have to speak at every batch; instead rank 0 says, whenever they do, how many
-    batches may safely pass before they speak again: half of those that fit into the time that remains.
-    """
-
-    ask_at: int = 0  #: batches, counted over the run
-    asked_at: int = 0
-    asked_time: float | None = None
-
-    def start(self, batches: int) -> None:
-        """Begin to count at the run's batch number ``batches``."""
-        self.ask_at = self.asked_at = batches
-        self.asked_time = None
-
-    def over(self, remaining: float, batches: int, now: float, agree: Callable[[Any], Any] | None) -> bool:
-        """Whether the time is over.
-
-        Args:
-            remaining: seconds, by this process's clock.
-            batches: training batches so far in the run; the same on all ranks.
-            now: this process's clock, in seconds.
-            agree: gives every rank the value that rank 0 put in; None if there is one process.
-        """
-        if agree is None:
-            return remaining <= 0
-        if batches < self.ask_at:
-            return False
-        passed = batches - self.asked_at
-        wait = 1
-        if self.asked_time is not None and passed > 0 and now > self.asked_time:
-            seconds_per_batch = (now - self.asked_time) / passed
-            wait = max(1, int(remaining / seconds_per_batch / 2))
-        over, wait = agree((remaining <= 0, wait))
-        self.asked_at, self.asked_time, self.ask_at = batches, now, batches + wait
-        return over

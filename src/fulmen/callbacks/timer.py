@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from fulmen.callbacks.callback import Callback
-from fulmen.callbacks.moments import Countdown
 from fulmen.utilities.enums import LightningEnum
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.interval import parse_duration
@@ -58,7 +57,6 @@ class Timer(Callback):
         self._end: dict[str, float] = {}
         self._train_time_before = 0.0  #: seconds, in the runs that this one resumes
         self._restored = False
-        self._countdown = Countdown()
         if self._duration is None or interval != "step":
             self._switch_off("on_train_batch_end")
         if self._duration is None or interval != "epoch":
@@ -100,12 +98,10 @@ class Timer(Callback):
         self._start.pop("train", None)
         if not self._restored and trainer.progress.total_batches == 0:
             self._train_time_before = 0.0  # another training
-        self._countdown.start(trainer.progress.total_batches)
-        self._check(trainer)  # the runs before may have used up the time
+        self._check_together(trainer)  # the runs before may have used up the time
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin("train")
-        self._countdown.start(trainer.progress.total_batches)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end["train"] = time.monotonic()
@@ -125,18 +121,20 @@ class Timer(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._check(trainer)
+        remaining = self.time_remaining()
+        if remaining is not None and trainer.boundary.agree("max_time", remaining <= 0):
+            self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._check(trainer)
+        self._check_together(trainer)
 
-    def _check(self, trainer: Trainer) -> None:
+    def _check_together(self, trainer: Trainer) -> None:
+        """Stop if the time is over by the clock of rank 0, which all processes wait for."""
         remaining = self.time_remaining()
-        if remaining is None:
-            return
-        agree = trainer.strategy.broadcast if trainer.world_size > 1 else None
-        if not self._countdown.over(remaining, trainer.progress.total_batches, time.monotonic(), agree):
-            return
+        if remaining is not None and trainer.strategy.broadcast(remaining <= 0):
+            self._stop(trainer)
+
+    def _stop(self, trainer: Trainer) -> None:
         if self._verbose and not trainer.should_stop:
             rank_zero_info(f"Training stops: its time of {timedelta(seconds=self._duration or 0)} is used up.")
         trainer.should_stop = trainer.progress.out_of_time = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,7 @@ class ValidationRhythm:
     every_n_seconds: float | None = None
     at_end_of_epoch: bool = False
     time_of_last: float = field(default_factory=time.monotonic)
+    agree: Callable[[bool], bool] = bool  #: tells all processes alike whether the time is over, by the clock of rank 0
 
     def restart_clock(self) -> None:
         """A validation is over, or training begins: seconds count from now."""
@@ -222,7 +224,7 @@ class Progress:
         if not self._epoch_is_due():
             return False
         if rhythm.every_n_seconds is not None:
-            return time.monotonic() - rhythm.time_of_last >= rhythm.every_n_seconds
+            return rhythm.agree(time.monotonic() - rhythm.time_of_last >= rhythm.every_n_seconds)
         if rhythm.every_n_steps is not None:
             return not self.accumulating and self.step > 0 and self.step % rhythm.every_n_steps == 0
         if rhythm.at_end_of_epoch and self.is_last_batch:

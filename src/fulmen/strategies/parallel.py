@@ -6,7 +6,7 @@ import atexit
 import os
 from abc import ABC
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fulmen.plugins.environments.cluster_environment import ClusterEnvironment
     from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
     from fulmen.plugins.precision.precision import Precision
+    from fulmen.strategies.control.control import Control
 
 T = TypeVar("T")
 
@@ -38,7 +39,15 @@ class ParallelStrategy(Strategy, ABC):
         precision_plugin: how numbers are kept. None: the Trainer's.
         process_group_backend: of ``torch.distributed``. None: the one for the device, such as ``"gloo"`` for the CPU.
         timeout: how long a collective operation waits for the other processes. None: torch's default.
+
+    Attributes:
+        stall_timeout: how long none of the processes may advance before they are reported: which one is where, and what
+            its threads do. To set up, to save and the first batch of an epoch may take three times as long. None: never.
+        on_stall: ``"report"`` and go on waiting, or ``"end"`` the job.
     """
+
+    stall_timeout: timedelta | None = timedelta(minutes=10)
+    on_stall: Literal["report", "end"] = "report"
 
     def __init__(
         self,
@@ -117,6 +126,7 @@ class ParallelStrategy(Strategy, ABC):
                 self.process_group_backend, rank=self.global_rank, world_size=self.world_size, **more
             )
             atexit.register(_leave_group)
+        self.control = _control_of_group()
 
     def reduce(self, tensor: Any, group: Any = None, reduce_op: str | None = "mean") -> Any:
         if not isinstance(tensor, Tensor):
@@ -161,6 +171,25 @@ class ParallelStrategy(Strategy, ABC):
     def teardown(self) -> None:
         super().teardown()
         self._environment.teardown()
+
+
+#: of the process group of this process, which several Trainers may use one after another
+_controls: dict[Any, Control] = {}
+
+
+def _control_of_group() -> Control | None:
+    group = dist.group.WORLD
+    if dist.get_world_size() == 1:
+        return None
+    if group not in _controls:
+        from fulmen.strategies.control.control import Control
+
+        for control in _controls.values():
+            control.close()
+        _controls.clear()
+        store = dist.distributed_c10d._get_default_store()
+        _controls[group] = Control(store, dist.get_rank(), dist.get_world_size())
+    return _controls[group]
 
 
 def _leave_group() -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fulmen.accelerators.accelerator import Accelerator
     from fulmen.core.module import LightningModule
     from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
+    from fulmen.strategies.control.control import Control
     from fulmen.strategies.launchers.launcher import Launcher
 
 T = TypeVar("T")
@@ -36,9 +37,11 @@ class Strategy(ABC):
     Attributes:
         forward_is_collective: every process must make the same number of forward passes. Those that have no batch of
             their own at the end of the data then run another one, whose results are thrown away.
+        control: how the processes agree and hear of failures, from :meth:`setup_environment` on; None where there is one.
     """
 
     forward_is_collective: bool = False
+    control: Control | None = None
 
     def __init__(
         self,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fulmen.utilities.rank_zero import rank_zero_info
 
 if TYPE_CHECKING:
+    from fulmen.strategies.control.control import Control
     from fulmen.trainer.trainer import Trainer
 
 
@@ -17,22 +19,64 @@ class Boundary:
 
     A checkpoint that is written here holds the whole effect of the batches so far and nothing of the next one: a run
     goes on from it as if it had never stopped, also within an accumulation window, whose gradients it holds. The loop
-    asks :attr:`waiting` after each batch, and nothing more as long as nobody waits.
+    asks :attr:`waiting` after each batch, and nothing more as long as nobody waits. With several processes it also looks
+    at :attr:`limit`: what one of them asks for, all do at the same boundary.
     """
 
-    __slots__ = ("_due", "ends", "saved", "waiting")
+    __slots__ = ("_asked", "_due", "_granted", "control", "ends", "limit", "saved", "waiting")
 
     def __init__(self) -> None:
         self.waiting = False  #: there is something to do
         self.ends = False  #: the process was asked to end
         self.saved: list[str] | None = None  #: where the run was saved, before its last steps that do not count
         self._due: list[Callable[[], None]] = []
+        self.control: Control | None = None  #: while several processes train
+        self.limit: float = math.inf  #: the number of batches from which on to ask what the processes agreed on
+        self._asked: set[str] = set()
+        self._granted: set[str] = set()
 
     def forget(self) -> None:
         """Nothing waits any more: a run begins, or has ended."""
         self.waiting = self.ends = False
         self.saved = None
         self._due = []
+        self.control, self.limit = None, math.inf
+        self._asked, self._granted = set(), set()
+
+    def begin_training(self, control: Control, position: Callable[[], int]) -> None:
+        """Agree with the other processes from here on; ``position`` counts the batches of the run."""
+        self.control = control
+        control.begin_training(position, self._set_limit)
+
+    def _set_limit(self, limit: int) -> None:
+        self.limit = limit
+
+    def end_training(self) -> frozenset[str]:
+        """The last boundary is passed, on all processes.
+
+        Returns:
+            What was asked for too late for one.
+        """
+        control, self.control = self.control, None
+        bits = control.end_training() if control is not None else frozenset()
+        self.limit = math.inf
+        return bits
+
+    def agree(self, name: str, wanted: bool) -> bool:
+        """Whether all do now what rank 0 wants by its clock; to be asked on all processes after the same batches.
+
+        One process does at once what it wants. Several do it a moment later, when all of them know.
+        """
+        if self.control is None:
+            return wanted
+        if wanted and name not in self._asked and self.control.rank == 0:
+            self._asked.add(name)
+            self.control.ask(name)
+        if name not in self._granted:
+            return False
+        self._granted.remove(name)
+        self._asked.discard(name)
+        return True
 
     def defer(self, action: Callable[[], None]) -> None:
         """Do ``action`` at the end of the current step; may be called from another thread."""
@@ -51,8 +95,10 @@ class Boundary:
             KeyboardInterrupt: the same, by Ctrl-C.
         """
         self.waiting = False  # first of all: a signal may come at any moment
-        self._do_what_is_due()
         progress = trainer.progress
+        if self.control is not None:
+            self._granted |= trainer.signals.take(self.control.at(progress.total_batches))
+        self._do_what_is_due()
         if progress.out_of_time and progress.ends_here:
             self.save_before_end(trainer, "max_time")
         if self.ends or progress.out_of_time:

@@ -17,7 +17,7 @@ from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, c
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
 from fulmen.trainer import checkpoint as checkpoints
-from fulmen.trainer import metric_objects, replay, resume, which_file
+from fulmen.trainer import metric_objects, replay, resume, together, which_file
 from fulmen.trainer.explain import headline
 from fulmen.trainer.flags import ordered, refuse_no_callbacks
 from fulmen.trainer.hook_checks import check_hooks
@@ -53,9 +53,11 @@ def session(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
             trainer.signals.end_if_asked()
             with _anomaly_detection(trainer, verb):
                 yield verb != "fit" or _ready_to_train(trainer)
+            together.end_training(trainer)
             trainer.strategy.checkpoint_io.settle()
             _tear_down(trainer)
             _finish(trainer, verb)
+            together.end_run(trainer)
         except KeyboardInterrupt as interrupt:
             if trainer.signals.request is None:
                 rank_zero_info("interrupted by Ctrl-C: ending")
@@ -88,6 +90,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     check_hooks(trainer)
     trainer.begin_run()
     strategy.setup_environment()
+    together.begin_run(trainer)
     which_file.return_to_run(trainer, verb, ckpt_path)
     if trainer.profiles:
         trainer.profiler.setup(stage=verb, local_rank=None, log_dir=trainer.log_dir)
@@ -295,6 +298,7 @@ def _ready_to_train(trainer: Trainer) -> bool:
     trainer.modes.note(trainer.lightning_module)
     trainer.signals.end_if_asked()
     trainer.signals.begin_training()
+    together.begin_training(trainer)
     if progress.total_batches and trainer.loaded_ckpt_path is None:
         rank_zero_info(
             "the same model goes on: %d epoch%s and %d step%s are done; its optimizers and schedulers are made anew. "
@@ -390,6 +394,7 @@ def _finish(trainer: Trainer, verb: str) -> None:
 def _fail(trainer: Trainer, exception: BaseException) -> None:
     """Tell everybody, and lose nothing: an error in one of them does not keep the others from hearing."""
     trainer.state.status = TrainerStatus.INTERRUPTED
+    exception = together.fail(trainer, exception)
 
     def attempt(action: Callable[[], Any]) -> None:
         try:
@@ -409,6 +414,7 @@ def _fail(trainer: Trainer, exception: BaseException) -> None:
             attempt(lambda: _tear_down(trainer))
     finally:  # also if Ctrl-C is pressed again meanwhile
         _let_go(trainer)
+    together.leave(trainer)
 
 
 def _let_go(trainer: Trainer) -> None:

@@ -35,18 +35,22 @@ class Signals:
         request: the signal that asked the process to end; None as long as none did.
         requeue: has the job started again; None if nobody does.
         may_leave_validation: the validation that runs can be left in the middle.
+        ends_everywhere: all processes of the job end now, at the same place.
     """
 
     def __init__(self, boundary: Boundary, requeue: Requeue | None = None) -> None:
         self.boundary, self.requeue = boundary, requeue
         self.request: signal.Signals | None = None
         self.may_leave_validation = False
+        self.ends_everywhere = False
+        self._ctrl_c = False
         self._process = 0
         self._trains = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> None:
         self.request, self._trains, self._process = None, False, os.getpid()
+        self.ends_everywhere = self._ctrl_c = False
         self.boundary.forget()
         if threading.current_thread() is not threading.main_thread():
             return
@@ -93,7 +97,7 @@ class Signals:
     def _on_ctrl_c(self, number: int, frame: FrameType | None) -> None:
         if not self._trains or os.getpid() != self._process:
             raise KeyboardInterrupt
-        again = self.request is signal.SIGINT
+        again, self._ctrl_c = self._ctrl_c, True
         # `print` may have been interrupted in the middle of its work
         os.write(2, (_AFTER_SECOND_CTRL_C if again else _AFTER_FIRST_CTRL_C).encode())
         if again:
@@ -101,6 +105,13 @@ class Signals:
         self._ask(signal.SIGINT)
 
     def _ask(self, number: signal.Signals) -> None:
+        control = self.boundary.control
+        if control is not None:  # all processes will take it at the same boundary
+            control.ask(number.name)
+            return
+        self._take(number)
+
+    def _take(self, number: signal.Signals) -> None:
         if self.request is None or (self.requeue is not None and number in self.requeue.signals):
             self.request = number
         self.boundary.ask_to_end()
@@ -110,6 +121,23 @@ class Signals:
     def begin_training(self) -> None:
         """From here on, Ctrl-C ends the run at the next step boundary."""
         self._trains = True
+
+    def share_request(self) -> None:
+        """Ask the other processes for what came when nobody listened to them yet."""
+        request, self.request, self.boundary.ends = self.request, None, False
+        if request is not None:
+            self._ask(request)
+
+    def take(self, bits: frozenset[str]) -> set[str]:
+        """Take those of ``bits`` that are signals: all processes have got them now.
+
+        Returns:
+            The others.
+        """
+        numbers = {number.name for number in signal.Signals} & bits
+        for name in sorted(numbers):
+            self._take(signal.Signals[name])
+        return set(bits - numbers)
 
     def end_evaluation_if_asked(self) -> None:
         """End before the next batch of an evaluation if that was asked for.
@@ -139,6 +167,9 @@ class Signals:
         assert self.request is not None
         progress = trainer.progress
         paths = self.boundary.save_before_end(trainer, self.request.name)
+        if self.boundary.control is not None:
+            self.boundary.control.meet("saved")
+            self.ends_everywhere = True
         what = f"saved {' and '.join(paths)}. Go on by ckpt_path='auto'"
         if not paths:
             what = "nothing is saved, as no callback of this Trainer keeps checkpoints to go on from"

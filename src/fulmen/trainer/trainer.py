@@ -503,7 +503,7 @@ class Trainer(Windows):
             self.validate_within_fit()
         self.schedulers.step_on_plateau(self.progress)
         self.progress.count_logger_step()
-        if self.boundary.waiting:
+        if self.boundary.waiting or self.progress.total_batches >= self.boundary.limit:
             self.boundary.reach(self)
 
     def set_validation_rhythm(self) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fulmen.callbacks.moments import Countdown
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.interval import parse_duration
 
@@ -56,7 +55,6 @@ class Trigger:
     train_time_interval: timedelta | None
     _steps_seen: int = 0
     _time_of_last: float = 0.0
-    _countdown: Countdown = field(default_factory=Countdown)
 
     @classmethod
     def from_arguments(cls, every_n_train_steps: int | None, every_n_epochs: int | None, interval: Any) -> Trigger:
@@ -103,7 +101,6 @@ class Trigger:
         """Begin to count from ``at``: a resumed run does not save what it was just read from."""
         self._steps_seen = at.steps
         self._time_of_last = time.monotonic()
-        self._countdown.start(at.batches)
 
     def state_dict(self) -> dict[str, Any]:
         """How much has passed since the last save."""
@@ -117,12 +114,12 @@ class Trigger:
         self._steps_seen = state["steps_seen"]
         self._time_of_last = time.monotonic() - state.get("seconds", 0.0)
 
-    def after_batch(self, at: Position, agree: Callable[[Any], Any] | None = None, now: float | None = None) -> bool:
+    def after_batch(self, at: Position, agree: Callable[[bool], bool] = bool, now: float | None = None) -> bool:
         """Whether to save after a batch that ended an accumulation window.
 
         Args:
             at: the position after the batch.
-            agree: see :meth:`Countdown.over`.
+            agree: tells all processes alike whether the time is over, by what rank 0 says; that may be a little later.
             now: the time in seconds, by default of the monotonic clock.
         """
         if self.every_n_train_steps:
@@ -133,7 +130,7 @@ class Trigger:
             return False
         now = time.monotonic() if now is None else now
         remaining = self._time_of_last + self.train_time_interval.total_seconds() - now
-        if not self._countdown.over(remaining, at.batches, now, agree):
+        if not agree(remaining <= 0):
             return False
         self._time_of_last = now
         return True
