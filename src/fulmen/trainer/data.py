@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, RandomSampler
 
 from fulmen.core.hooks import DataHooks
+from fulmen.loops.progress import ABSENT
 from fulmen.trainer.flags import LIMIT_NAMES, DataFlags
 from fulmen.trainer.sources import Batches, Source, is_batches, refuse_no_loader, refuse_used_up, shown_loaders
 from fulmen.trainer.validation import check_dataloader_idx
@@ -130,6 +131,8 @@ class Data:
         self._to_put_back: dict[str, Any] = {}  # the state of loaders that are not there yet
         self._rank = rank
         self.go_on: Callable[[], None] | None = None  #: brings a resumed run to where it was saved
+        self.group_sizes: tuple[int | None, ...] | None = None
+        self.ghost_batch: Any = ABSENT
         self.at_rest: dict[str, Any] | None = None  #: the state, of a run that is resumed at its very end
         self.moment: dict[str, Any] | None = None  #: what a checkpoint of this very moment has under ``"resume"``
         self._marks: list[dict[str, Any]] | None = None  #: where sources stood before the look at the next batch
