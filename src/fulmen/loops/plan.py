@@ -23,6 +23,7 @@ from fulmen.callbacks.early_stopping import EarlyStopping
 from fulmen.core.datamodule import LightningDataModule
 from fulmen.core.hooks import HOOK, HOOKS
 from fulmen.core.module import LightningModule
+from fulmen.loops.evaluate import run_unheard
 from fulmen.plugins.precision.precision import Precision
 from fulmen.strategies.strategy import Strategy
 from fulmen.utilities.exceptions import MisconfigurationException
@@ -386,11 +387,9 @@ class _WithoutBatch(Plan):
 
     def _ghost_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """A step with a batch that was trained before, where all must make one: it counts nothing."""
-        trainer = self._trainer
 
         def training_step(batch: Any, batch_idx: int) -> Any:
-            with trainer.metrics.unheard():
-                output = step(trainer.data.ghost_batch, batch_idx)
+            output = run_unheard(self._trainer, step, batch_idx)
             return output if self.optimizes_itself else None
 
         return training_step
