@@ -46,6 +46,7 @@ def fit_loop(trainer: Trainer) -> None:
         trainer.data.start_epoch()
         trainer.replan().on_train_epoch_start()  # callbacks may have come or gone since the last epoch ...
         trainer.replan()  # ... and that hook may have patched others, even training_step, or the optimizer
+        trainer.strategy.start_epoch()
         optimizer, schedulers = trainer.optimizer, trainer.schedulers
         for batch_idx, batch in trainer.data.train_batches():  # already on the device
             call = trainer.plan if batch is not ABSENT else trainer.plan.absent

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
     from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
     from fulmen.strategies.control.control import Control
+    from fulmen.strategies.late import Late
     from fulmen.strategies.launchers.launcher import Launcher
 
 T = TypeVar("T")
@@ -38,10 +39,13 @@ class Strategy(ABC):
         forward_is_collective: every process must make the same number of forward passes. Those that have no batch of
             their own at the end of the data then run another one, whose results are thrown away.
         control: how the processes agree and hear of failures, from :meth:`setup_environment` on; None where there is one.
+        late: what each process knows only at the end of an accumulation window, on its way to all. None: one process,
+            or no gradients that it could ride on.
     """
 
     forward_is_collective: bool = False
     control: Control | None = None
+    late: Late | None = None
 
     def __init__(
         self,
@@ -112,6 +116,9 @@ class Strategy(ABC):
         """Wrap the module for training, if this strategy does; its weights are those to begin with by now, and
         optimizers are made after it.
         """
+
+    def start_epoch(self) -> None:
+        """An epoch of training begins: parameters may have been frozen, or thawed, since the last one."""
 
     def wrap_step(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
         """What the loop calls instead of ``step``, the method ``name`` of the module, so that it passes through what
