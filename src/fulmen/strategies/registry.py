@@ -74,4 +74,7 @@ class _StrategyRegistry(dict[str, dict[str, Any]]):
 
 
 StrategyRegistry = _StrategyRegistry()
-StrategyRegistry.register("ddp", DDPStrategy, "the whole model on each process, gradients averaged")
+_DDP = "the whole model on each process, gradients averaged"
+StrategyRegistry.register("ddp", DDPStrategy, _DDP)
+for _name, _method in (("spawn", "spawn"), ("fork", "fork"), ("notebook", "spawn")):
+    StrategyRegistry.register(f"ddp_{_name}", DDPStrategy, f"{_DDP}; in new processes", start_method=_method)
