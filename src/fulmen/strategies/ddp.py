@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fulmen.strategies.gradient_exchange import GradientExchange
 from fulmen.strategies.late import JOINS, Late, Steps, share_of
-from fulmen.strategies.parallel import ParallelStrategy
+from fulmen.strategies.parallel import ParallelStrategy, StartMethod
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
 
@@ -41,8 +41,6 @@ class DDPStrategy(ParallelStrategy):
         ddp_comm_hook: how gradients are exchanged, as of ``DistributedDataParallel.register_comm_hook``.
         ddp_comm_wrapper: wraps the hook, as ``fp16_compress_wrapper`` does.
         model_averaging_period: steps between two averages of the parameters, for post-local SGD.
-        start_method: how the Trainer starts processes: ``"popen"`` (the program once more for each), ``"spawn"``,
-            ``"fork"`` or ``"forkserver"``.
         **kwargs: those of ``DistributedDataParallel``, such as ``find_unused_parameters`` or ``static_graph``.
 
     The other arguments are those of :class:`ParallelStrategy`.
@@ -61,7 +59,8 @@ class DDPStrategy(ParallelStrategy):
         model_averaging_period: int | None = None,
         process_group_backend: str | None = None,
         timeout: timedelta | None = None,
-        start_method: Literal["popen", "spawn", "fork", "forkserver"] = "popen",
+        start_method: StartMethod = "popen",
+        rendezvous_timeout: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -72,10 +71,11 @@ class DDPStrategy(ParallelStrategy):
             precision_plugin,
             process_group_backend,
             timeout,
+            start_method,
+            rendezvous_timeout,
         )
         self._comm_state, self._comm_hook, self._comm_wrapper = ddp_comm_state, ddp_comm_hook, ddp_comm_wrapper
         self._model_averaging_period = model_averaging_period
-        self._start_method = start_method
         self._ddp_kwargs = kwargs
         self._module: LightningModule | None = None
         self._exchange: GradientExchange | None = None  # in manual optimization

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 from abc import ABC
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -15,7 +14,9 @@ from torch import Tensor
 from fulmen.plugins.environments.lightning import LightningEnvironment
 from fulmen.strategies.launchers.launcher import Launcher
 from fulmen.strategies.launchers.subprocess_script import SubprocessScriptLauncher
+from fulmen.strategies.rendezvous import meet
 from fulmen.strategies.strategy import Strategy
+from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_only
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from fulmen.strategies.control.control import Control
 
 T = TypeVar("T")
+StartMethod = Literal["popen", "spawn", "fork", "forkserver"]
 
 
 class ParallelStrategy(Strategy, ABC):
@@ -39,6 +41,10 @@ class ParallelStrategy(Strategy, ABC):
         precision_plugin: how numbers are kept. None: the Trainer's.
         process_group_backend: of ``torch.distributed``. None: the one for the device, such as ``"gloo"`` for the CPU.
         timeout: how long a collective operation waits for the other processes. None: torch's default.
+        start_method: how the Trainer starts processes where nobody else has: ``"popen"`` (the program once more for
+            each), ``"spawn"``, ``"fork"`` or ``"forkserver"``.
+        rendezvous_timeout: seconds to wait for all processes at the start. None: those of the environment variable
+            ``FULMEN_RENDEZVOUS_TIMEOUT``, else 60 on one machine and 600 on several.
 
     Attributes:
         stall_timeout: how long none of the processes may advance before they are reported: which one is where, and what
@@ -58,13 +64,23 @@ class ParallelStrategy(Strategy, ABC):
         precision_plugin: Precision | None = None,
         process_group_backend: str | None = None,
         timeout: timedelta | None = None,
+        start_method: StartMethod = "popen",
+        rendezvous_timeout: float | None = None,
     ) -> None:
         super().__init__(accelerator, checkpoint_io, precision_plugin)
+        if start_method not in ("popen", "spawn", "fork", "forkserver"):
+            raise ValueError(
+                f"{type(self).__name__}(start_method={start_method!r}): must be 'popen', 'spawn', 'fork' or "
+                "'forkserver'."
+            )
+        self._start_method, self._rendezvous_timeout = start_method, rendezvous_timeout
         self.parallel_devices = parallel_devices
         self.cluster_environment = cluster_environment
         self.num_nodes = 1
         self._backend, self._timeout = process_group_backend, timeout
         self._launcher: Launcher | None = None
+        self._starts_processes = False
+        self.store: dist.Store | None = None  #: where the processes met; what they tell each other outside of steps
 
     # -- who and where ------------------------------------------------------------------------------------------------
 
@@ -87,12 +103,15 @@ class ParallelStrategy(Strategy, ABC):
 
     @property
     def global_rank(self) -> int:
-        return self.node_rank * self.num_processes + self.local_rank
+        environment = self._environment
+        environment.set_world_size(self.world_size)
+        environment.set_global_rank(environment.node_rank() * self.num_processes + environment.local_rank())
+        return environment.global_rank()
 
     @property
     def root_device(self) -> torch.device:
         assert self.parallel_devices is not None
-        return self.parallel_devices[self.local_rank]
+        return self.parallel_devices[self.local_rank % len(self.parallel_devices)]
 
     @property
     def _environment(self) -> ClusterEnvironment:
@@ -107,25 +126,51 @@ class ParallelStrategy(Strategy, ABC):
 
     @property
     def launcher(self) -> Launcher | None:
-        if self._launcher is None and not self._environment.creates_processes_externally:
-            self._launcher = SubprocessScriptLauncher(self._environment, self.num_processes, self.num_nodes)
+        if self._environment.creates_processes_externally and not self._starts_processes:
+            return None
+        if self._launcher is None:
+            self._launcher = self._new_launcher()
+            self._starts_processes = True
         return self._launcher
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy in a process that a launcher has started."""
+        return {**self.__dict__, "_launcher": None, "_starts_processes": False, "store": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def _new_launcher(self) -> Launcher:
+        if self._start_method == "popen":
+            return SubprocessScriptLauncher(self._environment, self.num_processes, self.num_nodes)
+        from fulmen.strategies.launchers.multiprocessing import MultiProcessingLauncher
+
+        return MultiProcessingLauncher(self._environment, self.num_processes, self.num_nodes, self._start_method)
 
     # -- the process group --------------------------------------------------------------------------------------------
 
     def setup_environment(self) -> None:
         super().setup_environment()
-        environment = self._environment
-        environment.set_world_size(self.world_size)
-        environment.set_global_rank(self.global_rank)
+        self._environment.validate_settings(self.num_processes, self.num_nodes)
         rank_zero_only.rank = self.global_rank  # type: ignore[attr-defined]
         if not dist.is_initialized():
-            os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
+            self.store = meet(
+                self._environment, self.global_rank, self.world_size, self._rendezvous_timeout, self._launcher
+            )
             more = {} if self._timeout is None else {"timeout": self._timeout}
             dist.init_process_group(
-                self.process_group_backend, rank=self.global_rank, world_size=self.world_size, **more
+                self.process_group_backend,
+                store=dist.PrefixStore("group", self.store),
+                rank=self.global_rank,
+                world_size=self.world_size,
+                **more,
             )
             atexit.register(_leave_group)
+        elif dist.get_world_size() != self.world_size:
+            raise MisconfigurationException(
+                f"this process belongs to a group of {dist.get_world_size()} processes, and the Trainer was asked for "
+                f"{self.world_size}. Use the same `devices` and `num_nodes` for all Trainers of a program."
+            )
         self.control = _control_of_group()
 
     def reduce(self, tensor: Any, group: Any = None, reduce_op: str | None = "mean") -> Any:

@@ -74,7 +74,7 @@ class _StrategyRegistry(dict[str, dict[str, Any]]):
 
 
 StrategyRegistry = _StrategyRegistry()
-for _name, _start_method in (("ddp", "popen"), ("ddp_spawn", "spawn"), ("ddp_fork", "fork"), ("ddp_notebook", "fork")):
+for _name, _start_method in (("ddp", "popen"), ("ddp_spawn", "spawn"), ("ddp_fork", "fork"), ("ddp_notebook", "spawn")):
     _what = f"the whole model on each process, gradients averaged; processes by {_start_method}"
     StrategyRegistry.register(_name, DDPStrategy, _what, start_method=_start_method)
     for _unused in (False, True):

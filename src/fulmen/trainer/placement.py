@@ -8,6 +8,8 @@ from typing import Any
 
 from fulmen.accelerators.accelerator import Accelerator
 from fulmen.plugins.environments.cluster_environment import ClusterEnvironment
+from fulmen.plugins.environments.requeue import Requeue
+from fulmen.plugins.environments.variables import whole
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.precision.precision import Precision
 from fulmen.strategies.single_device import SingleDeviceStrategy
@@ -21,12 +23,22 @@ _LATER_STRATEGIES = ("fsdp", "deepspeed", "model_parallel", "xla", "single_xla",
 def environment(plugins: list[Any]) -> ClusterEnvironment:
     """Who the processes are and where they meet: the plugin that was passed, or what this process was started in."""
     passed = next((plugin for plugin in plugins if isinstance(plugin, ClusterEnvironment)), None)
-    if passed is not None:
+    if passed is not None and not isinstance(passed, Requeue):  # SLURM's may be passed for its signal only
         return passed
     from fulmen.plugins.environments.lightning import LightningEnvironment
+    from fulmen.plugins.environments.lsf import LSFEnvironment
+    from fulmen.plugins.environments.mpi import MPIEnvironment
+    from fulmen.plugins.environments.slurm import SLURMEnvironment
     from fulmen.plugins.environments.torchelastic import TorchElasticEnvironment
 
-    return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    if SLURMEnvironment.detect() and (SLURMEnvironment.was_started_by_srun() or whole("SLURM_NTASKS", 1) > 1):
+        return next((plugin for plugin in plugins if isinstance(plugin, SLURMEnvironment)), None) or SLURMEnvironment()
+    for kind in (LSFEnvironment, MPIEnvironment):
+        if kind.detect():
+            return kind()
+    return LightningEnvironment()
 
 
 def strategy(

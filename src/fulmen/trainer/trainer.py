@@ -337,6 +337,7 @@ class Trainer(Windows):
             )
         launcher = self.strategy.launcher
         if launcher is not None and launcher.spawns:
+            self._take_inputs(verb, model, dict(loaders), datamodule)
             return launcher.run(self, self._run, verb, loop, model, loaders, datamodule, ckpt_path, weights_only)
         if launcher is not None:
             launcher.start()
@@ -389,6 +390,15 @@ class Trainer(Windows):
                     "`max_epochs` was not set: training stops after 1000 epochs. Write `Trainer(max_epochs=...)`; -1 "
                     "means no limit."
                 )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy in another process, which may go on with the same model."""
+        trained = None if self._trained is None else self._trained()
+        return {**self.__dict__, "_trained": trained}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        trained = state["_trained"]
+        self.__dict__.update(state, _trained=None if trained is None else weakref.ref(trained))
 
     # -- one run ------------------------------------------------------------------------------------------------------
 

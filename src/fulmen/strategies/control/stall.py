@@ -24,7 +24,11 @@ _WORK = (
     ("fulmen.loops.predict", "prediction"),
     ("fulmen.loops.fit", "training"),
 )
-_MEETINGS = ("torch.distributed.distributed_c10d", "torch.distributed._functional_collectives", "fulmen.strategies.control")
+_MEETINGS = (
+    "torch.distributed.distributed_c10d",
+    "torch.distributed._functional_collectives",
+    "fulmen.strategies.control",
+)
 _BACKWARD = "_engine_run_backward"
 _WITHOUT_COUNTERS = ("setting up", "saving")  #: whoever is at another line than before advances
 _PATIENCE = 3  #: times as long may what takes long by its nature take: to set up, to save, the first batch of an epoch

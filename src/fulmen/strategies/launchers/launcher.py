@@ -15,9 +15,11 @@ class Launcher:
     Attributes:
         spawns: the whole run happens in new processes, by :meth:`run`; else :meth:`start` starts the others, and this
             process is one of the job.
+        is_interactive_compatible: it works where there is no program to run again, as in a notebook.
     """
 
     spawns: bool = False
+    is_interactive_compatible: bool = False
 
     def start(self) -> None:
         """Start the other processes, once: they run the same program."""
@@ -25,6 +27,13 @@ class Launcher:
     def run(self, trainer: Trainer, function: Callable[..., Any], *args: Any) -> Any:
         """Run ``function(*args)`` in new processes, and bring back what it returned on rank 0."""
         raise NotImplementedError(f"{type(self).__name__} starts the other processes by `start`, not by `run`")
+
+    def check(self) -> None:
+        """See whether the processes that were started are still there.
+
+        Raises:
+            RuntimeError: one of them has ended.
+        """
 
     def kill(self) -> None:
         """End the processes that were started."""

@@ -1,0 +1,241 @@
+"""Runs a fit in new processes and brings back what it made, for notebooks and for programs that must run once."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fulmen.plugins.environments.cluster_environment import ClusterEnvironment
+from fulmen.strategies.launchers.launcher import Launcher
+from fulmen.utilities.exceptions import MisconfigurationException
+
+if TYPE_CHECKING:
+    from fulmen.trainer.trainer import Trainer
+
+_SECONDS_TO_END = 10.0  # that the others have when one has failed
+
+
+class MultiProcessingLauncher(Launcher):
+    """Runs each verb of the Trainer in new processes, and brings back the weights, the metrics, the state of callbacks
+    and loops, and what the verb returned. What stands before ``fit`` in the program runs once.
+
+    Args:
+        cluster_environment: where the processes meet.
+        num_processes: how many this machine has.
+        num_nodes: how many machines there are.
+        start_method: ``"spawn"`` or ``"forkserver"``: each process is a new interpreter that gets the Trainer and its
+            arguments by cloudpickle, so no ``if __name__ == "__main__":`` is needed, and classes may be those of a
+            notebook. ``"fork"``: each is a copy of this process, which must not have used CUDA, nor gone backward.
+    """
+
+    spawns = True
+    is_interactive_compatible = True
+
+    def __init__(
+        self, cluster_environment: ClusterEnvironment, num_processes: int, num_nodes: int, start_method: str = "spawn"
+    ) -> None:
+        self.cluster_environment = cluster_environment
+        self.num_processes, self.num_nodes, self.start_method = num_processes, num_nodes, start_method
+        self._processes: list[Any] = []
+
+    def run(self, trainer: Trainer, function: Callable[..., Any], *args: Any) -> Any:
+        """Run ``function(*args)`` on all ranks of this machine.
+
+        Raises:
+            Exception: that of the process that failed first.
+            MisconfigurationException: this process cannot be copied, or its objects cannot be sent.
+        """
+        environment = self.cluster_environment
+        environment.validate_settings(self.num_processes, self.num_nodes)
+        variables = {
+            "MASTER_ADDR": environment.main_address,
+            "MASTER_PORT": str(environment.main_port),
+            "NODE_RANK": str(environment.node_rank()),
+            "WORLD_SIZE": str(self.num_processes * self.num_nodes),
+        }
+        with tempfile.TemporaryDirectory(prefix="fulmen-") as folder:
+            start = self._fork if self.start_method == "fork" else self._spawn
+            start(folder, variables, trainer, function, args)
+            try:
+                self._wait(Path(folder))
+            finally:
+                self.kill()
+            answer = Path(folder, "answer")
+            return take_answer(trainer, pickle.loads(answer.read_bytes())) if answer.exists() else None
+
+    def _spawn(
+        self, folder: str, variables: dict[str, str], trainer: Trainer, function: Callable[..., Any], args: Any
+    ) -> None:
+        import cloudpickle
+
+        work = Path(folder, "work")
+        try:
+            work.write_bytes(cloudpickle.dumps((trainer, function, args)))
+        except Exception as error:
+            raise MisconfigurationException(
+                f"the Trainer and its arguments cannot be sent to new processes: {type(error).__name__}: {error}. "
+                "Make what cannot be sent in `setup` or `train_dataloader`, or write `strategy='ddp'` in a program."
+            ) from error
+        Path(folder, "path").write_bytes(pickle.dumps(sys.path))
+        command = [sys.executable, "-m", "fulmen.strategies.launchers.worker", folder]
+        for rank in range(self.num_processes):
+            env = {**os.environ, **variables, "LOCAL_RANK": str(rank)}
+            env["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # so that this package is found
+            self._processes.append(subprocess.Popen(command, env=env))
+
+    def _fork(
+        self, folder: str, variables: dict[str, str], trainer: Trainer, function: Callable[..., Any], args: Any
+    ) -> None:
+        if torch.cuda.is_initialized():
+            raise MisconfigurationException(
+                "this process has used CUDA already, so it cannot be copied (`start_method='fork'`). Write "
+                "`DDPStrategy(start_method='spawn')` or `strategy='ddp_spawn'`, or use CUDA only in the module."
+            )
+        context = get_context("fork")
+        for rank in range(self.num_processes):
+            env = {**variables, "LOCAL_RANK": str(rank)}
+            process = context.Process(target=_forked, args=(folder, env, trainer, function, args))
+            process.start()
+            self._processes.append(process)
+
+    def _wait(self, folder: Path) -> None:
+        """Wait for all; when one fails, the others have a while to end."""
+        while True:
+            codes = [_exit_code(process) for process in self._processes]
+            if all(code == 0 for code in codes):
+                return
+            if any(codes):
+                break
+            time.sleep(0.02)
+        deadline = time.monotonic() + _SECONDS_TO_END
+        while None in codes and time.monotonic() < deadline:
+            codes = [_exit_code(process) for process in self._processes]
+            time.sleep(0.02)
+        self.kill()
+        raise _first_error(folder, codes)
+
+    def check(self) -> None:
+        pass  # `_wait` looks after them
+
+    def kill(self) -> None:
+        for process in self._processes:
+            if _exit_code(process) is None:
+                process.kill()
+            process.wait() if isinstance(process, subprocess.Popen) else process.join()
+        self._processes = []
+
+
+def _exit_code(process: Any) -> int | None:
+    return process.poll() if isinstance(process, subprocess.Popen) else process.exitcode
+
+
+def _first_error(folder: Path, codes: list[int | None]) -> Exception:
+    """What the process raised that failed first."""
+    reports = sorted((pickle.loads(path.read_bytes()) for path in folder.glob("error-*")), key=lambda one: one["time"])
+    if not reports:
+        how = [f"rank {rank}: {code}" for rank, code in enumerate(codes) if code]
+        return RuntimeError(
+            f"the processes ended without an error of their own (exit codes of {', '.join(how)}; -9: killed, perhaps "
+            "for want of memory)."
+        )
+    first = reports[0]
+    text = f"\nin the process of local rank {first['rank']}:\n{first['traceback']}"
+    error = pickle.loads(first["exception"]) if first["exception"] is not None else RuntimeError(first["summary"])
+    if isinstance(error, SystemExit):
+        error = RuntimeError(f"the process of local rank {first['rank']} ended with {error.code!r}")
+    error.add_note(text)
+    return error
+
+
+def _forked(folder: str, variables: dict[str, str], trainer: Trainer, function: Callable[..., Any], args: Any) -> None:
+    os.environ.update(variables)
+    trainer.strategy.__setstate__(trainer.strategy.__getstate__())
+    code = work(folder, lambda: (trainer, function, args))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def work(folder: str, read: Callable[[], tuple[Any, Callable[..., Any], Any]]) -> int:
+    """What each of the new processes does; returns its exit code."""
+    rank = int(os.environ["LOCAL_RANK"])
+    try:
+        trainer, function, args = read()
+        result = function(*args)
+        if trainer.is_global_zero:
+            Path(folder, "answer").write_bytes(_sendable(answer_of(trainer, result)))
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        return 0
+    except BaseException as error:
+        report = {
+            "rank": rank,
+            "time": time.time(),
+            "traceback": traceback.format_exc(),
+            "summary": f"{type(error).__name__}: {error}",
+            "exception": None,
+        }
+        try:
+            data = _sendable(error)
+            pickle.loads(data)  # some exceptions can be written and not read
+            report["exception"] = data
+        except Exception:
+            pass
+        Path(folder, f"error-{rank}").write_bytes(pickle.dumps(report))
+        return 1
+
+
+def _sendable(value: Any) -> bytes:
+    import cloudpickle
+
+    return cloudpickle.dumps(value)
+
+
+def answer_of(trainer: Trainer, result: Any) -> dict[str, Any]:
+    """What the process that asked needs of a finished verb."""
+    metrics = trainer.metrics
+    return {
+        "result": result,
+        "weights": {name: tensor.cpu() for name, tensor in trainer.lightning_module.state_dict().items()},
+        "state": (trainer.state.fn, trainer.state.status, trainer.state.stage),
+        "metrics": (dict(metrics.callback), dict(metrics.logged), dict(metrics.progress_bar)),
+        "progress": trainer.progress,
+        "callbacks": [_sent(callback) for callback in trainer.callbacks],
+    }
+
+
+def _sent(callback: Any) -> bytes | None:
+    """The attributes of a callback; those that cannot be sent stay behind."""
+    found = {}
+    for name, value in vars(callback).items():
+        try:
+            found[name] = _sendable(value)
+        except Exception:
+            continue
+    return pickle.dumps(found)
+
+
+def take_answer(trainer: Trainer, answer: dict[str, Any]) -> Any:
+    """Make the trainer of this process one that has run the verb; returns what the verb did."""
+    trainer.lightning_module.load_state_dict(answer["weights"], strict=False)
+    trainer.state.fn, trainer.state.status, trainer.state.stage = answer["state"]
+    trainer.progress = answer["progress"]
+    metrics = trainer.metrics
+    for window, values in zip((metrics.callback, metrics.logged, metrics.progress_bar), answer["metrics"]):
+        window.clear()
+        window.update(values)
+    for callback, sent in zip(trainer.callbacks, answer["callbacks"]):
+        for name, data in pickle.loads(sent).items():
+            setattr(callback, name, pickle.loads(data))
+    return answer["result"]
