@@ -28,6 +28,12 @@ def title(text: str) -> None:
         print(text)
 
 
+def warn(text: str) -> None:
+    """A line that is not part of what was asked for."""
+    sys.stdout.flush()  # the lines before it come first
+    print(f"warning: {printable(text)}", file=sys.stderr)
+
+
 def columns() -> int:
     """The width of the terminal."""
     return shutil.get_terminal_size().columns
