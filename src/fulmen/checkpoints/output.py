@@ -68,7 +68,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable
         from rich.table import Table
         from rich.text import Text
 
-        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for header in headers:
             if header in right:
                 drawn.add_column(header, justify="right", no_wrap=True)
