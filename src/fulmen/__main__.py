@@ -3,12 +3,55 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 from fulmen import __version__
 from fulmen.checkpoints.command import add_checkpoint_parser
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a mistake with the nearest name that there is, and with the usage of the command that it was made in."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self._refuse(unknown)
+        return parsed, unknown
+
+    def _refuse(self, unknown: list[str]) -> NoReturn:
+        option = next((word.partition("=")[0] for word in unknown if word.startswith("-") and word != "-"), None)
+        if option is None:
+            self.error(f"too many arguments: {', '.join(map(repr, unknown))}")
+        nearest = get_close_matches(option, self._option_string_actions, n=1)
+        self.error(f"there is no option {option}. {f'Did you mean {nearest[0]}?' if nearest else 'See --help'}")
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"<command>: invalid choice: '(.*?)'", message)
+        if wrong is None:
+            super().error(message)
+        within = self._subcommands()
+        nearest = get_close_matches(wrong[1], within, n=1)
+        chosen = within[nearest[0]] if nearest else self
+        advice = (
+            f"Did you mean `{chosen.prog}`?" if nearest else f"There are: {', '.join(self._subcommands(deep=False))}"
+        )
+        chosen.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: error: there is no command {wrong[1]!r}. {advice}\n")
+
+    def _subcommands(self, deep: bool = True) -> dict[str, Parser]:
+        """The parsers of the commands by their names, with ``deep`` also those of the commands within them."""
+        here: dict[str, Parser] = {}
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                here |= action.choices
+        below: dict[str, Parser] = {}
+        for parser in here.values() if deep else ():
+            below |= parser._subcommands()
+        return {**below, **here}
 
 
 def demo_command(arguments: argparse.Namespace) -> None:
@@ -82,7 +125,7 @@ def add_replay_parser(commands: Any) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command; each subcommand stores the function that runs it as ``run``."""
-    parser = argparse.ArgumentParser(prog="fulmen", description="Fulmen, a PyTorch training framework.")
+    parser = Parser(prog="fulmen", description="Fulmen, a PyTorch training framework.")
     parser.add_argument("--version", action="version", version=f"fulmen {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="<command>")
 
@@ -104,7 +147,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 def positive_int(text: str) -> int:
     """``text`` as an integer of at least 1, or argparse's error."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is less than 1")
     return value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -109,6 +111,21 @@ def test_show_tells_who_wrote_a_file_and_how_far_the_run_was(run, capsys):
     assert shown["wait_count"] == "0"
 
 
+def test_show_tells_the_state_of_model_checkpoint_in_terms_of_a_person(run, run_folder, capsys):
+    best = json.loads((run / "kept" / "checkpoints.json").read_text())["checkpoints"][-1]
+    fulmen("show", "last.ckpt")
+
+    printed = capsys.readouterr().out
+    of_callback = printed.partition("  ModelCheckpoint\n")[2].partition("\n\n")[0]
+    assert facts(of_callback) == {
+        "folder": str(run_folder / "kept"),
+        "monitor": "val_loss, the lowest is the best",
+        "best": best["path"],
+        "score": str(best["metric"]["value"]),
+        "last": "none",
+    }
+
+
 def test_show_of_the_end_of_training_goes_on_with_the_next_epoch(run, capsys):
     fulmen("show", "last.ckpt")
 
@@ -168,7 +185,7 @@ def test_show_of_a_folder_lists_what_its_index_names(run, capsys):
     printed = capsys.readouterr().out
     assert len(entries) >= 2
     for entry in entries:
-        (row,) = [line.split() for line in printed.splitlines() if entry["path"] in line]
+        (row,) = [line.split() for line in printed.splitlines() if line.strip().startswith(entry["path"])]
         assert row[:3] == [entry["path"], str(entry["epoch"]), str(entry["step"])]
         assert f"val_loss={entry['metric']['value']:.5g}" in row
         assert entry["reason"] in row
@@ -179,6 +196,51 @@ def test_show_of_a_folder_as_json_is_its_index(run, capsys):
 
     entries = json.loads((run / "kept" / "checkpoints.json").read_text())["checkpoints"]
     assert [each["checksum"] for each in json.loads(capsys.readouterr().out)] == [each["checksum"] for each in entries]
+
+
+def test_show_of_the_directory_of_a_run_lists_its_folder_of_checkpoints(run, capsys):
+    (run / "version_0").mkdir()
+    shutil.move("kept", "version_0/checkpoints")
+    entries = json.loads(Path("version_0/checkpoints/checkpoints.json").read_text())["checkpoints"]
+
+    assert fulmen("show", "version_0") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("version_0/checkpoints")
+    rows = [line.split() for line in printed.splitlines()]
+    for entry in entries:
+        assert [entry["path"], str(entry["epoch"]), str(entry["step"])] in [row[:3] for row in rows]
+    command = printed.partition("fulmen checkpoint show ")[2].splitlines()[0]
+    assert fulmen("show", command) == 0
+    assert facts(capsys.readouterr().out)["step"] == "8"
+
+
+def test_show_of_a_folder_of_many_runs_lists_each_in_the_order_of_their_numbers(run, capsys):
+    for number in (10, 2):
+        shutil.copytree("kept", f"logs/version_{number}/checkpoints")
+
+    assert fulmen("show", "logs") == 0
+    titles = [line.partition(" ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("logs")]
+    assert titles == ["logs/version_2/checkpoints", "logs/version_10/checkpoints"]
+
+
+def test_show_of_a_folder_says_which_files_are_not_whole(run, capsys):
+    entries = json.loads((run / "kept" / "checkpoints.json").read_text())["checkpoints"]
+    short, gone = (run / "kept" / entry["path"] for entry in entries[:2])
+    short.write_bytes(short.read_bytes()[:1000])
+    gone.unlink()
+
+    assert fulmen("show", "kept") == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  epoch")}
+    assert "no: 1 kB of it" in rows[short.name]
+    assert "no: gone" in rows[gone.name]
+
+
+def test_show_of_a_folder_without_an_index_names_its_files(run, capsys):
+    assert fulmen("show", ".") == 0  # there is one in `kept`
+    shutil.rmtree("kept")
+
+    assert fulmen("show", ".") == 2
+    assert "give one of its files: last.ckpt, middle.ckpt, weights.ckpt" in capsys.readouterr().err
 
 
 def test_show_prints_no_characters_that_a_terminal_obeys(tmp_path, capsys):
@@ -264,6 +326,68 @@ def test_diff_within_the_tolerance_is_0(run, capsys):
     assert fulmen("diff", "last.ckpt", other) == 1
     assert fulmen("diff", "--tolerance", "1e-3", "last.ckpt", other) == 0
     assert fulmen("diff", "--tolerance", "1e-5", "last.ckpt", other) == 1
+
+
+def one_run(folder: Path, seed: int = 1, **given: Any) -> Path:
+    """The newest checkpoint of a run in ``folder``, with all that it writes there by default."""
+    torch.manual_seed(seed)
+    data = [torch.ones(2, 3) * batch for batch in range(3)]
+    trainer = Trainer(
+        accelerator="cpu",
+        default_root_dir=folder,
+        max_epochs=2,
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[ModelCheckpoint(monitor="val_loss", save_top_k=2)],
+    )
+    trainer.fit(Net(**given), data, data)
+    assert trainer.log_dir is not None
+    return newest(Path(trainer.log_dir) / "checkpoints")
+
+
+def test_diff_of_equal_runs_in_other_folders_is_0_and_sums_up_their_paths(tmp_path, capsys):
+    first, second, third = one_run(tmp_path / "a"), one_run(tmp_path / "b"), one_run(tmp_path / "a")
+    assert third.parts[-3] == "version_1"
+    capsys.readouterr()
+
+    for other in (second, third):
+        assert fulmen("diff", first, other) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        assert re.fullmatch(r"equal \(\d paths differ only by the folder of the run\)", line)
+
+
+def test_diff_of_runs_in_other_folders_shows_what_differs_besides_them(tmp_path, capsys):
+    files = [one_run(tmp_path / "a", name="/data/one/x"), one_run(tmp_path / "b", seed=2, name="/data/two/x")]
+    capsys.readouterr()
+
+    assert fulmen("diff", "--all", *files) == 1
+    printed = capsys.readouterr().out
+    assert "  hyper_parameters.name: '/data/one/x' -> '/data/two/x'" in printed
+    assert "net.weight: 3 of 3 elements differ" in printed
+    assert "ModelCheckpoint.best_model_score" in printed
+    assert "dirpath" not in printed
+    assert "only in" not in printed
+    assert str(tmp_path) not in printed.partition("\n\n")[2]
+    assert "paths differ only by the folder of the run" in printed.splitlines()[-1]
+
+
+def test_diff_of_runs_in_other_folders_shows_a_best_file_of_another_name(run, capsys):
+    def moved(checkpoint: dict[str, Any]) -> None:
+        (state,) = (value for key, value in checkpoint["callbacks"].items() if key.startswith("ModelCheckpoint"))
+        state.update(dirpath="/other/kept", best_model_path="/other/kept/another.ckpt")
+
+    assert fulmen("diff", "last.ckpt", changed("last.ckpt", moved)) == 1
+    printed = capsys.readouterr().out
+    assert "ModelCheckpoint.best_model_path" in printed
+    assert "ModelCheckpoint.dirpath" not in printed
+
+
+def test_diff_of_a_file_that_cannot_be_read_is_2(run, capsys):
+    Path("short.ckpt").write_bytes(Path("last.ckpt").read_bytes()[:-500])
+
+    assert fulmen("diff", "last.ckpt", "short.ckpt") == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_diff_finds_long_integers_that_equal_each_other_only_as_floats(run, capsys):
@@ -375,7 +499,9 @@ def test_verify_of_a_truncated_file_without_an_index_is_1(run, capsys):
     Path("short.ckpt").write_bytes(Path("last.ckpt").read_bytes()[:-500])
 
     assert fulmen("verify", "short.ckpt") == 1
-    assert lines_of(capsys)["short.ckpt"][0] == "damaged"
+    size = Path("short.ckpt").stat().st_size
+    told = f"it is truncated: its first {size:,} bytes are there, and its end is missing"
+    assert lines_of(capsys)["short.ckpt"] == ("damaged", told)
 
 
 def test_verify_of_a_file_that_names_a_class_is_1_and_says_how_to_convert_it(run, capsys):
@@ -386,6 +512,70 @@ def test_verify_of_a_file_that_names_a_class_is_1_and_says_how_to_convert_it(run
     assert word == "not plain"
     assert "PosixPath" in why
     assert f"fulmen checkpoint convert {other}" in why
+
+
+@pytest.mark.parametrize(
+    ("content", "holds"),
+    [
+        (nn.Linear(2, 1).state_dict(), "it holds 2 tensors by name, as `torch.save(model.state_dict(), ...)` writes"),
+        ({"weight": torch.ones(1)}, "it holds one tensor by name"),
+        ({"weight": torch.ones(1), "epoch": 1}, "it holds a dict without a `state_dict`"),
+        (torch.ones(2), "it holds a Tensor"),
+    ],
+)
+def test_verify_of_plain_data_that_is_no_checkpoint_says_that_it_is_whole_and_is_0(tmp_path, capsys, content, holds):
+    torch.save(content, tmp_path / "weights.pt")
+
+    assert fulmen("verify", tmp_path / "weights.pt") == 0
+    word, why = lines_of(capsys)["weights.pt"]
+    assert word == "plain"
+    assert why.startswith(f"whole, but no checkpoint of a run: {holds}")
+
+
+def test_show_of_weights_without_a_run_says_how_to_read_them(tmp_path, capsys):
+    torch.save(nn.Linear(2, 1).state_dict(), tmp_path / "weights.pt")
+
+    assert fulmen("show", tmp_path / "weights.pt") == 2
+    assert "`model.load_state_dict(torch.load(...))`" in capsys.readouterr().err
+
+
+def test_verify_of_the_directory_of_a_run_looks_at_all_that_its_index_names(run, capsys):
+    shutil.copytree("kept", "version_0/checkpoints")
+    gone = newest(Path("version_0/checkpoints"))
+    gone.unlink()
+
+    assert fulmen("verify", "version_0") == 1
+    assert lines_of(capsys)[gone.name][0] == "missing"
+
+
+class Hostile:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch pwned",)
+
+
+@pytest.mark.parametrize(
+    "words", [("show", "evil.ckpt"), ("verify", "evil.ckpt"), ("diff", "last.ckpt", "evil.ckpt"),
+              ("export", "evil.ckpt", "out.safetensors")]
+)  # fmt: skip
+def test_file_that_would_run_code_is_named_as_such_and_nothing_is_run(run, capsys, words):
+    changed("last.ckpt", lambda c: c["hyper_parameters"].update(evil=Hostile()))
+    shutil.move("changed.ckpt", "evil.ckpt")
+
+    assert fulmen(*words) == (1 if words[0] == "verify" else 2)
+    told = "".join(capsys.readouterr())
+    assert "unsafe " in told or words[0] != "verify"
+    assert "holds what would run code: posix.system('touch pwned'). Nothing of it was run." in told
+    assert "Get the file again from somebody you trust" in told
+    assert not any(way in told for way in ("convert evil", "add_safe_globals", "weights_only"))
+    assert not Path("pwned").exists()
+
+
+def test_show_does_not_heed_the_switch_that_lets_torch_run_what_files_name(run, capsys, monkeypatch):
+    changed("last.ckpt", lambda c: c["hyper_parameters"].update(evil=Hostile()))
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+
+    assert fulmen("show", "changed.ckpt") == 2
+    assert not Path("pwned").exists()
 
 
 def test_verify_of_a_damaged_index_says_so_and_looks_at_the_files(run, capsys):
@@ -442,6 +632,14 @@ def test_export_writes_shared_weights_once_and_names_the_others(run, capsys):
     assert json.loads(metadata["aliases"]) == {"head": "embedding"}
     del views["head"]
     torch.testing.assert_close(tensors, {name: view.contiguous() for name, view in views.items()}, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["out.ckpt", "out", "out.safetensors.bak"])
+def test_export_to_another_suffix_is_refused_and_names_the_file_to_write(run, capsys, name):
+    assert fulmen("export", "last.ckpt", name) == 2
+
+    assert f"write {Path(name).with_suffix('.safetensors')}" in capsys.readouterr().err
+    assert not Path(name).exists()
 
 
 def test_export_without_safetensors_names_what_to_install(run, capsys, monkeypatch):

@@ -171,13 +171,22 @@ def test_config_of_omegaconf_becomes_a_dict_with_its_references_as_text(tmp_path
     assert "omegaconf" not in sys.modules
 
 
-def test_plain_file_comes_through_as_it_is(tmp_path, capsys):
+def test_plain_file_comes_through_as_it_is_with_a_warning_that_it_was_plain(tmp_path, capsys):
     plain, file = converted(RECORDED / "watched.ckpt", tmp_path), torch.load(RECORDED / "watched.ckpt")
 
-    assert "nothing was lost" in capsys.readouterr().out
+    assert "watched.ckpt is plain data already, and needs no conversion" in capsys.readouterr().err
     assert plain.keys() == file.keys()
     torch.testing.assert_close(plain["optimizer_states"], file["optimizer_states"], rtol=0, atol=0)
     assert repr(plain["callbacks"]) == repr(file["callbacks"])
+
+
+def test_file_of_which_all_has_a_plain_form_is_converted_without_a_warning(tmp_path, capsys):
+    torch.save({"state_dict": {}, "hyper_parameters": {"folder": Path("data")}}, tmp_path / "path.ckpt")
+    converted(tmp_path / "path.ckpt", tmp_path)
+
+    told = capsys.readouterr()
+    assert "nothing was lost" in told.out
+    assert told.err == ""
 
 
 def test_output_is_named_after_the_input_if_no_name_is_given(tmp_path):
@@ -342,6 +351,36 @@ def test_nothing_is_called_in_any_place_of_a_checkpoint(tmp_path, capsys, place)
         torch.save(checkpoint, path, _use_new_zipfile_serialization=zipped)
         code = convert_quietly(path, tmp_path, capsys)
         assert code == (2 if place == "all_weights" else 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("shell", "posix.system('touch "),
+        ("eval", "builtins.eval("),
+        ("path", "builtins.getattr(pathlib."),
+        ("reconstructor", "subprocess.Popen"),
+        ("called_partial", "posix.system"),
+        ("bytes_of_torch", "torch.storage._load_from_bytes("),
+        ("type", "posix.system"),
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_file_that_would_run_code_is_converted_with_a_warning_that_names_it(tmp_path, capsys, name, what, zipped):
+    checkpoint = {"state_dict": {}, "hyper_parameters": {"evil": hostile_values(tmp_path)[name]}}
+    torch.save(checkpoint, tmp_path / "evil.ckpt", _use_new_zipfile_serialization=zipped)
+
+    assert convert(tmp_path / "evil.ckpt", tmp_path / "plain.ckpt") == 0
+    error = capsys.readouterr().err
+    assert f"evil.ckpt holds what would run code: {what}" in error
+    assert "Nothing of it was run. Get the file again from somebody you trust" in error
+
+
+def test_honest_files_of_lightning_are_converted_without_that_warning(tmp_path, capsys):
+    for name in ("hyperparameters", "legacy_format", "omegaconf", "version_0_8"):
+        converted(RECORDED / f"{name}.ckpt", tmp_path)
+
+    assert "run code" not in capsys.readouterr().err
 
 
 def with_pickle(tmp_path: Path, data: bytes) -> Path:

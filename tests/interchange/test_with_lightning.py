@@ -1,6 +1,7 @@
 """Real runs of Lightning 2.6.6 and of Fulmen that go on from each other's files.
 
-They need an interpreter that has Lightning: the one that runs the tests, or that of ``FULMEN_LIGHTNING_PYTHON``.
+They need an interpreter that has Lightning: that of ``FULMEN_LIGHTNING_PYTHON``, that of ``make lightning``, or the one
+that runs the tests.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from fulmen.__main__ import main
 
 from .toys import BATCHES, Run, run
 
+pytestmark = pytest.mark.slow
+
 RECORDED = Path(__file__).with_name("recorded")
+INSTALLED = Path(__file__).parents[2] / ".venv-lightning"
 CONVERTED = ["version_1_4", "version_0_8"]
 
 WITHOUT_VALIDATION = {"limit_val_batches": 0}
@@ -65,10 +69,13 @@ def of_two_epochs(what: Run, **attributes: Any) -> Run:
 @pytest.fixture(scope="module")
 def lightning() -> str:
     """An interpreter that has Lightning."""
-    python = os.environ.get("FULMEN_LIGHTNING_PYTHON")
-    if python is None and importlib.util.find_spec("lightning") is None:
-        pytest.skip("Lightning is not installed: set FULMEN_LIGHTNING_PYTHON to an interpreter that has it")
-    return python or sys.executable
+    if named := os.environ.get("FULMEN_LIGHTNING_PYTHON"):
+        return named
+    if (INSTALLED / "stamp").exists():
+        return str(INSTALLED / "bin" / "python")
+    if importlib.util.find_spec("lightning") is None:
+        pytest.skip("Lightning is not installed: `make lightning` does it, or FULMEN_LIGHTNING_PYTHON names a Python")
+    return sys.executable
 
 
 @pytest.fixture(scope="module")

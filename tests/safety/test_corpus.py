@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -60,6 +61,32 @@ def test_hostile_checkpoint_is_refused_with_a_clear_error_and_does_nothing(outco
         assert len(row["text"]) < 900
         assert row["seconds"] < 3
         assert row["megabytes"] < 200
+
+
+#: what in the corpus does something when it is called, and is told from classes whose purpose is not known
+RUNS_CODE = [
+    "reduce_os_system", "reduce_posix_system", "reduce_canary", "obj", "newobj", "newobj_ex", "eval",
+    "exec_by_its_old_name", "getattr", "partial", "attrgetter", "import_module", "load_from_bytes", "hub_load",
+    "dotted_name", "rebuild_from_type_of_os_system",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [*(f"value: {name}" for name in RUNS_CODE), *(f"place: {name}" for name in corpus.PLACES)]
+)
+def test_error_for_a_file_that_would_run_code_names_it_and_advises_no_way_to_let_it(outcomes, name) -> None:
+    for row in outcomes[name]:
+        assert re.search(r"holds what would run code: \w+[\w.]+", row["text"]), row["text"]
+        assert "Nothing of it was run" in row["text"]
+        assert "get the file again from somebody you trust" in row["text"]
+        for way in ("add_safe_globals", "safe_globals", "weights_only=False", "convert"):
+            assert way not in row["text"]
+
+
+def test_advice_to_allow_names_is_given_for_the_harmless_alone(outcomes) -> None:
+    advised = {name for name in NAMES for row in outcomes[name] if "add_safe_globals" in row["text"]}
+
+    assert advised == {"value: numpy_reconstruct"}
 
 
 def test_honest_checkpoint_loads_in_every_way_and_imports_nothing(outcomes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import misuses_of_arguments  # noqa: F401  # each enters its rows
+import misuses_of_callbacks  # noqa: F401
 import misuses_of_data  # noqa: F401
 import misuses_of_logging  # noqa: F401
 import misuses_of_modules  # noqa: F401

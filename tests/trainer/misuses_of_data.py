@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -402,6 +404,24 @@ class _Code:
 def _(scene: Scene) -> None:
     path = scene.raw({"state_dict": {}, "extra": _Code()})
     scene.trainer().fit(scene.module(), ckpt_path=path)
+
+
+class _Command:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch pwned",)
+
+
+@misuse(
+    _FILES,
+    "a checkpoint that would run code",
+    UnpicklingError,
+    "raw.ckpt",
+    "system('touch pwned')",
+    "get the file again",
+)
+def _(scene: Scene) -> None:
+    path = scene.raw({"state_dict": {}, "extra": _Command()})
+    type(scene.module()).load_from_checkpoint(path)
 
 
 @misuse(_FILES, "test(ckpt_path='best') before anything was saved", ValueError, "ckpt_path='best'", "ModelCheckpoint")

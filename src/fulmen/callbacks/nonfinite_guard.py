@@ -75,7 +75,8 @@ class NonFiniteGuard(Callback):
                 continue
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
                 raise MisconfigurationException(
-                    f"NonFiniteGuard({name}={number!r}): must be a whole number from {least}."
+                    f"NonFiniteGuard({name}={number!r}): must be a whole number from {least}"
+                    f"{', or None for no limit' if name == 'max_skips' else ''}."
                 )
         self.action = action
         self.max_skips = max_skips
@@ -120,7 +121,8 @@ class NonFiniteGuard(Callback):
         finding.action = "stop" if too_many else self.action
         text = f"{finding} {self._advice(trainer, finding)}".rstrip()
         if too_many:
-            text += f" Before it {self.skips} steps were left out: NonFiniteGuard(max_skips={self.max_skips})."
+            steps = "1 step was" if self.skips == 1 else f"{self.skips} steps were"
+            text += f" Before it {steps} left out, as many as NonFiniteGuard(max_skips={self.max_skips}) allows."
         if finding.action == "stop":
             raise NonFiniteException(text, finding)
         self.skips += 1

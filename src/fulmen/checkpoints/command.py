@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,9 @@ def _guarded(name: str, run: Run, arguments: argparse.Namespace) -> int:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         message = f"{error.strerror or error}{where}"
+    except Exception:  # a fault of ours is no 1, which has a meaning
+        traceback.print_exc()
+        return 2
     print(f"fulmen checkpoint {name}: {' '.join(message.split())}", file=sys.stderr)
     return 2
 
@@ -73,9 +77,10 @@ def _add_show(verbs: Any) -> None:
         run,
         "what is inside a file, or which checkpoints are in a folder",
         "Show what a checkpoint holds: who wrote it, how far the run was, hyperparameters, weights, optimizers, "
-        "schedulers, callbacks, and whether a run can go on from it exactly. Of a folder, the list of its checkpoints.",
+        "schedulers, callbacks, and whether a run can go on from it exactly. Of the directory of a run, or of a folder "
+        "of checkpoints, the list of those that are there.",
     )
-    parser.add_argument("path", metavar="FILE|FOLDER", help="a checkpoint, or a folder of checkpoints")
+    parser.add_argument("path", metavar="FILE|FOLDER", help="a checkpoint, a folder of them, or the directory of a run")
     parser.add_argument("--tensors", action="store_true", help="list every weight with its shape, type and size")
     parser.add_argument(
         "--checksum", action="store_true", help="read the whole file for its checksum, if no index beside it has it"
@@ -101,7 +106,8 @@ def _add_diff(verbs: Any) -> None:
         run,
         "what differs between two files",
         "Compare two checkpoints: counters, hyperparameters, weights, and the state of optimizers, schedulers and "
-        "callbacks. The exit code is 0 if they are equal, 1 if they differ, 2 after an error.",
+        "callbacks. Paths that differ only by the folder of the run are equal. The exit code is 0 if they are equal, 1 "
+        "if they differ, 2 after an error.",
     )
     parser.add_argument("a", metavar="A", help="a checkpoint")
     parser.add_argument("b", metavar="B", help="another one")
@@ -128,8 +134,9 @@ def _add_verify(verbs: Any) -> None:
         run,
         "whether files are whole, plain data, and as they were written",
         "Read checkpoints whole, and compare them with the index `checkpoints.json` beside them if there is one. Of a "
-        "folder, all that its index names, and the files that it does not name. One line per file; the exit code is 0 "
-        "if all are sound, else 1.",
+        "folder, all that its index names, and the files that it does not name. One line per file, which begins with "
+        "what it is: sound, plain (whole, but no checkpoint of a run), not plain, unsafe (it would run code), damaged "
+        "or missing. The exit code is 0 if all are sound or plain, else 1.",
     )
     parser.add_argument("path", metavar="PATH", nargs="+", help="a checkpoint, or a folder of checkpoints")
 
@@ -179,7 +186,10 @@ def _add_export(verbs: Any) -> None:
 
 
 def _tolerance(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not value >= 0:
         raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
     return value

@@ -11,8 +11,8 @@ import torch
 
 from fulmen.checkpoints.command import CannotDo
 from fulmen.checkpoints.conversion import Conversion, Note
-from fulmen.checkpoints.output import printable, size_in_words
-from fulmen.checkpoints.reading import refuse_to_overwrite
+from fulmen.checkpoints.output import printable, size_in_words, warn
+from fulmen.checkpoints.reading import refuse_to_overwrite, warning_of
 from fulmen.checkpoints.restricted import Damaged, opened
 from fulmen.core.plain import LEFT_OUT
 from fulmen.plugins.io.torch_plugin import write_whole
@@ -46,7 +46,7 @@ def convert(source: str, target: str | None = None, force: bool = False) -> int:
     try:
         with opened(local) as contents:
             walk = Conversion(contents)
-            checkpoint = walk.checkpoint()
+            checkpoint, code, was_plain = walk.checkpoint(), contents.ways_to_run_code, contents.is_plain
     except Damaged as error:
         raise CannotDo(f"{source} {error}") from None
     written_by = migrate(checkpoint)
@@ -57,12 +57,16 @@ def convert(source: str, target: str | None = None, force: bool = False) -> int:
     _tell("left out", left_out)
     if written_by is not None:
         print(f"brought from the layout of Lightning {written_by} into that of {FORMAT_VERSION}")
-    if not walk.notes and written_by is None:
+    if was_plain and not walk.notes and written_by is None:
+        warn(f"{source} is plain data already, and needs no conversion: {out} holds the same")
+    elif not walk.notes and written_by is None:
         print("nothing was lost: all of it has a plain form")
     given = [name for name, kind in checkpoint.get("hparams_kinds", {}).items() if kind == LEFT_OUT]
     if given and left_out:
         arguments = ", ".join(f"{printable(name)}=..." for name in given)
         print(f"pass what was left out when you load it: `Model.load_from_checkpoint({str(out)!r}, {arguments})`")
+    if code:
+        warn(f"{source} {warning_of(code)}; {out} is written without that")
     print(f"written to {out} ({size_in_words(out.stat().st_size)})")
     return 0
 

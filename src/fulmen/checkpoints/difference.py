@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fulmen.checkpoints.folders import Folders
 from fulmen.checkpoints.output import brief, kind_of, printable, title
 from fulmen.checkpoints.reading import load
 
@@ -58,9 +60,12 @@ def diff(a: str, b: str, tolerance: float = 0.0, weights_only: bool = False, all
     Raises:
         CannotDo: one cannot be read.
     """
-    found = differences(load(a), load(b), tolerance, weights_only)
+    one, other = load(a), load(b)
+    folders = Folders.of_runs((one, other), (a, b))
+    found = differences(one, other, tolerance, weights_only, folders)
     if not found:
-        print("equal" if not tolerance else f"equal within {tolerance:g}")
+        only = f" ({_passed(folders)})" if folders.passed else ""
+        print(f"equal{f' within {tolerance:g}' if tolerance else ''}{only}")
         return 0
     print(f"A: {a}\nB: {b}")
     for section in (*_SECTIONS, "other"):
@@ -72,13 +77,29 @@ def diff(a: str, b: str, tolerance: float = 0.0, weights_only: bool = False, all
                 print(f"  {printable(difference.place)}: {difference.what}")
             if len(shown) < len(lines):
                 print(f"  and {len(lines) - len(shown)} more; `--all` shows them")
+    if folders.passed:
+        print(f"\nnot counted: {_passed(folders)}")
     return 1
 
 
+def _passed(folders: Folders) -> str:
+    count = folders.passed
+    return f"{count} {'path differs' if count == 1 else 'paths differ'} only by the folder of the run"
+
+
 def differences(
-    one: dict[str, Any], other: dict[str, Any], tolerance: float = 0.0, weights_only: bool = False
+    one: dict[str, Any],
+    other: dict[str, Any],
+    tolerance: float = 0.0,
+    weights_only: bool = False,
+    folders: Folders | None = None,
 ) -> list[Difference]:
-    """What differs between two checkpoints, in the order of their keys."""
+    """What differs between two checkpoints, in the order of their keys.
+
+    Args:
+        folders: the folders of their runs: paths that differ by them alone do not count.
+    """
+    measure = _Measure(tolerance, folders or Folders())
     keys = ["state_dict"] if weights_only else [*one, *(key for key in other if key not in one)]
     found = []
     for key in keys:
@@ -88,7 +109,7 @@ def differences(
             continue
         pair = [_in_order(key, checkpoint[key]) for checkpoint in (one, other)]
         place = "" if _SECTIONS.get(section) == (key,) else str(key)  # the section's title says it
-        found += [Difference(section, *difference) for difference in _compare(*pair, place, tolerance)]
+        found += [Difference(section, *difference) for difference in _compare(*pair, place, measure)]
     return found
 
 
@@ -106,29 +127,41 @@ def _in_order(key: str, value: Any) -> Any:
     return value
 
 
-def _compare(one: Any, other: Any, place: str, tolerance: float) -> Iterator[tuple[str, str]]:
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """What counts as equal."""
+
+    tolerance: float
+    folders: Folders
+
+
+def _compare(one: Any, other: Any, place: str, measure: _Measure) -> Iterator[tuple[str, str]]:
     """The places where two values differ, and how."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        what = _difference_of_tensors(one, other, tolerance)
+        what = _difference_of_tensors(one, other, measure.tolerance)
         if what is not None:
             yield place, what
     elif isinstance(one, dict) and isinstance(other, dict):
-        for key in [*one, *(key for key in other if key not in one)]:
-            here = f"{place}.{key}" if place else str(key)
-            if key not in one or key not in other:
-                there, value = ("A", one[key]) if key in one else ("B", other[key])
-                yield here, f"only in {there} ({brief(value)})"
+        same = measure.folders.same_keys(one, other)
+        taken = set(same.values())
+        for key in [*one, *(key for key in other if key not in one and key not in taken)]:
+            there = same.get(key, key)
+            name = key if there == key else str(key).replace(os.sep, "/").rpartition("/")[2]
+            here = f"{place}.{name}" if place else str(name)
+            if key not in one or there not in other:
+                side, value = ("A", one[key]) if key in one else ("B", other[key])
+                yield here, f"only in {side} ({brief(value)})"
             else:
-                yield from _compare(one[key], other[key], here, tolerance)
+                yield from _compare(one[key], other[there], here, measure)
     elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         if len(one) != len(other) or (_is_simple(one) and _is_simple(other)):
-            if not _same_rows(one, other, tolerance):
+            if not _same_rows(one, other, measure):
                 lengths = "" if len(one) == len(other) else f" ({len(one)} and {len(other)} values)"
                 yield place, f"{brief(one)} -> {brief(other)}{lengths}"
             return
         for number, (first, second) in enumerate(zip(one, other)):
-            yield from _compare(first, second, f"{place}.{number}" if place else str(number), tolerance)
-    elif not _same(one, other, tolerance):
+            yield from _compare(first, second, f"{place}.{number}" if place else str(number), measure)
+    elif not _same(one, other, measure):
         yield place, f"{brief(one)} -> {brief(other)}"
 
 
@@ -136,17 +169,19 @@ def _is_simple(values: Any) -> bool:
     return all(value is None or isinstance(value, (bool, int, float, str, bytes)) for value in values)
 
 
-def _same_rows(one: Any, other: Any, tolerance: float) -> bool:
+def _same_rows(one: Any, other: Any, measure: _Measure) -> bool:
     return (
         type(one) is type(other)
         and len(one) == len(other)
-        and all(not any(_compare(first, second, "", tolerance)) for first, second in zip(one, other))
+        and all(not any(_compare(first, second, "", measure)) for first, second in zip(one, other))
     )
 
 
-def _same(one: Any, other: Any, tolerance: float) -> bool:
+def _same(one: Any, other: Any, measure: _Measure) -> bool:
+    if isinstance(one, str) and isinstance(other, str):
+        return one == other or measure.folders.differ_alone(one, other)
     if isinstance(one, (int, float)) and isinstance(other, (int, float)) and type(one) is type(other):
-        return one == other or (one != one and other != other) or abs(one - other) <= tolerance
+        return one == other or (one != one and other != other) or abs(one - other) <= measure.tolerance
     return type(one) is type(other) and bool(one == other)
 
 

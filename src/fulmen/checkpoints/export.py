@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +15,9 @@ from fulmen.checkpoints.output import as_json, size_in_words
 from fulmen.checkpoints.reading import load, refuse_to_overwrite
 from fulmen.checkpoints.show import contents
 from fulmen.plugins.io.torch_plugin import write_whole
+
+#: what the names of files of safetensors end in
+SUFFIX = ".safetensors"
 
 
 def export(source: str, target: str, prefix: str = "", force: bool = False) -> int:
@@ -27,12 +31,18 @@ def export(source: str, target: str, prefix: str = "", force: bool = False) -> i
         The exit code 0.
 
     Raises:
-        CannotDo: the library is not installed, the checkpoint cannot be read, or ``target`` is there.
+        CannotDo: the library is not installed, the checkpoint cannot be read, or ``target`` is there or
+            has another suffix.
     """
     try:
         from safetensors.torch import save
     except ModuleNotFoundError:
         raise CannotDo("this needs the library safetensors: `pip install 'fulmen[safetensors]'`") from None
+    if Path(target).suffix.lower() != SUFFIX:
+        raise CannotDo(
+            f"{target} does not end in {SUFFIX}, by which programs know the format; write "
+            f"{shlex.quote(str(Path(target).with_suffix(SUFFIX)))}"
+        )
     refuse_to_overwrite(source, target, force)
     checkpoint = load(source)
     named = {name: value for name, value in checkpoint["state_dict"].items() if str(name).startswith(prefix)}

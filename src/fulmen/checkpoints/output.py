@@ -28,6 +28,12 @@ def title(text: str) -> None:
         print(text)
 
 
+def warn(text: str) -> None:
+    """A line that is not part of what was asked for."""
+    sys.stdout.flush()  # the lines before it come first
+    print(f"warning: {printable(text)}", file=sys.stderr)
+
+
 def columns() -> int:
     """The width of the terminal."""
     return shutil.get_terminal_size().columns
@@ -62,7 +68,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable
         from rich.table import Table
         from rich.text import Text
 
-        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for header in headers:
             if header in right:
                 drawn.add_column(header, justify="right", no_wrap=True)

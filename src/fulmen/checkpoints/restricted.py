@@ -18,6 +18,10 @@ from typing import IO, Any, cast
 
 import torch
 
+from fulmen.utilities.pickle_check import foreign_names
+from fulmen.utilities.pickle_names import ways_to_run_code
+from fulmen.utilities.pickle_scan import Call, Name, name_of
+
 _ZIP_START = b"PK\x03\x04"
 #: how files of torch before 1.6 begin
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -48,10 +52,12 @@ class Named(type):
     """The class of what stands in for a class or function that a file names: ``where`` is the name."""
 
     where: str
+    calls: list[tuple[Any, ...]]  #: the arguments of each call of it
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         made = cast(Any, cls).__new__(cls, *args, **kwargs)
         made.called = True
+        cls.calls.append(args)
         return made
 
 
@@ -91,11 +97,15 @@ class StandIn(metaclass=Named):
     add = append
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        called = Named("StandIn", (StandIn,), {"where": f"a call of {type(self).where}", "__slots__": ()})
+        called = _named(f"a call of {type(self).where}")
         return called(*args, **kwargs)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.entries.append((key, value))
+
+
+def _named(where: str) -> Named:
+    return Named("StandIn", (StandIn,), {"where": where, "calls": [], "__slots__": ()})
 
 
 class StoredData:
@@ -115,14 +125,14 @@ class RestrictedUnpickler(pickle._Unpickler):
 
     def __init__(self, file: Any) -> None:
         super().__init__(file, encoding="utf-8")
-        self._named: dict[str, type] = {}
+        self.named: dict[str, Named] = {}
         self.stored: dict[str, StoredData] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         where = f"{module}.{name}"
-        if where not in self._named:
-            self._named[where] = Named("StandIn", (StandIn,), {"where": where, "__slots__": ()})
-        return self._named[where]
+        if where not in self.named:
+            self.named[where] = _named(where)
+        return self.named[where]
 
     def persistent_load(self, pid: Any) -> Any:
         kind, cls, key, _, count, *_ = (*pid, *[None] * 5) if isinstance(pid, tuple) else [None] * 5
@@ -135,10 +145,19 @@ class RestrictedUnpickler(pickle._Unpickler):
 
 
 class Contents:
-    """A file that was read: ``root`` is what it holds, with stand-ins in it; :meth:`storage` reads data."""
+    """A file that was read: ``root`` is what it holds, with stand-ins in it; :meth:`storage` reads data.
 
-    def __init__(self, root: Any, read: Callable[[StoredData], bytes]) -> None:
+    Attributes:
+        is_plain: it names nothing beyond plain data.
+        ways_to_run_code: what would run code if the file were read without care.
+    """
+
+    def __init__(self, root: Any, named: dict[str, Named], read: Callable[[StoredData], bytes]) -> None:
         self.root = root
+        calls = [Call(_name(one), tuple(map(_plainly, args))) for one in named.values() for args in one.calls]
+        foreign = foreign_names(map(_name, named.values()))
+        self.is_plain = not foreign
+        self.ways_to_run_code = ways_to_run_code(foreign, calls)
         self._read = read
         self._storages: dict[str, torch.UntypedStorage] = {}
 
@@ -155,6 +174,15 @@ class Contents:
             elements = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0)
             self._storages[stored.key] = elements.untyped_storage()
         return self._storages[stored.key]
+
+
+def _name(named: Named) -> Name:
+    module, _, name = named.where.rpartition(".")
+    return name_of(module, name)
+
+
+def _plainly(argument: Any) -> Any:
+    return _name(argument) if isinstance(argument, Named) else argument
 
 
 @contextmanager
@@ -203,8 +231,8 @@ def _read_zip(file: IO[bytes]) -> Contents:
 
     if folder + "byteorder" in archive.namelist() and read("byteorder") != b"little":
         raise Damaged("was written on a machine with another byte order: convert it there")
-    root = RestrictedUnpickler(io.BytesIO(read("data.pkl"))).load()
-    return Contents(root, lambda stored: read(f"data/{stored.key}"))
+    unpickler = RestrictedUnpickler(io.BytesIO(read("data.pkl")))
+    return Contents(unpickler.load(), unpickler.named, lambda stored: read(f"data/{stored.key}"))
 
 
 def _read_legacy(whole: bytes) -> Contents:
@@ -234,4 +262,4 @@ def _read_legacy(whole: bytes) -> Contents:
             raise Damaged(f"has no data {stored.key!r}, which it refers to")
         return data[stored.key]
 
-    return Contents(root, read)
+    return Contents(root, unpickler.named, read)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import shlex
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -20,13 +23,13 @@ from fulmen.checkpoints.output import (
     table,
     title,
 )
-from fulmen.checkpoints.reading import index_of, load, tensors_in
+from fulmen.checkpoints.reading import folders_with_index, index_of, load, tensors_in
 from fulmen.loops.progress import Progress
 from fulmen.plugins.io import index
 from fulmen.plugins.io.digest import digest_of
 from fulmen.trainer import loop_counters
 from fulmen.trainer.old_layouts import VERSION_KEY
-from fulmen.utilities.cloud_io import get_filesystem, is_dir, is_remote, local_path
+from fulmen.utilities.cloud_io import exists, get_filesystem, is_dir, is_remote, local_path
 
 #: the keys of a checkpoint that have a place of their own in what is shown
 _KNOWN = frozenset(
@@ -218,12 +221,10 @@ def _print(content: dict[str, Any], tensors: bool) -> None:
         facts((str(number), _settings(state)) for number, state in enumerate(content["schedulers"]))
     if content["callbacks"]:
         title("callbacks")
-        for key, state in content["callbacks"].items():
-            print(f"  {printable(str(key))}")
-            facts(
-                (f"  {name}", brief(value))
-                for name, value in (state.items() if isinstance(state, dict) else [("", state)])
-            )
+        classes = [str(key).partition("{")[0] for key in content["callbacks"]]
+        for name, (key, state) in zip(classes, content["callbacks"].items()):
+            print(f"  {printable(name if classes.count(name) == 1 else str(key))}")
+            facts((f"  {name}", value) for name, value in _lines_of_callback(str(key), state))
     if content["other"]:
         title("also in the file")
         facts((str(name), brief(value)) for name, value in content["other"].items())
@@ -247,6 +248,38 @@ def _lines_of_optimizers(optimizers: list[dict[str, Any]]) -> list[tuple[str, st
     return lines
 
 
+def _lines_of_callback(key: str, state: Any) -> list[tuple[str, str]]:
+    if not isinstance(state, dict):
+        return [("", brief(state))]
+    if not {"best_model_path", "best_model_score"} <= state.keys():
+        return [(str(name), brief(value)) for name, value in state.items()]
+    folder, monitor = state.get("dirpath"), state.get("monitor")
+    lines = [("folder", folder if isinstance(folder, str) else "none")]
+    if monitor is not None:
+        best = {"min": ", the lowest is the best", "max": ", the highest is the best"}.get(_mode(key), "")
+        lines.append(("monitor", f"{monitor}{best}"))
+    lines.append(("best" if monitor is not None else "newest", _within(folder, state["best_model_path"])))
+    if state["best_model_score"] is not None:
+        lines.append(("score", brief(state["best_model_score"])))
+    lines.append(("last", _within(folder, state.get("last_model_path"))))
+    return lines
+
+
+def _mode(key: str) -> Any:
+    """``min`` or ``max``, which a callback's key has among its options."""
+    try:
+        return ast.literal_eval(key[key.index("{") :])["mode"]
+    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError):
+        return None
+
+
+def _within(folder: Any, path: Any) -> str:
+    if not path:
+        return "none"
+    path = str(path)
+    return path.removeprefix(f"{folder}").lstrip("/" + os.sep) if folder and path.startswith(str(folder)) else path
+
+
 def _settings(settings: dict[str, Any]) -> str:
     """Numbers and text among the settings; what is None or False is left out."""
     return ", ".join(
@@ -254,34 +287,64 @@ def _settings(settings: dict[str, Any]) -> str:
     )
 
 
-def _show_folder(folder: str, as_json: bool) -> int:
+def _show_folder(path: str, as_json: bool) -> int:
     try:
-        found = index.look(folder)
+        folders = [found for found in map(index.look, folders_with_index(path)) if found is not None]
     except ValueError as error:
-        raise CannotDo(f"{error}. `fulmen checkpoint verify {folder}` looks at the files themselves") from None
-    if found is None:
         raise CannotDo(
-            f"{folder} has no `{index.FILE_NAME}`: it is no folder of checkpoints, or another program wrote them. Give "
-            "one of the files"
+            f"{error}. `fulmen checkpoint verify {shlex.quote(path)}` looks at the files themselves"
+        ) from None
+    if not folders:
+        found = sorted(file.name for file in Path(path).glob("*.ckpt")) if not is_remote(path) else []
+        raise CannotDo(
+            f"{path} has no `{index.FILE_NAME}`, which Fulmen writes into a folder of checkpoints"
+            + (f"; give one of its files: {', '.join(found[:5])}" if found else ", and no checkpoints; give a file")
         )
     if as_json:
-        print_json([{name: getattr(entry, name) for name in entry.__slots__} for entry in found.entries])
+        print_json([_as_facts(found, entry) for found in folders for entry in found.entries])
         return 0
-    headers, rows = ["file", "epoch", "step", "metric", "reason", "size", "written (UTC)"], []
-    if in_terminal() and columns() < 100:
+    for number, found in enumerate(folders):
+        if number:
+            print()
+        print(printable(f"{found.folder}{' (its run is over)' if found.finished else ''}"))
+        _print_entries(found)
+    newest = next((found.path_of(found.entries[-1]) for found in reversed(folders) if found.entries), None)
+    if newest is not None:
+        print()
+        print(printable(f"what is inside one:   fulmen checkpoint show {shlex.quote(newest)}"))
+        print(printable(f"whole in every byte:  fulmen checkpoint verify {shlex.quote(path)}"))
+    return 0
+
+
+def _as_facts(found: index.Index, entry: index.Entry) -> dict[str, Any]:
+    facts = {name: getattr(entry, name) for name in entry.__slots__}
+    return {**facts, "file": found.path_of(entry), "whole": _fault(found, entry) is None}
+
+
+def _fault(found: index.Index, entry: index.Entry) -> str | None:
+    """What can be seen to be wrong with a file without reading it."""
+    path = found.path_of(entry)
+    if not exists(path):
+        return "gone"
+    if is_dir(path):
+        return None
+    size: Any = get_filesystem(path).size(path) if is_remote(path) else os.path.getsize(local_path(path))
+    return None if size == entry.size else f"{size_in_words(size)} of it"
+
+
+def _print_entries(found: index.Index) -> None:
+    headers, rows = ["file", "epoch", "step", "metric", "reason", "size", "whole", "written (UTC)"], []
+    if in_terminal() and columns() < 110:
         headers.pop()
     for entry in found.entries:
         ranked = "" if entry.metric is None else f"{entry.metric['name']}={_number(entry.metric['value'])}"
         when = entry.written.partition("+")[0].partition(".")[0].replace("T", " ").removesuffix("Z")
-        rows.append(
-            (entry.path, str(entry.epoch), f"{entry.step:,}", ranked, entry.reason, size_in_words(entry.size), when)[
-                : len(headers)
-            ]
-        )
-    if not in_terminal():
-        print(folder)
+        fault = _fault(found, entry)
+        whole = "yes" if fault is None else f"no: {fault}"
+        size = size_in_words(entry.size)
+        row = (entry.path, str(entry.epoch), f"{entry.step:,}", ranked, entry.reason, size, whole, when)
+        rows.append(row[: len(headers)])
     table(headers, rows, right=("epoch", "step", "size"))
-    return 0
 
 
 def _number(value: Any) -> str:

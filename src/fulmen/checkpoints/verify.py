@@ -7,8 +7,8 @@ import zipfile
 from pathlib import Path
 
 from fulmen.checkpoints.command import CannotDo
-from fulmen.checkpoints.output import size_in_words
-from fulmen.checkpoints.reading import NotPlain, index_of, load
+from fulmen.checkpoints.output import printable, size_in_words
+from fulmen.checkpoints.reading import NoCheckpoint, NotPlain, Unsafe, folders_with_index, index_of, load
 from fulmen.plugins.io import index
 from fulmen.plugins.io.digest import digest_of
 from fulmen.utilities.cloud_io import path_if_local
@@ -29,7 +29,11 @@ def verify(paths: list[str]) -> int:
         local = path_if_local(path)
         if local is None:
             raise CannotDo(f"{path} is not on this machine; copy it here first, with its `{index.FILE_NAME}`")
-        sound &= _verify_folder(local) if local.is_dir() else _verify_file(local)
+        if not local.is_dir():
+            sound &= _verify_file(local)
+            continue
+        for folder in folders_with_index(str(local)) or [local]:
+            sound &= _verify_folder(Path(folder))
     return 0 if sound else 1
 
 
@@ -65,21 +69,30 @@ def _verify_file(path: Path, note: str | None = None) -> bool:
         there = "there is no such file" if known is None else f"it is gone, though {index.FILE_NAME} names it"
         print(f"missing    {path}: {there}")
         return False
-    damage = _not_as_written(path, known) or _damaged(path)
-    if damage is None:
-        try:
-            load(str(path))
-        except NotPlain as error:
-            print(f"not plain  {path}: {str(error).removeprefix(f'{path} ')}")
-            return False
-        except CannotDo as error:
-            damage = str(error).removeprefix(f"{path} ")
-    if damage is not None:
-        print(f"damaged    {path}: {damage}")
-        return False
-    words = [size_in_words(path.stat().st_size), f"as in {index.FILE_NAME}" if known is not None else note]
-    print(f"sound      {path}: {', '.join(word for word in words if word)}")
-    return True
+    word, why = "damaged", _not_as_written(path, known) or _damaged(path)
+    if why is None:
+        word, why = _read(path)
+    told = [size_in_words(path.stat().st_size), f"as in {index.FILE_NAME}" if known is not None else note]
+    details = ", ".join(detail for detail in told if detail)
+    print(f"{word:<10} {printable(str(path))}: {printable(why or details)}")
+    return word in ("sound", "plain")
+
+
+def _read(path: Path) -> tuple[str, str | None]:
+    """The word for a file that is not damaged as an archive, and what to say of it."""
+    word = "sound"
+    try:
+        load(str(path))
+        return word, None
+    except NoCheckpoint as error:
+        word, why = "plain", f"whole, but no checkpoint of a run: it holds {error.holds}"
+    except NotPlain as error:
+        word, why = "not plain", str(error)
+    except Unsafe as error:
+        word, why = "unsafe", str(error)
+    except CannotDo as error:
+        word, why = "damaged", str(error)
+    return word, why.removeprefix(f"{path} ")
 
 
 def _not_as_written(path: Path, known: tuple[index.Index, index.Entry] | None) -> str | None:
@@ -101,5 +114,7 @@ def _damaged(path: Path) -> str | None:
             with zipfile.ZipFile(file) as archive:
                 record = archive.testzip()
         except (zipfile.BadZipFile, EOFError, ValueError, OSError, NotImplementedError) as error:
-            return f"it is truncated or damaged ({error})"
+            if not zipfile.is_zipfile(path):
+                return f"it is truncated: its first {path.stat().st_size:,} bytes are there, and its end is missing"
+            return f"it is damaged ({error})"
     return None if record is None else f"its record {record!r} is damaged"

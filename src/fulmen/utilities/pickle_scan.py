@@ -12,7 +12,7 @@ import pickle
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 #: bytes of one element, for the storages that a file may name
@@ -34,13 +34,28 @@ class Damaged(ValueError):
 
 
 class Refused(ValueError):
-    """The pickle asks for what no checkpoint needs. ``str(error)`` says what, to go on after "it"."""
+    """The pickle asks for what no checkpoint needs. ``str(error)`` says what, to go on after "it".
+
+    Attributes:
+        scanned: what was found before, if it is known.
+    """
+
+    scanned: Scanned | None = None
 
 
 class Name(str):
     """A class or function, by its full name."""
 
     __slots__ = ()
+
+
+def name_of(module: str, name: str) -> Name:
+    """The full name of what a pickle names, where Python 3 has it."""
+    if (module, name) in _compat_pickle.NAME_MAPPING:
+        module, name = _compat_pickle.NAME_MAPPING[module, name]
+    else:
+        module = _compat_pickle.IMPORT_MAPPING.get(module, module)
+    return Name(f"{module}.{name}")
 
 
 class Pairs(list[tuple[Any, Any]]):
@@ -90,18 +105,36 @@ def storage_of_name(name: Any) -> tuple[str, int] | None:
 # -- going through the instructions -----------------------------------------------------------------------------------
 
 
-def scan(file: IO[bytes]) -> tuple[Any, set[str]]:
-    """The value of the pickle that begins here in ``file``, and every name in it.
+@dataclass(slots=True)
+class Scanned:
+    """What was found in a pickle.
 
-    Returns:
-        Numbers, text, lists and tuples as they are, and :class:`Pairs`, :class:`Call`, :class:`Storage`, :class:`Name`.
+    Attributes:
+        names: every name in it.
+        calls: everything that it would call, but for the ``__new__`` of classes.
+        value: numbers, text, lists and tuples as they are, and :class:`Pairs`, :class:`Call`, :class:`Storage`,
+            :class:`Name`.
+    """
+
+    names: set[str] = field(default_factory=set)
+    calls: list[Call] = field(default_factory=list)
+    value: Any = None
+
+
+def scan(file: IO[bytes]) -> Scanned:
+    """Go through the pickle that begins here in ``file``.
 
     Raises:
         Damaged: it has no end, or its instructions do not fit each other.
         Refused: it has instructions that ``torch.save`` does not write.
     """
+    machine = _Machine(file)
     try:
-        return _Machine(file).run()
+        machine.found.value = machine.run()
+        return machine.found
+    except Refused as error:
+        error.scanned = machine.found
+        raise
     except (IndexError, KeyError, struct.error, UnicodeDecodeError, EOFError) as error:
         raise Damaged(f"its pickle ends too early or does not fit together ({type(error).__name__})") from error
 
@@ -114,14 +147,14 @@ class _Machine:
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-        self.names: set[str] = set()
+        self.found = Scanned()
 
-    def run(self) -> tuple[Any, set[str]]:
+    def run(self) -> Any:
         file, instructions = self.file, _INSTRUCTIONS
         while True:
             code = file.read(1)
             if code == pickle.STOP:
-                return self.stack.pop(), self.names
+                return self.stack.pop()
             if not code:
                 raise EOFError
             instruction = instructions.get(code)
@@ -153,13 +186,8 @@ class _Machine:
         self.stack = []
 
     def name(self) -> None:
-        module, name = self.line(), self.line()
-        if (module, name) in _compat_pickle.NAME_MAPPING:
-            module, name = _compat_pickle.NAME_MAPPING[module, name]
-        else:
-            module = _compat_pickle.IMPORT_MAPPING.get(module, module)
-        full = Name(f"{module}.{name}")
-        self.names.add(str(full))
+        full = name_of(self.line(), self.line())
+        self.found.names.add(str(full))
         self.stack.append(full)
 
     def call(self) -> None:
@@ -168,7 +196,13 @@ class _Machine:
             raise Refused("calls something that is no function")
         if type(arguments) is not tuple:
             raise Refused(f"calls {function} with arguments that are no tuple")
-        self.stack.append(Call(function, arguments))
+        made = Call(function, arguments)
+        self.found.calls.append(made)
+        self.stack.append(made)
+
+    def new_object(self) -> None:  # of a class: a function cannot be called so
+        self.call()
+        self.found.calls.pop()
 
     def build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
@@ -258,7 +292,7 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     pickle.PROTO: lambda machine: machine.take(1),
     pickle.GLOBAL: _Machine.name,
     pickle.REDUCE: _Machine.call,
-    pickle.NEWOBJ: _Machine.call,
+    pickle.NEWOBJ: _Machine.new_object,
     pickle.BUILD: _Machine.build,
     pickle.BINPERSID: _Machine.storage,
     pickle.APPEND: _Machine.append,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shlex
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from typing import IO, Any
 import torch
 
 from fulmen.utilities.pickle_check import Contents, check, foreign_names
-from fulmen.utilities.pickle_scan import Damaged, Refused, scan
+from fulmen.utilities.pickle_names import are_harmless, ways_to_run_code
+from fulmen.utilities.pickle_scan import Damaged, Refused, Scanned, scan
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.warnings import UnsafeLoadWarning
 
@@ -104,13 +106,8 @@ def _explained(name: str) -> Iterator[None]:
     """Errors of within name the file, and say what to do."""
     try:
         yield
-    except _Foreign as error:
-        names = ", ".join(error.names)
-        raise pickle.UnpicklingError(
-            f"{name} holds more than tensors and simple values ({names}). To read it, what it names would have to be"
-            " imported and called, which may run any code. If you trust who wrote it, pass `weights_only=False`, or"
-            f" allow these alone: `torch.serialization.add_safe_globals([{names}])`."
-        ) from error
+    except Foreign as error:
+        raise pickle.UnpicklingError(error.explain(name)) from error
     except Refused as error:
         raise pickle.UnpicklingError(
             f"{name} is not read, since it {error}. `torch.save` writes no such file of tensors and simple values: get"
@@ -129,12 +126,62 @@ def _explained(name: str) -> Iterator[None]:
         ) from error
 
 
-class _Foreign(Exception):
-    """A file names classes or functions beyond those of plain data."""
+class Foreign(Exception):
+    """A file names classes or functions beyond those of plain data.
 
-    def __init__(self, names: list[str]) -> None:
+    Attributes:
+        names: all of them.
+        ways_to_run_code: those that would run code, as Python would write it.
+    """
+
+    def __init__(self, names: list[str], ways_to_run_code: list[str]) -> None:
         super().__init__(names)
         self.names = names
+        self.ways_to_run_code = ways_to_run_code
+
+    def __str__(self) -> str:
+        """To go on after the name of the file."""
+        if self.ways_to_run_code:
+            return f"holds what would run code: {_some(self.ways_to_run_code)}"
+        return f"holds more than tensors and simple values ({_some(self.names)})"
+
+    def explain(self, name: str) -> str:
+        """What to do about the file ``name``; never to allow what is not known to be harmless."""
+        if self.ways_to_run_code:
+            return (
+                f"{name} is not read, since it {self}. Nothing of it was run. No checkpoint needs such a thing: get "
+                "the file again from somebody you trust."
+            )
+        file = shlex.quote(name) if os.path.isfile(name) else "FILE"
+        ways = [f"`fulmen checkpoint convert {file}` keeps what has a plain form, and runs nothing of it"]
+        if are_harmless(self.names) and len(self.names) <= _MOST_NAMES:
+            allowed = ", ".join(name.removeprefix("builtins.") for name in self.names)
+            ways.append(f"`torch.serialization.add_safe_globals([{allowed}])` allows these alone, which are harmless")
+        ways.append("`weights_only=False` imports and calls what it names, only for files whose author you trust")
+        return f"{name} {self}, so it is not read. {'; '.join(ways)}."
+
+
+#: how many names a message shows
+_MOST_NAMES = 8
+
+
+def _some(names: list[str]) -> str:
+    shown = [name if len(name) <= 120 else f"{name[:120]}..." for name in names[:3]]
+    text = ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def check_file(file: IO[bytes], name: str) -> None:
+    """Look whether the strict reader may read an open file, which it does not do itself.
+
+    Args:
+        name: the file in messages.
+
+    Raises:
+        RuntimeError, pickle.UnpicklingError: as :func:`load`.
+    """
+    with _explained(name):
+        _look_at(file)
 
 
 def _damage(file: IO[bytes]) -> str | None:
@@ -227,9 +274,8 @@ def _look_at_stream(file: IO[bytes]) -> Contents:
     """A file of torch before 1.6: five pickles, and then the memory of the tensors."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    value, names = scan(file)
-    if value != _MAGIC_NUMBER:
-        _refuse_foreign(names)
+    found = _scan(file)
+    if found.value != _MAGIC_NUMBER:
         raise Damaged("it is a pickle, but none of `torch.save`")
     for _ in range(2):  # the version of the format, the sizes of numbers
         _look_at_pickle(file)
@@ -242,12 +288,23 @@ def _look_at_stream(file: IO[bytes]) -> Contents:
 
 
 def _look_at_pickle(file: IO[bytes]) -> Contents:
-    value, names = scan(file)
-    _refuse_foreign(names)
-    return check(value)
+    return check(_scan(file).value)
 
 
-def _refuse_foreign(names: set[str]) -> None:
-    foreign = foreign_names(names)
-    if foreign:
-        raise _Foreign(foreign)
+def _scan(file: IO[bytes]) -> Scanned:
+    """What is in a pickle, if it has no foreign names."""
+    try:
+        found = scan(file)
+    except Refused as error:
+        if error.scanned is not None:
+            _refuse_foreign(error.scanned, only_code=True)
+        raise
+    _refuse_foreign(found)
+    return found
+
+
+def _refuse_foreign(found: Scanned, only_code: bool = False) -> None:
+    names = foreign_names(found.names)
+    code = ways_to_run_code(names, found.calls)
+    if code or (names and not only_code):
+        raise Foreign(names, code)

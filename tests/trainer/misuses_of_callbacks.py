@@ -1,0 +1,102 @@
+"""Misuses of callbacks, and what a NonFiniteGuard says of a run that goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from misuse_table import Misuse, Scene, enter, misuse
+
+from fulmen.callbacks import (
+    BasePredictionWriter,
+    LearningRateMonitor,
+    ModelSummary,
+    NonFiniteGuard,
+    OnExceptionCheckpoint,
+    PlainProgress,
+    RichModelSummary,
+    RichProgressBar,
+    Timer,
+)
+from fulmen.utilities.exceptions import MisconfigurationException, NonFiniteException
+
+_SUBJECT = "Callbacks"
+
+
+def _argument(callback: Callable[..., Any], raises: type[BaseException], *says: str, **arguments: Any) -> None:
+    """A value that an argument of a callback cannot have."""
+    written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    name = f"{getattr(callback, '__name__', callback)}({written})"
+    enter(Misuse(_SUBJECT, name, lambda scene: callback(**arguments), raises, (written, *says)))
+
+
+_argument(NonFiniteGuard, MisconfigurationException, "'stop', 'skip' or 'rollback'", action="halt")
+_argument(NonFiniteGuard, MisconfigurationException, "a whole number from 0, or None", max_skips=-1)
+_argument(NonFiniteGuard, MisconfigurationException, "a whole number from 1", snapshot_every_n_steps=0)
+_argument(BasePredictionWriter, MisconfigurationException, "'batch', 'epoch'", write_interval="run")
+_argument(LearningRateMonitor, MisconfigurationException, "'step', 'epoch', or None", logging_interval="batch")
+_argument(ModelSummary, ValueError, "-1 for all levels", max_depth=-2)
+_argument(RichModelSummary, ValueError, "-1 for all levels", max_depth=-2)
+_argument(PlainProgress, ValueError, "a number above 0", interval=0)
+_argument(RichProgressBar, ValueError, "refreshes per second", refresh_rate=-1)
+_argument(Timer, MisconfigurationException, "'step' or 'epoch'", interval="hour")
+
+
+@misuse(_SUBJECT, "OnExceptionCheckpoint(filename='')", ValueError, "filename=''", "'on_exception'")
+def _(scene: Scene) -> None:
+    OnExceptionCheckpoint(scene.folder, filename="")
+
+
+@misuse(
+    _SUBJECT,
+    "LearningRateMonitor without a logger",
+    MisconfigurationException,
+    "no logger",
+    "CSVLogger",
+    spoils_trainer=True,
+)
+def _(scene: Scene) -> None:
+    scene.fit(callbacks=LearningRateMonitor())
+
+
+def _spoilt(module: Any, batch: Any, batch_idx: int) -> Any:
+    return module.layer(batch).mean() * (float("nan") if batch_idx == 1 else 1.0)
+
+
+@misuse(
+    _SUBJECT,
+    "a loss that is NaN, with a NonFiniteGuard",
+    NonFiniteException,
+    "Step 2",
+    "the loss",
+    "batch 1",
+    "`fulmen replay",
+)
+def _(scene: Scene) -> None:
+    scene.fit(scene.module(training_step=_spoilt), callbacks=NonFiniteGuard())
+
+
+@misuse(
+    _SUBJECT,
+    "a loss that is NaN, with NonFiniteGuard('skip')",
+    UserWarning,
+    "Step 2",
+    "The step is left out",
+    "`fulmen replay",
+)
+def _(scene: Scene) -> None:
+    scene.fit(scene.module(training_step=_spoilt), callbacks=NonFiniteGuard("skip"))
+
+
+@misuse(
+    _SUBJECT,
+    "more losses that are NaN than NonFiniteGuard(max_skips) allows",
+    NonFiniteException,
+    "Before it 1 step was left out",
+    "NonFiniteGuard(max_skips=1) allows",
+)
+def _(scene: Scene) -> None:
+    def step(module: Any, batch: Any, batch_idx: int) -> Any:
+        return module.layer(batch).mean() * float("nan")
+
+    scene.fit(scene.module(training_step=step), callbacks=NonFiniteGuard("skip", max_skips=1))
