@@ -407,7 +407,7 @@ class SavesAt(Callback):
 
 class Sums(Looks):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        options = {"on_step": False, "on_epoch": True}
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True}
         self.log("sum", sum(sample[0] for sample in plain(batch)), reduce_fx="sum", **options)
         self.log("mean", batch[:, 0].mean(), **options)
         return super().training_step(batch, batch_idx)

@@ -106,8 +106,17 @@ class Writer(BasePredictionWriter):
         self.batches: list[Any] = []
         self.epoch: Any = None
 
-    def write_on_batch_end(self, trainer: Any, pl_module: Any, prediction: Any, batch_indices: Any, *rest: Any) -> None:
-        self.batches.append((rest[1], prediction.tolist(), batch_indices))
+    def write_on_batch_end(
+        self,
+        trainer: Any,
+        pl_module: Any,
+        prediction: Any,
+        batch_indices: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        self.batches.append((batch_idx, prediction.tolist(), batch_indices))
 
     def write_on_epoch_end(self, trainer: Any, pl_module: Any, predictions: Any, batch_indices: Any) -> None:
         self.epoch = [batch.tolist() for batch in predictions], batch_indices

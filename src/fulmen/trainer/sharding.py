@@ -249,7 +249,8 @@ def _functions(owner: Any, depth: int, seen: set[int]) -> Iterator[FunctionType]
     if isinstance(owner, (list, tuple)):
         members: list[Any] = list(owner) if len(owner) <= _MEMBERS else []
     elif isinstance(owner, (Dataset, DataLoader)) or callable(owner) or hasattr(owner, "__iter__"):
-        for kind in type(owner).__mro__:
+        kinds: tuple[type, ...] = type(owner).__mro__  # type: ignore[assignment]
+        for kind in kinds:
             if kind.__module__.partition(".")[0] not in ("torch", "builtins", "typing", "abc", "collections"):
                 yield from (value for value in vars(kind).values() if isinstance(value, FunctionType))
         members = list(getattr(owner, "__dict__", {}).values())
