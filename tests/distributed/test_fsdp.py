@@ -1,0 +1,121 @@
+"""Training with parameters that are spread over the processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.distributed.processes import run
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from fulmen import Callback, LightningModule, Trainer
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.layer = nn.LayerNorm(width), nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.tanh(self.layer(self.norm(x)))
+
+
+class Net(LightningModule):
+    def __init__(self, width: int = 5, lr: float = 0.05) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.enter = nn.Linear(3, width)
+        self.blocks = nn.ModuleList([Block(width) for _ in range(3)])
+        self.leave = nn.Linear(width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.enter(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.leave(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        inputs, targets = batch
+        loss = nn.functional.mse_loss(self(inputs), targets)
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.AdamW(self.parameters(), lr=self.hparams["lr"])
+
+
+class Norms(Callback):
+    """Notes the norm of all gradients before each step, after clipping."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        norm = nn.utils.get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
+        self.norms.append(float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm))
+
+
+def whole(tensor: Any) -> torch.Tensor:
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().cpu()
+
+
+def loader(samples: int, batch_size: int) -> Any:
+    generator = torch.Generator().manual_seed(3)
+    data = TensorDataset(torch.randn(samples, 3, generator=generator), torch.randn(samples, 1, generator=generator))
+    import os  # TEMPORARY
+    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    batches = [list(range(i, min(samples, i + batch_size))) for i in range(0, samples, batch_size)]
+    return DataLoader(data, batch_sampler=batches[rank::world])
+
+
+def trainer_of(strategy: Any, world: int, **arguments: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        devices=world,
+        strategy=strategy,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"max_epochs": 2, **arguments},
+    )
+
+
+def trained(strategy: Any, world: int, samples: int, batch_size: int, arguments: dict[str, Any]) -> dict[str, Any]:
+    strategy = strategy() if callable(strategy) else strategy
+    torch.manual_seed(1)
+    module, norms = Net(), Norms()
+    trainer = trainer_of(strategy, world, callbacks=[norms], **arguments)
+    trainer.fit(module, loader(samples, batch_size))
+    return {
+        "weights": {name: whole(value) for name, value in module.state_dict().items()},
+        "norms": norms.norms,
+        "class": [kind.__name__ for kind in type(module).__mro__],
+    }
+
+
+def assert_close(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> None:
+    for name, value in one["weights"].items():
+        torch.testing.assert_close(value, other["weights"][name], rtol=0, atol=tolerance)
+    torch.testing.assert_close(one["norms"], other["norms"], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance", "arguments"),
+    [
+        ("64-true", 1e-12, {}),
+        ("32-true", 1e-6, {"gradient_clip_val": 0.1}),
+        ("64-true", 1e-12, {"accumulate_grad_batches": 3, "gradient_clip_val": 0.1}),
+        ("64-true", 1e-12, {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}),
+    ],
+)
+def test_fsdp_of_two_processes_trains_as_one_process_with_their_batches(
+    precision: str, tolerance: float, arguments: dict[str, Any]
+) -> None:
+    arguments = {**arguments, "precision": precision}
+    alone = trained("auto", 1, 32, 8, arguments)
+    for each in run(2, trained, "fsdp", 2, 32, 4, arguments):
+        assert_close(alone, each, tolerance)
+        assert "Net" in each["class"]
