@@ -80,7 +80,8 @@ class BasePredictionWriter(Callback):
             prediction: what ``predict_step`` returned.
             batch_indices: positions in the dataset of the samples in the batch; None if the loader does not tell.
             batch: the batch.
-            batch_idx: its position in its loader.
+            batch_idx: its position in its loader; with several processes, each of which predicts some of the batches,
+                no two have the same.
             dataloader_idx: the position of the loader among several.
         """
         raise NotImplementedError(f"{type(self).__name__} writes per batch, so it must have `write_on_batch_end`.")
@@ -97,8 +98,8 @@ class BasePredictionWriter(Callback):
         Args:
             trainer: the trainer.
             pl_module: the module.
-            predictions: what ``predict_step`` returned, on the CPU: a list over batches, or with several loaders a list
-                of such lists.
+            predictions: what ``predict_step`` returned in this process, on the CPU: a list over batches, or with
+                several loaders a list of such lists. Each process writes its own, to a place of its own.
             batch_indices: positions in the dataset: a list over loaders of lists over batches of lists over samples.
         """
         raise NotImplementedError(f"{type(self).__name__} writes per epoch, so it must have `write_on_epoch_end`.")
@@ -123,8 +124,8 @@ class BasePredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if self.interval.on_batch:
-            indices = trainer.data.batch_indices
-            self.write_on_batch_end(trainer, pl_module, outputs, indices, batch, batch_idx, dataloader_idx)
+            indices, place = trainer.data.batch_indices, trainer.data.place_in_loader(batch_idx)
+            self.write_on_batch_end(trainer, pl_module, outputs, indices, batch, place, dataloader_idx)
         if self.interval.on_epoch and not trainer.keeps_predictions:
             while len(self._predictions) <= dataloader_idx:
                 self._predictions.append([])

@@ -312,6 +312,7 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
             if self._compiled_logs is not None:
                 options = {"prog_bar": prog_bar, "logger": logger, "on_step": on_step, "on_epoch": on_epoch}
                 options |= {"reduce_fx": reduce_fx, "sync_dist": sync_dist and not rank_zero_only}
+                options |= {"rank_zero_only": rank_zero_only, "sync_dist_group": sync_dist_group}
                 options |= {"add_dataloader_idx": add_dataloader_idx, "batch_size": batch_size}
                 options |= {"metric_attribute": metric_attribute}
                 if isinstance(value, Tensor):  # of its own: the step may go on to change the tensor in place
@@ -324,6 +325,8 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
                 f"`self.log({name!r}, ...)` was called, but {type(self).__name__} is not attached to a Trainer: "
                 "ignored."
             )
+            return
+        if rank_zero_only and not trainer.is_global_zero:
             return
         if enable_graph:
             rank_zero_warn(f"`self.log({name!r}, enable_graph=True)`: ignored, a logged value never keeps its graph.")
@@ -339,6 +342,8 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
             add_dataloader_idx,
             batch_size,
             metric_attribute,
+            rank_zero_only,
+            sync_dist_group,
         )
 
     def log_dict(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+from fulmen.loops.progress import ABSENT
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
@@ -32,9 +34,12 @@ def evaluate_loop(trainer: Trainer, stage: str) -> list[dict[str, float]]:
         for batch_idx, batch, dataloader_idx in data.evaluation_batches(loaders):  # already on the device
             position = (batch_idx, dataloader_idx) if several else (batch_idx,)
             metrics.dataloader_idx = dataloader_idx if several else None
-            call.batch_start(batch, *position)
-            output = call.step(batch, *position)
-            call.batch_end(output, batch, *position)
+            if batch is ABSENT:  # other processes have one
+                run_ghost(trainer, call.step, position)
+            else:
+                call.batch_start(batch, *position)
+                output = call.step(batch, *position)
+                call.batch_end(output, batch, *position)
             metrics.finish_evaluation_batch(metrics.dataloader_idx)
         metrics.dataloader_idx = None
         metrics.end_of_epoch()
@@ -43,6 +48,21 @@ def evaluate_loop(trainer: Trainer, stage: str) -> list[dict[str, float]]:
         call.end()
     metrics.finish_evaluation(outer)
     return results
+
+
+def run_ghost(trainer: Trainer, step: Callable[..., Any], position: tuple[int, ...]) -> None:
+    """Take part in a step for which this process has no batch: where all must run the same number, by a batch whose
+    results are thrown away.
+    """
+    batch = trainer.data.ghost_batch
+    if batch is ABSENT:
+        return
+    module = trainer.lightning_module
+    kept = {name: list(value) for name, value in vars(module).items() if type(value) is list}
+    with trainer.metrics.unheard():
+        step(batch, *position)
+    for name, values in kept.items():  # where users collect what steps return
+        getattr(module, name)[:] = values
 
 
 @contextmanager

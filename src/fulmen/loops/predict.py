@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from fulmen.loops.evaluate import in_evaluation_mode
+from fulmen.loops.evaluate import in_evaluation_mode, run_ghost
+from fulmen.loops.progress import ABSENT
 from fulmen.utilities.apply_func import apply_to_collection
 from fulmen.utilities.rank_zero import rank_zero_warn
 
@@ -19,7 +20,8 @@ def predict_loop(trainer: Trainer) -> list[Any] | None:
 
     Returns:
         What ``predict_step`` returned, tensors on the CPU: a list of batches, or a list of such lists if there are
-        several loaders. None if predictions are not kept, or there was nothing to predict.
+        several loaders; of all processes, in the order of one. None if predictions are not kept, or there was nothing
+        to predict.
     """
     data, metrics = trainer.data, trainer.metrics
     loaders = data.evaluation_loaders("predict")
@@ -33,6 +35,9 @@ def predict_loop(trainer: Trainer) -> list[Any] | None:
         call.on_predict_epoch_start()
         for batch_idx, batch, dataloader_idx in data.evaluation_batches(loaders):  # already on the device
             position = (batch_idx, dataloader_idx) if loaders.several else (batch_idx,)
+            if batch is ABSENT:  # other processes have one
+                run_ghost(trainer, call.predict_step, position)
+                continue
             call.on_predict_batch_start(batch, *position)
             prediction = call.predict_step(batch, *position)
             if prediction is None and trainer.keeps_predictions:
@@ -44,6 +49,9 @@ def predict_loop(trainer: Trainer) -> list[Any] | None:
                 predictions[dataloader_idx].append(apply_to_collection(prediction, Tensor, Tensor.cpu))
         trainer.predictions = predictions[0] if len(predictions) == 1 else predictions
         call.on_predict_epoch_end()
+        if trainer.keeps_predictions:
+            predictions = data.of_all_processes(predictions)
+            trainer.predictions = predictions[0] if len(predictions) == 1 else predictions
         call.on_predict_end()
     metrics.finish_evaluation(outer)
     return trainer.predictions if trainer.keeps_predictions else None

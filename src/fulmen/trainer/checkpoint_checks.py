@@ -172,8 +172,10 @@ def _data(data: Any) -> str | None:
         return "`data` says in which epoch loaders were asked for"
     if "random" in data and not _are_random_states(data["random"]):
         return "`data` holds the states of generators"
+    if any(_count(data.get(name, 1)) is not None for name in ("rows", "processes")):
+        return "`data` counts batches and processes"
     for stage, marks in data.items():
-        if stage in ("seed", "loads", "random"):
+        if stage in ("seed", "loads", "random", "rows", "processes"):
             continue
         if _list_of_mappings(marks) is not None:
             return "`data` says of each loader where it stands"

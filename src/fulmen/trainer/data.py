@@ -9,26 +9,25 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import Dataset, IterableDataset, RandomSampler
 
 from fulmen.core.hooks import DataHooks
-from fulmen.trainer.flags import LIMIT_NAMES, DataFlags
-from fulmen.trainer.sources import Batches, Source, is_batches, refuse_no_loader, refuse_used_up, shown_loaders
+from fulmen.loops.progress import ABSENT
+from fulmen.trainer.flags import DataFlags
+from fulmen.trainer.loaders import LOADER_HOOKS, Loaders, limit_of, of_each, prepared
+from fulmen.trainer.shares import Share, groups, in_common_order
+from fulmen.trainer.sources import Source, refuse_used_up
 from fulmen.trainer.validation import check_dataloader_idx
 from fulmen.utilities.apply_func import move_data_to_device
-from fulmen.utilities.combined_loader import CombinedLoader
 from fulmen.utilities.data import extract_batch_size
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.seed import collect_rng_states, derive_seed, isolate_rng, restore_rng_states
-from fulmen.utilities.text import a_kind, shown
-from fulmen.utilities.warnings import PossibleUserWarning
 
 if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
@@ -36,50 +35,7 @@ if TYPE_CHECKING:
     from fulmen.profilers.profiler import Profiler
     from fulmen.trainer.signals import Signals
 
-_LOADER_HOOKS = {
-    "train": "train_dataloader",
-    "validate": "val_dataloader",
-    "test": "test_dataloader",
-    "predict": "predict_dataloader",
-}
-
 _END: Any = object()
-
-
-@dataclass(slots=True)
-class Loaders:
-    """The loaders of one stage.
-
-    Attributes:
-        given: what the user returned or passed: a loader, any iterable, or a list, dict or nest of them.
-        sources: its leaves.
-        num_batches: how many batches each leaf gives, limits applied; ``inf`` when unknown.
-        mode: how several are combined (:class:`CombinedLoader`).
-        limits: the most batches to take from each leaf.
-        hook: the hook that gives them.
-    """
-
-    given: Any
-    sources: list[Source]
-    num_batches: list[int | float]
-    mode: str
-    combined: CombinedLoader | None
-    limits: list[int | float]
-    hook: str = ""
-
-    @property
-    def several(self) -> bool:
-        """More than one leaf, one after another: batches carry the number of their loader."""
-        return self.mode == "sequential" and len(self.sources) > 1
-
-    @property
-    def total(self) -> int | float:
-        """Batches of one pass, all leaves together."""
-        if self.mode == "sequential":
-            return sum(self.num_batches)
-        if not self.num_batches:
-            return 0
-        return min(self.num_batches) if self.mode == "min_size" else max(self.num_batches)
 
 
 class Data:
@@ -96,7 +52,8 @@ class Data:
         signals: says whether the process was asked to end.
         quiet: wraps a hook in which nothing can be logged.
         callbacks: those whose hooks get batches.
-        rank: the global rank of this process, which random numbers of the data depend on.
+        share: which share of the data is this process's; None: all of it.
+        user_shards: the user divides the data among the processes.
     """
 
     def __init__(
@@ -111,7 +68,8 @@ class Data:
         signals: Signals,
         quiet: Callable[[str, Callable[..., Any]], Callable[..., Any]],
         callbacks: list[Any],
-        rank: int = 0,
+        share: Share | None = None,
+        user_shards: bool = False,
     ) -> None:
         self.module, self.datamodule, self.given, self.flags = module, datamodule, given, flags
         self.progress, self.device = progress, device
@@ -128,7 +86,13 @@ class Data:
         self._loads: dict[str, dict[str, Any]] = {}  # of each stage, when its loaders were asked for
         self._loads_before: dict[str, dict[str, Any]] = {}  # the same in the run that this one goes on with
         self._to_put_back: dict[str, Any] = {}  # the state of loaders that are not there yet
-        self._rank = rank
+        self.share = Share() if share is None else share
+        self._user_shards = user_shards
+        self._began_at = (0, 0)  # batches of this epoch, and those of all processes, when this process began with it
+        self._group_sizes: tuple[int | None, ...] | None = None
+        self._with_batches: dict[str, set[int]] = {"train": set(), "evaluation": set()}
+        self._ghost: Any = ABSENT
+        self.keeps_ghost = False  #: all processes must make the same number of forward passes
         self.go_on: Callable[[], None] | None = None  #: brings a resumed run to where it was saved
         self.at_rest: dict[str, Any] | None = None  #: the state, of a run that is resumed at its very end
         self.moment: dict[str, Any] | None = None  #: what a checkpoint of this very moment has under ``"resume"``
@@ -159,23 +123,32 @@ class Data:
                 given = self._asked_for(stage)
             else:
                 self._loads[stage] = self._loads_before.pop(stage, {"epoch": epoch})
-            self.loaders[stage] = self._prepared(stage, given)
+            if self.share.size > 1:
+                self.seed = self.share.broadcast(self.seed)
+            self.loaders[stage] = prepared(stage, given, self.flags, self.share, self._user_shards)
+            for number, source in enumerate(self.loaders[stage].sources):
+                source.key = (self.seed, stage, number, epoch)
             for source, mark in zip(self.loaders[stage].sources, self._to_put_back.pop(stage, ())):
-                source.begin_with(mark, _LOADER_HOOKS[stage])
+                source.begin_with(mark, LOADER_HOOKS[stage])
         return self.loaders[stage]
 
     def _asked_for(self, stage: str) -> Any:
         """What the user's hook gives; a run that goes on asks as the run before asked: with its epoch and its random
         numbers, which may have chosen the samples."""
-        hook = _LOADER_HOOKS[stage]
+        hook = LOADER_HOOKS[stage]
         owner = self._owner(hook)
         if owner is None:  # the empty body says what is missing, and where
             owner = self.datamodule if self.datamodule is not None else self.module
         method = self._quiet(hook, getattr(owner, hook))
         before = self._loads_before.pop(stage, None)
         if before is None:
-            self._loads[stage] = {"epoch": self.progress.epoch, "random": collect_rng_states(include_cuda=False)}
-            return method()
+            random = self.share.broadcast(collect_rng_states(include_cuda=False))
+            self._loads[stage] = {"epoch": self.progress.epoch, "random": random}
+            if self.share.rank == 0:
+                return method()
+            with isolate_rng():  # the same samples on all processes
+                restore_rng_states(random)
+                return method()
         self._loads[stage] = before
         epoch = self.progress.epoch
         self.progress.epoch = before["epoch"]
@@ -185,102 +158,6 @@ class Data:
                 return method()
         finally:
             self.progress.epoch = epoch
-
-    def _prepared(self, stage: str, given: Any) -> Loaders:
-        source = f"`{_LOADER_HOOKS[stage]}`"
-        combined = given if isinstance(given, CombinedLoader) else None
-        if combined is None:
-            if given is None:
-                raise TypeError(
-                    f"{source} returned None: was `return` forgotten? "
-                    "Return a DataLoader, any iterable, or a list or dict of them."
-                )
-            refuse_no_loader(source, given)
-            mode = "max_size_cycle" if stage == "train" else "sequential"
-            try:
-                combined = CombinedLoader(Batches(given) if is_batches(given) else given, mode)  # type: ignore[arg-type]
-            except (TypeError, ValueError, MisconfigurationException) as error:
-                raise TypeError(
-                    f"{source} gave {shown_loaders(given)}, which cannot be iterated over. "
-                    "Give a DataLoader, any iterable, or a list or dict of them."
-                ) from error
-            if stage == "train" and not combined.flattened:
-                rank_zero_warn(f"{source} gave {shown(given)} of loaders: there is nothing to train on.")
-        if stage == "train" and combined.mode == "sequential":
-            raise ValueError(
-                "`fit` cannot train on `CombinedLoader(..., mode='sequential')`: an epoch has no order of loaders. "
-                "Use the mode 'min_size', 'max_size' or 'max_size_cycle'."
-            )
-        if stage == "predict" and combined.mode != "sequential":
-            raise ValueError(
-                f"`predict` cannot use `CombinedLoader(..., mode={combined.mode!r})`. "
-                "Use the mode 'sequential', or pass a list."
-            )
-        in_order = self.flags.overfit_batches > 0 and stage in ("train", "validate")
-        sources = [Source(leaf, in_order) for leaf in combined.flattened]
-        for number, leaf in enumerate(sources):
-            leaf.key = (self.seed, self._rank, stage, number, self.progress.epoch)
-        for leaf in sources:
-            self._advise(stage, leaf, in_order)
-        limits = [self._limit(stage, leaf.num_batches) for leaf in sources]
-        copy: CombinedLoader | None = None
-        if len(sources) > 1 or (sources and combined.iterables is not combined.flattened[0]):
-            copy = CombinedLoader(combined.iterables, combined.mode)
-            copy.flattened = sources
-            for leaf, limit in zip(sources, limits):
-                leaf.limit = limit
-        num_batches = [min(leaf.num_batches, limit) for leaf, limit in zip(sources, limits)]
-        return Loaders(given, sources, num_batches, combined.mode, copy, limits, _LOADER_HOOKS[stage])
-
-    def _advise(self, stage: str, source: Source, in_order: bool) -> None:
-        if isinstance(source.loader, Dataset) and not isinstance(source.loader, IterableDataset):
-            rank_zero_warn(
-                f"`{_LOADER_HOOKS[stage]}` gave {a_kind(source.loader)}, which is a dataset: each sample would be a "
-                "batch. Write `DataLoader(dataset, batch_size=...)`.",
-                category=PossibleUserWarning,
-            )
-        sampler = getattr(source.loader, "sampler", None)
-        if in_order and isinstance(sampler, RandomSampler):
-            rank_zero_warn(
-                f"`overfit_batches={self.flags.overfit_batches}` takes the same batches every time, so the shuffling "
-                f"of the {stage} loader is switched off."
-            )
-        elif stage in ("validate", "test", "predict") and isinstance(sampler, RandomSampler):
-            rank_zero_warn(
-                f"the loader from `{_LOADER_HOOKS[stage]}` shuffles, which changes no result and makes batches hard to "
-                "compare. Write `shuffle=False`.",
-                category=PossibleUserWarning,
-            )
-        if source.num_batches == 0 and self._limit_of(stage) != 0:
-            rank_zero_warn(f"a loader from `{_LOADER_HOOKS[stage]}` has no batches: its length is 0.")
-
-    def _limit_of(self, stage: str) -> int | float:
-        overfit = self.flags.overfit_batches
-        if overfit > 0 and stage in ("train", "validate"):
-            return overfit
-        return self.flags.limits[stage]
-
-    def _limit(self, stage: str, num_batches: int | float) -> int | float:
-        limit = self._limit_of(stage)
-        if isinstance(limit, int):
-            return limit
-        if limit == 1.0:
-            return math.inf
-        name = LIMIT_NAMES[stage] if not self.flags.overfit_batches else "overfit_batches"
-        if limit == 0.0:
-            return 0
-        if math.isinf(num_batches):
-            raise MisconfigurationException(
-                f"`{name}={limit}` is a fraction, but the loader from `{_LOADER_HOOKS[stage]}` has no length to take a "
-                f"fraction of. Give a number of batches, such as `{name}=100`."
-            )
-        batches = int(num_batches * limit)
-        if batches == 0 and num_batches > 0:
-            raise MisconfigurationException(
-                f"`{name}={limit}` of {num_batches} batches is less than one batch. "
-                f"Write at least `{name}={1 / num_batches:.3g}`, or a number of batches such as `{name}=1`."
-            )
-        return batches
 
     # -- training -----------------------------------------------------------------------------------------------------
 
@@ -294,9 +171,12 @@ class Data:
         if self.go_on is not None and not progress.in_epoch:
             self.go_on()
         self._marks = self._random = None
+        self._began_at = (
+            (progress.batches_done, progress.batches_done * self.share.size) if progress.in_epoch else (0, 0)
+        )
         loaders = self.request("train")
         for number, source in enumerate(loaders.sources):
-            source.begin_epoch(progress.epoch, (self.seed, self._rank, "train", number, progress.epoch))
+            source.begin_epoch(progress.epoch, (self.seed, "train", number, progress.epoch))
         progress.start_epoch(loaders.total)
 
     def train_batches(self) -> Iterator[tuple[int, Any]]:
@@ -307,18 +187,31 @@ class Data:
             self.go_on()
         if progress.done:  # a limit was reached before, or somebody set `should_stop` when the epoch began
             return
+        progress.num_batches = progress.batches_done + self._left(loaders)
+        self._with_batches["train"] = set()
         transfer = self._transfer
         sized = not math.isinf(loaders.total) and all(source.keeps_its_word for source in loaders.sources)
-        for batch_idx, batch, indices, is_last in self._sized(loaders) if sized else self._unsized(loaders):
+        if self.share.size > 1:
+            batches = self._in_groups(loaders, sized)
+        else:
+            batches = self._sized(loaders) if sized else self._unsized(loaders)
+        for batch_idx, batch, indices, is_last in batches:
             self._batch, self._indices, self._batch_size = batch, indices, None
             progress.start_batch(batch_idx, is_last)
             if batch is None:
                 rank_zero_warn("the training loader gave None instead of a batch: it is skipped.")
-            yield batch_idx, batch if transfer is None else transfer(batch, 0)
+            if transfer is not None and batch is not ABSENT:
+                batch = transfer(batch, 0)
+            if self._group_sizes is not None:
+                self._keep_ghost(batch, batch_idx, self._group_sizes)
+                if batch is not ABSENT:
+                    self._with_batches["train"].add(0)
+            yield batch_idx, batch
+        self._group_sizes, self._ghost = None, ABSENT
         self._batch = self._marks = self._random = None
         if progress.batch_idx < 0 and progress.epoch > 0 and math.isinf(loaders.total):
             for source in loaders.sources:
-                refuse_used_up(source.loader, _LOADER_HOOKS["train"], f"in epoch {progress.epoch}")
+                refuse_used_up(source.loader, LOADER_HOOKS["train"], f"in epoch {progress.epoch}")
 
     # -- where it stands ----------------------------------------------------------------------------------------------
 
@@ -328,14 +221,32 @@ class Data:
         for stage, loaders in self.loaders.items():
             marks = self._marks if stage == "train" and self._marks is not None else [None] * len(loaders.sources)
             if stage == "train" and loaders.combined is None and self._marks is None and loaders.sources:
-                loaders.sources[0].position_in_pass = self.progress.batches_done
+                marks = [self._mark_of_single(loaders.sources[0])]
             stages[stage] = [source.state_dict(mark) for source, mark in zip(loaders.sources, marks)]
             for place, state in enumerate(sorted(stages[stage], key=itemgetter("opened")), 1):
                 state["opened"] = state["opened"] and place  # the numbers of this process mean nothing to the next
         loads = self._loads_before | self._loads
         # not in the order in which this process asked for them
         state = {"seed": self.seed, "loads": dict(sorted(loads.items())), **dict(sorted(stages.items()))}
+        if self.rows != self.progress.batches_done:
+            state["rows"] = self.rows
+        if self.share.size > 1:
+            state["processes"] = self.share.size
         return state if self._random is None else {**state, "random": self._random}
+
+    def _mark_of_single(self, source: Source) -> dict[str, Any] | None:
+        """Where the only training loader stands: a batch counts when it is done, not when it is given."""
+        if self.share.size == 1:
+            source.position_in_pass = self.rows
+            return None
+        mark, position = source.mark(), min(self.rows, source.position_in_pass)
+        return {**mark, "position": position, "taken": mark["taken"] - source.position_in_pass + position}
+
+    @property
+    def rows(self) -> int:
+        """Batches of all processes that were trained on in this epoch."""
+        done, rows = self._began_at
+        return rows + (self.progress.batches_done - done) * self.share.size
 
     def generators(self) -> list[Any]:
         """The random number generators of all loaders and their data sets."""
@@ -348,7 +259,7 @@ class Data:
 
     def begin_with(self, state: dict[str, Any]) -> None:
         """Between two epochs: put back what the order of the next one depends on."""
-        for stage, hook in _LOADER_HOOKS.items():
+        for stage, hook in LOADER_HOOKS.items():
             if stage not in state:
                 continue
             if stage not in self.loaders:
@@ -365,10 +276,16 @@ class Data:
                 is known.
         """
         self.begin_with({stage: marks for stage, marks in (state or {}).items() if stage != "train"})
-        hook, loaders, done = _LOADER_HOOKS["train"], self.loaders["train"], self.progress.batches_done
-        marks = (state or {}).get("train")
+        hook, loaders = LOADER_HOOKS["train"], self.loaders["train"]
+        done = self.progress.batches_done * (self.share.size if state is None else 1)
+        state = state or {}
+        done = state.get("rows", done)
+        self._began_at = (self.progress.batches_done, done)
+        marks = state.get("train")
         if marks is not None and len(marks) == len(loaders.sources):
-            self._random = state.get("random") if state is not None else None
+            self._random = state.get("random")
+            for source, mark in zip(loaders.sources, marks):
+                source.warn_of_other_shards(mark, state.get("processes", 1), hook)
             # as they were opened, since they may draw from one generator
             for source, mark in sorted(zip(loaders.sources, marks), key=_opening):
                 source.seek(mark, hook)
@@ -385,7 +302,8 @@ class Data:
 
     def _sized(self, loaders: Loaders) -> Iterator[tuple[int, Any, Any, bool]]:
         """Each batch with its position, its indices, and whether it is the last."""
-        size, done = int(loaders.total), self.progress.batches_done
+        done = self.progress.batches_done
+        size = done + int(self._left(loaders))
         batch_idx = done - 1
         if done >= size and not loaders.sources[0].is_open:
             return
@@ -394,8 +312,8 @@ class Data:
         for batch_idx, batch in enumerate(islice(batches, size - done), done):
             yield batch_idx, batch, under_way.popleft() if under_way else first.batch_indices, batch_idx + 1 == size
         if loaders.combined is None:
-            first.position_in_pass = batch_idx + 1
-            if first.state_owner is not None and size == first.num_batches:
+            first.position_in_pass = self._began_at[1] + batch_idx + 1 - self._began_at[0]
+            if first.state_owner is not None and loaders.total == first.num_batches:
                 next(batches, None)  # it is over only for those who ask
                 first.has_ended_a_pass = True
         if batch_idx + 1 < size:
@@ -406,7 +324,7 @@ class Data:
         done = self.progress.batches_done
         batches, first = self._rows(loaders)
         if not math.isinf(loaders.total):
-            batches = islice(batches, max(0, int(loaders.total) - done))
+            batches = islice(batches, max(0, int(self._left(loaders))))
         under_way = first.under_way if loaders.combined is None else None  # else the source itself has taken them
         if self._random is not None:  # the run goes on from before such a look
             with isolate_rng():
@@ -421,7 +339,7 @@ class Data:
                 yield *ahead, False
             ahead = batch_idx, batch, under_way.popleft() if under_way else first.batch_indices
             if loaders.combined is None:
-                first.position_in_pass = batch_idx + 1
+                first.position_in_pass = self._began_at[1] + batch_idx + 1 - self._began_at[0]
             else:
                 random = collect_rng_states(include_cuda=False)
             marks = [source.mark() for source in loaders.sources]  # before the look ahead
@@ -430,10 +348,58 @@ class Data:
             yield *ahead, True
         first.has_ended_a_pass |= math.isinf(loaders.total)
 
+    def _left(self, loaders: Loaders) -> int | float:
+        """How many batches of this epoch are still to come for each process."""
+        return of_each(loaders.num_rows - self.rows, self.share.size)
+
+    def _in_groups(self, loaders: Loaders, sized: bool) -> Iterator[tuple[int, Any, Any, bool]]:
+        """The same where several processes share the data; the sizes of what all have are in :attr:`group_sizes`."""
+        done, left, sources = self.progress.batches_done, self._left(loaders), loaders.sources
+        if left <= 0 and not sources[0].is_open:
+            return
+        batches, first = self._rows(loaders)
+        every = groups(batches, self.share, sources, ABSENT)
+        taken = every if math.isinf(left) else islice(every, int(left))
+        if sized:
+            batch_idx = done - 1
+            for batch_idx, (batch, indices, sizes) in enumerate(taken, done):
+                self._group_sizes = sizes
+                yield batch_idx, batch, indices, batch_idx + 1 == done + left
+            if loaders.combined is None:
+                next(every, None)  # it is over only for those who ask
+            if batch_idx + 1 < done + left:
+                rank_zero_warn(
+                    f"the training loader said that it has {left} batches for each process, but ended after "
+                    f"{batch_idx + 1 - done}."
+                )
+            return
+        if self._random is not None:
+            with isolate_rng():
+                restore_rng_states(self._random)
+                opened = list(islice(taken, 1))
+            taken = chain(opened, taken)
+        ahead: tuple[int, Any, Any, Any] | None = None
+        marks = random = None
+        for batch_idx, (batch, indices, sizes) in enumerate(taken, done):
+            if ahead is not None:
+                self._marks, self._random, self._group_sizes = marks, random, ahead[3]
+                yield *ahead[:3], False
+            ahead = batch_idx, batch, indices, sizes
+            if loaders.combined is not None:
+                random = collect_rng_states(include_cuda=False)
+            marks = [source.mark() for source in sources]
+        if ahead is not None:
+            self._marks, self._random, self._group_sizes = marks, random, ahead[3]
+            yield *ahead[:3], True
+        first.has_ended_a_pass |= math.isinf(loaders.total)
+
     def _rows(self, loaders: Loaders) -> tuple[Iterator[Any], Source]:
         """The batches of one pass, and the source that tells their indices."""
         first = loaders.sources[0]
-        batches = first.open() if loaders.combined is None else (row[0] for row in loaders.combined)
+        if loaders.combined is not None:
+            batches: Iterator[Any] = (row[0] for row in loaders.combined)
+        else:
+            batches = first.open() if self.share.size == 1 else iter(first)
         return batches if self.profiler is None else self._measured(batches, loaders.hook), first
 
     def _measured(self, batches: Iterator[Any], hook: str) -> Iterator[Any]:
@@ -452,14 +418,14 @@ class Data:
     def evaluation_loaders(self, stage: str) -> Loaders:
         """The loaders of ``stage``; for the sanity check those of validation, with few batches."""
         of_validation = stage in ("validate", "sanity_check")
-        if self._limit_of("validate" if of_validation else stage) == 0:
+        if limit_of("validate" if of_validation else stage, self.flags) == 0:
             return Loaders(None, [], [], "sequential", None, [])
         loaders = self.request("validate" if of_validation else stage)
         check_dataloader_idx(self.module, self._callbacks, stage, loaders.several)
         progress = self.progress
         for number, source in enumerate(loaders.sources):
             moment = f"{progress.epoch}, {progress.total_batches}"
-            source.begin_epoch(progress.epoch, (self.seed, self._rank, stage, number, moment))
+            source.begin_epoch(progress.epoch, (self.seed, stage, number, moment))
             source.draws_apart = not self._sources_in_training and stage != "sanity_check"
         if stage != "sanity_check":
             return loaders
@@ -470,6 +436,9 @@ class Data:
     def evaluation_batches(self, loaders: Loaders) -> Iterator[tuple[int, Any, int]]:
         """``(batch_idx, batch on the device, dataloader_idx)`` of all loaders."""
         self.epoch_batch_indices = [[] for _ in loaders.sources]
+        if self.share.size > 1:
+            yield from self._evaluation_groups(loaders)
+            return
         transfer = self._transfer
         if loaders.mode != "sequential":
             assert loaders.combined is not None
@@ -500,7 +469,83 @@ class Data:
                 refuse_used_up(source.loader, loaders.hook, "any more")
         self._batch = None
 
+    def _evaluation_groups(self, loaders: Loaders) -> Iterator[tuple[int, Any, int]]:
+        """The same where several processes share the data: :data:`ABSENT` where only others have a batch."""
+        one_by_one = loaders.mode == "sequential"
+        with_batches = self._with_batches["evaluation"] = set()
+        limits = loaders.num_batches if one_by_one else [loaders.total]
+        for dataloader_idx, limit in enumerate(limits):
+            if limit == 0:
+                continue
+            sources = loaders.sources[dataloader_idx : dataloader_idx + 1] if one_by_one else loaders.sources
+            batch_idx = -1
+            with sources[0].apart_from(self._sources_in_training):
+                batches = iter(sources[0]) if one_by_one else (row[0] for row in loaders.combined or ())
+                if self.profiler is not None:
+                    batches = self._measured(batches, loaders.hook)
+                for batch_idx, (batch, indices, sizes) in enumerate(groups(batches, self.share, sources, ABSENT)):
+                    self._signals.end_evaluation_if_asked()
+                    self._batch, self._indices, self._batch_size = batch, indices, None
+                    self._group_sizes = sizes
+                    if batch is not ABSENT:
+                        with_batches.add(dataloader_idx)
+                        if one_by_one:
+                            self.epoch_batch_indices[dataloader_idx].append(indices)
+                        batch = batch if self._transfer is None else self._transfer(batch, dataloader_idx)
+                    self._keep_ghost(batch, batch_idx, sizes)
+                    yield batch_idx, batch, dataloader_idx
+                    if batch_idx + 1 >= limit:
+                        break
+            if batch_idx < 0 and one_by_one:
+                refuse_used_up(sources[0].loader, loaders.hook, "any more")
+        self._batch = self._group_sizes = None
+        self._ghost = ABSENT
+
     # -- the batch ----------------------------------------------------------------------------------------------------
+
+    @property
+    def group_sizes(self) -> tuple[int | None, ...] | None:
+        """Samples in the batches that the processes have at this step, by rank: 0 where one has none, None where it is
+        unknown. None as a whole with one process alone.
+        """
+        return self._group_sizes
+
+    def is_group_whole(self) -> bool:
+        """Every process has a batch at this step."""
+        return self._group_sizes is None or 0 not in self._group_sizes
+
+    def loaders_with_batches(self, stage: str) -> set[int]:
+        """The numbers of the loaders that gave this process a batch in this epoch: ``stage`` is ``"train"``, or
+        ``"evaluation"`` for the last or current one.
+        """
+        return self._with_batches[stage]
+
+    def place_in_loader(self, batch_idx: int) -> int:
+        """Which batch of its loader, counted over all processes, the batch number ``batch_idx`` of this process is."""
+        return batch_idx * self.share.size + self.share.rank
+
+    def of_all_processes(self, results: list[list[Any]]) -> list[list[Any]]:
+        """What all processes made of their batches, in the order of one: a list over loaders of lists over batches."""
+        if self.share.size == 1:
+            return results
+        return [in_common_order(list(one)) for one in zip(*self.share.gather(results))]
+
+    @property
+    def ghost_batch(self) -> Any:
+        """What a process without a batch runs where all must run the same number: the last one that it had, or that of
+        another process. :data:`ABSENT` where that is not needed.
+        """
+        return self._ghost
+
+    def _keep_ghost(self, batch: Any, batch_idx: int, sizes: tuple[int | None, ...]) -> None:
+        if not self.keeps_ghost:
+            return
+        if batch is not ABSENT:
+            self._ghost = batch
+        if batch_idx == 0 and 0 in sizes:  # some have never had one
+            have = [one for one in self.share.gather(None if batch is ABSENT else self._batch) if one is not None]
+            if batch is ABSENT and have:
+                self._ghost = have[0] if self._transfer is None else self._transfer(have[0], 0)
 
     @property
     def batch_indices(self) -> list[int] | None:

@@ -62,12 +62,14 @@ class DataFlags:
         overfit_batches: the same for training and validation alike, without shuffling; 0 is off.
         num_sanity_val_steps: validation batches before training, ``-1`` for all.
         reload_dataloaders_every_n_epochs: ask for the training and validation loaders anew so often; 0 for never.
+        is_trial: ``fast_dev_run``: the limits are those of each process.
     """
 
     limits: dict[str, int | float] = field(default_factory=lambda: dict.fromkeys(_STAGES, 1.0))
     overfit_batches: int | float = 0.0
     num_sanity_val_steps: int = 2
     reload_dataloaders_every_n_epochs: int = 0
+    is_trial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -556,4 +558,5 @@ def data_flags(
         if num_sanity_val_steps is None
         else whole_number("num_sanity_val_steps", num_sanity_val_steps, -1),
         reload_dataloaders_every_n_epochs=whole_number("reload_dataloaders_every_n_epochs", reload_every, 0),
+        is_trial=bool(fast_dev_run),
     )

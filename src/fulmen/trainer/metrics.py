@@ -7,14 +7,19 @@ Whatever is averaged is carried as (sum, weight), in double precision where the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fulmen.core.hooks import HOOK
+from fulmen.trainer import metric_objects
+from fulmen.trainer.accumulator import NUMBERS, OPTIONS, Accumulator, as_tensor, to_number
 from fulmen.trainer.metric_objects import is_metric, metrics_of, pack, unpack
+from fulmen.trainer.shares import Share
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.text import shown
@@ -42,7 +47,16 @@ _REDUCTIONS: dict[Any, str] = {
 }
 
 
-_NAMES = ("prog_bar", "logger", "on_step", "on_epoch", "reduce_fx", "sync_dist", "add_dataloader_idx")
+_NAMES = (
+    "prog_bar",
+    "logger",
+    "on_step",
+    "on_epoch",
+    "reduce_fx",
+    "sync_dist",
+    "add_dataloader_idx",
+    "rank_zero_only",
+)
 #: hooks that do not allow logging -> those near them that do, and why
 _INSTEAD = {
     "on_fit_start": "`on_train_start`",
@@ -57,157 +71,6 @@ _WHY_NOT = {
     ),
     "predict_step": "prediction has no metrics",
 }
-
-
-class Accumulator:
-    """All values logged under one name from one hook, since the epoch began."""
-
-    __slots__ = (
-        "dataloader_idx",
-        "fresh",
-        "in_epoch",
-        "last",
-        "logger",
-        "metric",
-        "name",
-        "on_epoch",
-        "on_step",
-        "prog_bar",
-        "reduction",
-        "settings",
-        "total",
-        "unseen",
-        "weight",
-    )
-
-    def __init__(
-        self,
-        name: str,
-        settings: tuple[Any, ...] | None,
-        prog_bar: bool,
-        logger: bool,
-        on_step: bool,
-        on_epoch: bool,
-        reduction: str,
-        dataloader_idx: int | None,
-        metric: Any,
-    ) -> None:
-        self.name, self.settings = name, settings  # no settings: of the run that goes on here; the next call tells
-        self.prog_bar, self.logger, self.on_step, self.on_epoch = prog_bar, logger, on_step, on_epoch
-        self.reduction, self.dataloader_idx, self.metric = reduction, dataloader_idx, metric
-        self.last: Tensor | float | None = None  #: the newest value
-        self.fresh = False  #: logged since it was last written to the loggers
-        self.in_epoch = False  #: logged since the epoch began
-        self.unseen = False  #: logged since callbacks and users last read it
-        self.total: Tensor | float | None = None  #: weighted sum, sum, minimum or maximum; None before the first value
-        self.weight: float = 0.0  #: sum of the weights of a mean
-
-    def add(self, value: Any, weight: float) -> None:
-        """Take in one value: a number, or a tensor with one element."""
-        self.fresh = self.in_epoch = self.unseen = True
-        if self.metric is not None:
-            if self.on_step:
-                last = getattr(value, "_forward_cache", None)  # torchmetrics: the value of the last batch alone
-                self.last = last.detach().clone() if isinstance(last, Tensor) else last
-            return
-        if isinstance(value, Tensor):
-            value = value.detach()
-            if value.ndim:
-                value = value.squeeze()
-            # a later change in place, of a parameter or a counter, must not change what was logged
-            if self.on_step or self.total is None:
-                self.last = value.clone()
-            else:
-                self.last = value  # only its type is asked for
-        else:
-            self.last = value
-        if self.on_epoch:
-            self._accumulate(value, weight)
-
-    def _accumulate(self, value: Tensor | float, weight: float) -> None:
-        total, reduction = self.total, self.reduction
-        if reduction == "mean":
-            self.weight += weight
-            if total is None:
-                self.total = (_double(value) if isinstance(value, Tensor) else float(value)) * weight
-            elif isinstance(total, Tensor) and isinstance(value, Tensor):
-                total.add_(value, alpha=weight)
-            else:
-                self.total = total + value * weight
-        elif total is None:
-            self.total = _double(value).clone() if isinstance(value, Tensor) else float(value)
-        elif reduction == "sum":
-            self.total = total.add_(value) if isinstance(total, Tensor) else total + value
-        else:
-            extreme = torch.minimum if reduction == "min" else torch.maximum
-            self.total = extreme(torch.as_tensor(total), torch.as_tensor(value))
-
-    @property
-    def has_epoch_value(self) -> bool:
-        return self.total is not None or (self.metric is not None and self.in_epoch)
-
-    def epoch_value(self) -> Tensor:
-        """The value over the epoch so far, in the type that was logged."""
-        if self.metric is not None:
-            value = self.metric.compute()
-            if not isinstance(value, (Tensor, int, float)):
-                raise ValueError(
-                    f"the metric {type(self.metric).__name__} logged as {self.name!r} computed a "
-                    f"{type(value).__name__}; only one number can be logged. Log its parts by `self.log_dict(...)` "
-                    "instead."
-                )
-            return _as_tensor(value)
-        total = self.total
-        assert total is not None
-        if self.reduction == "mean":
-            total = total / self.weight if self.weight else total * float("nan")
-        if isinstance(total, Tensor) and isinstance(self.last, Tensor):
-            return total.to(_visible_dtype(self.last.dtype))
-        return _as_tensor(total)
-
-    def reset(self) -> None:
-        """Begin a new epoch."""
-        self.total, self.weight, self.in_epoch = None, 0.0, False
-        if self.metric is not None:
-            self.metric.reset()
-
-    def state_dict(self) -> dict[str, Any]:
-        """All but the settings' objects, as plain data."""
-        return {name: pack(getattr(self, name)) for name in _OPTIONS + _NUMBERS}
-
-    def take_over(self, other: Accumulator) -> bool:
-        """Go on with the numbers of ``other``; False if they are of another kind."""
-        if (other.reduction, other.on_epoch) != (self.reduction, self.on_epoch) or other.metric is not self.metric:
-            return False
-        for name in _NUMBERS:
-            setattr(self, name, getattr(other, name))
-        return True
-
-
-_OPTIONS = ("name", "prog_bar", "logger", "on_step", "on_epoch", "reduction", "dataloader_idx")
-_NUMBERS = ("last", "fresh", "in_epoch", "unseen", "total", "weight")
-
-
-def _double(value: Tensor) -> Tensor:
-    return value.float() if value.device.type == "mps" else value.double()  # MPS has no double precision
-
-
-def _visible_dtype(logged: torch.dtype) -> torch.dtype:
-    """The type in which a value is read: single or double precision; all others (half, whole numbers) become the
-    default.
-    """
-    return logged if logged in (torch.float32, torch.float64) else torch.get_default_dtype()
-
-
-def _as_tensor(value: Tensor | float) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach().to(_visible_dtype(value.dtype))
-    return torch.tensor(value, dtype=torch.get_default_dtype())
-
-
-def to_number(value: Tensor | float) -> float:
-    """The Python number of a value; waits for the device."""
-    return float(value)
 
 
 #: the dictionaries that users and callbacks read
@@ -226,6 +89,10 @@ class Metrics:
         self.stage = "train"  #: or "validate", "test", "sanity_check", "predict"
         self.dataloader_idx: int | None = None  #: of several evaluation loaders
         self.batch_size_of: Callable[[], int] = _no_batch
+        self.share = Share()  #: the processes whose values become one
+        self.group_is_whole: Callable[[], bool] = _always  #: all of them have a batch at this step
+        self.loaders_with_batches: Callable[[str], set[int]] = _nowhere  #: of a stage, those that gave one here
+        self._late: list[tuple[Any, float, float]] = []  # values of a step that not all processes take part in
         self.callback: dict[str, Tensor] = {}
         self.logged: dict[str, Tensor] = {}
         self.progress_bar: dict[str, Tensor | float] = {}
@@ -252,10 +119,12 @@ class Metrics:
         add_dataloader_idx: bool = True,
         batch_size: int | None = None,
         metric_attribute: str | None = None,
+        rank_zero_only: bool = False,
+        sync_dist_group: Any = None,
     ) -> None:
         """Take in one value; see :meth:`fulmen.core.module.LightningModule.log`."""
         entry = self._entries.get((self.hook, name, self.dataloader_idx))
-        settings = (prog_bar, logger, on_step, on_epoch, reduce_fx, sync_dist, add_dataloader_idx)
+        settings = (prog_bar, logger, on_step, on_epoch, reduce_fx, sync_dist, add_dataloader_idx, rank_zero_only)
         if entry is None:
             entry = self._register(name, value, settings, batch_size, metric_attribute)
             if entry is None:
@@ -276,9 +145,43 @@ class Metrics:
                 "name."
             )
         weight = 1.0
-        if entry.on_epoch and entry.reduction == "mean" and entry.metric is None:
+        if (entry.on_epoch or entry.syncs) and entry.reduction == "mean" and entry.metric is None:
             weight = self.batch_size_of() if batch_size is None and self._in_batch() else batch_size or 1
         entry.add(value, weight)
+        if entry.syncs:
+            self._sync(entry, weight, sync_dist_group)
+
+    def _sync(self, entry: Accumulator, weight: float, group: Any) -> None:
+        """Make the value of this step that of all processes."""
+        from fulmen.trainer import metric_exchange  # only where there are several
+
+        assert entry.last is not None
+        if self.group_is_whole():
+            entry.last = metric_exchange.of_step(self.share, entry, weight, group)
+        else:  # those without a batch do not come here: it is made up for at the end of the step
+            self._late.append(((self.hook, entry.name, self.dataloader_idx), float(entry.last), float(weight)))
+
+    def _finish_group(self) -> None:
+        """All processes, also those without a batch, are at the end of the step."""
+        if self.share.size > 1 and not self.group_is_whole():
+            from fulmen.trainer import metric_exchange
+
+            late, self._late = self._late, []
+            metric_exchange.of_late(self.share, self._entries, late)
+
+    @contextmanager
+    def unheard(self) -> Generator[None, None, None]:
+        """Whatever is logged here, or given to metric objects, is forgotten."""
+        metrics = metrics_of(self.module)
+        states = deepcopy(metric_objects.state_of(self.module)) if metrics else {}
+        self.log = _nothing  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del self.log
+            if states:
+                device = next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
+                metric_objects.restore(self.module, states, device)
 
     def quiet(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         """``method`` as the hook ``name``, in which nothing can be logged."""
@@ -301,7 +204,9 @@ class Metrics:
         if self.ignore:
             self._warn_once("barebones", "`self.log` does nothing in `Trainer(barebones=True)`.")
             return None
-        prog_bar, logger, on_step, on_epoch, reduce_fx, _, add_dataloader_idx = settings
+        if settings[-1] and self.share.global_rank:  # a compiled step does not know who it is
+            return None
+        prog_bar, logger, on_step, on_epoch, reduce_fx, sync_dist, add_dataloader_idx, rank_zero_only = settings
         allowed = self._permission()
         if not add_dataloader_idx and any(
             (hook, other) == (self.hook, name) and index != self.dataloader_idx for hook, other, index in self._entries
@@ -369,6 +274,8 @@ class Metrics:
             reduction=_reduction(name, reduce_fx),
             dataloader_idx=self.dataloader_idx if add_dataloader_idx else None,
             metric=metric,
+            syncs=bool(sync_dist and on_step and metric is None and self.share.size > 1),
+            rank_zero_only=rank_zero_only,
         )
         self._entries[(self.hook, name, self.dataloader_idx)] = entry
         return entry
@@ -426,8 +333,13 @@ class Metrics:
         for (_, _, dataloader_idx), entry in self._entries.items():
             if not entry.unseen:
                 continue
-            loader_is_over = None not in (dataloader_idx, self.dataloader_idx) and dataloader_idx != self.dataloader_idx
-            if self._epoch_has_ended or loader_is_over:
+            if self.share.size > 1:  # values of an epoch are there when all processes have agreed on them
+                is_over = entry.agreed is not None
+            else:
+                is_over = self._epoch_has_ended or (
+                    None not in (dataloader_idx, self.dataloader_idx) and dataloader_idx != self.dataloader_idx
+                )
+            if is_over:
                 if entry.on_epoch and entry.has_epoch_value:
                     self._put(entry, entry.epoch_value(), "_epoch")
                 entry.unseen = False
@@ -436,7 +348,7 @@ class Metrics:
                 entry.unseen = entry.on_epoch and self.stage != "train"
 
     def _put(self, entry: Accumulator, value: Tensor | float, fork: str) -> None:
-        tensor = _as_tensor(value)
+        tensor = as_tensor(value)
         suffix = _suffix(entry)
         forked = entry.on_step and entry.on_epoch
         key = entry.name + (fork if forked else "") + suffix
@@ -457,6 +369,7 @@ class Metrics:
 
     def finish_batch(self) -> None:
         """Send this step's values to the loggers when they are due."""
+        self._finish_group()
         progress = self.progress
         stops = progress.should_stop and not progress.out_of_time  # which is no end of a run that goes on with more
         due = progress.time_to_log or (stops and not progress.accumulating)
@@ -483,11 +396,21 @@ class Metrics:
         """All batches are done: from now on the values of the epoch are read."""
         self.collect()
         self._epoch_has_ended = True
+        self._agree()
         for entry in self._entries.values():
             entry.unseen = entry.in_epoch
 
+    def _agree(self) -> None:
+        """Make what was logged in this epoch, and is not agreed on yet, that of all processes."""
+        if self.share.size > 1:
+            from fulmen.trainer import metric_exchange
+
+            stage = "train" if self.stage == "train" else "evaluation"
+            metric_exchange.of_epoch(self.share, self._entries, self.module, self.loaders_with_batches(stage))
+
     def finish_epoch(self) -> None:
         """Send the epoch's values to the loggers and begin anew."""
+        self._agree()
         self.collect()
         values = {
             entry.name + ("_epoch" if entry.on_step else ""): entry.epoch_value()
@@ -512,6 +435,7 @@ class Metrics:
 
     def finish_evaluation_batch(self, dataloader_idx: int | None) -> None:
         """Send what was logged with ``on_step=True`` in this batch to the loggers."""
+        self._finish_group()
         if not self.loggers or self.stage == "sanity_check":
             return
         values: dict[str, Tensor | float] = {}
@@ -528,6 +452,7 @@ class Metrics:
 
     def write_evaluation(self, num_dataloaders: int) -> list[dict[str, float]]:
         """Send the values of this evaluation to the loggers; returns them, a dict for each loader."""
+        self._agree()
         self.collect()
         results: list[dict[str, float]] = [{} for _ in range(num_dataloaders)]
         values: dict[str, Tensor | float] = {}
@@ -588,8 +513,8 @@ class Metrics:
             metric = metrics.get(saved["metric"])
             if metric is None and saved["metric"] is not None:
                 continue  # it is no more
-            entry = Accumulator(settings=None, metric=metric, **{name: saved[name] for name in _OPTIONS})
-            for name in _NUMBERS:
+            entry = Accumulator(settings=None, metric=metric, **{name: saved[name] for name in OPTIONS})
+            for name in NUMBERS:
                 setattr(entry, name, unpack(saved[name], device))
             self._train[saved["hook"], entry.name, None] = entry
         for name in _WINDOWS:
@@ -637,6 +562,18 @@ def _suffix(entry: Accumulator) -> str:
 
 def _no_batch() -> int:
     return 1
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """What ``self.log`` does while nothing is heard."""
+
+
+def _always() -> bool:
+    return True
+
+
+def _nowhere(stage: str) -> set[int]:
+    return set()
 
 
 def _reduction(name: str, reduce_fx: Any) -> str:

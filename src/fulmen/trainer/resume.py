@@ -8,6 +8,7 @@ It stands under ``checkpoint["resume"]``, as plain data:
 - ``window``, ``gradients``: an accumulation window that is open;
 - ``metrics``, ``module_metrics``: what was logged in the epoch so far, and what metric objects have seen of it;
 - ``loggers``: how far each logger had written;
+- ``ranks``: with several processes, what each has of this (:mod:`fulmen.trainer.processes`);
 - ``should_stop``: the run was asked to stop, by ``"callback"`` if a callback asked that asks again, else by ``"user"``.
 """
 
@@ -22,7 +23,7 @@ from fulmen.callbacks.early_stopping import EarlyStopping, EarlyStoppingReason
 from fulmen.callbacks.timer import Timer
 from fulmen.core.module import LightningModule
 from fulmen.loops.plan import written
-from fulmen.trainer import attributes, loop_counters, metric_objects
+from fulmen.trainer import attributes, loop_counters, metric_objects, processes
 from fulmen.trainer.checkpoint_checks import fitting, take_back
 from fulmen.utilities.cloud_io import is_remote
 from fulmen.utilities.rank_zero import rank_zero_warn
@@ -58,7 +59,8 @@ def gather(trainer: Trainer, save_loggers: bool = True) -> dict[str, Any]:
     gradients = _gradients(trainer)
     if gradients:
         state["gradients"] = gradients
-    return state
+    ranks = processes.gather(trainer, state)
+    return state if ranks is None else {**state, "ranks": ranks}
 
 
 def _gradients(trainer: Trainer) -> dict[str, Tensor]:
@@ -119,7 +121,7 @@ def prepare(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, An
         _go_back(trainer, checkpoint, restored)
         go_on(trainer, checkpoint, in_epoch)
         if trainer.progress.done and not in_epoch:
-            data.at_rest = checkpoint.get("resume", {}).get("data")
+            data.at_rest = processes.of_this(trainer, checkpoint.get("resume", {})).get("data")
         if trainer.ckpt_was_chosen and "progress" in checkpoint["loops"]:
             _complete_saves(trainer, checkpoint)
 
@@ -151,7 +153,8 @@ def _go_back(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, A
         key = callback.state_key if isinstance(callback, Callback) else None
         if key in now and not metric_objects.same(now[key], restored.get(key)):
             callback.load_state_dict(deepcopy(checkpoint["callbacks"][key]))
-    state, device, source = checkpoint.get("resume", {}), trainer.strategy.root_device, trainer.loaded_ckpt_path
+    state = processes.of_this(trainer, checkpoint.get("resume", {}))
+    device, source = trainer.strategy.root_device, trainer.loaded_ckpt_path
     if "module_metrics" in state:
         with fitting("what metrics have seen", source):
             metric_objects.restore(trainer.lightning_module, state["module_metrics"], device)
@@ -194,7 +197,8 @@ def go_on(trainer: Trainer, checkpoint: dict[str, Any], in_epoch: bool) -> None:
     Args:
         in_epoch: the run goes on in the middle of an epoch.
     """
-    state = checkpoint.get("resume", {})
+    processes.say_other_number(trainer, checkpoint.get("resume", {}))
+    state = processes.of_this(trainer, checkpoint.get("resume", {}))
     if in_epoch:
         trainer.data.seek(state.get("data"))
     elif "data" in state:

@@ -22,7 +22,8 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter as _Running
 
 from fulmen.core.plain import LEFT_OUT, from_plain, to_plain
 from fulmen.trainer.generators import generators_in, restore_states, states_of
-from fulmen.trainer.streams import IndexStream, OwnDraws, samplers_of
+from fulmen.trainer.shares import Share, rows
+from fulmen.trainer.streams import IndexStream, OwnDraws, is_sequential, samplers_of
 from fulmen.trainer.workers import start
 from fulmen.utilities.data import has_iterable_dataset
 from fulmen.utilities.exceptions import MisconfigurationException
@@ -47,10 +48,28 @@ class Source:
         position_in_pass: batches that were taken from the current pass.
         has_ended_a_pass: a pass has come to its end since the epoch began.
         draws_apart: the order of its samples takes no random numbers away from the others.
+
+    With several processes, batches are counted over all of them:
+
+    Attributes:
+        share: which of them this one is.
+        is_sharded: its user has given each process a loader with a share of the data.
+        is_split: the loader is asked for the batches of this process alone.
+        splits_as_workers: the data set divides itself among workers: it is told of those of all processes.
+        lengths: of the loaders of all processes if ``is_sharded``, by rank; None where they are unknown.
+        regular: likewise, how many samples their batches have, and the last one; None where that is unknown.
+        size: samples in the batch that came last, whosever it is; None if unknown.
+        row: batches since this process began, or went on, with the epoch.
     """
 
-    def __init__(self, loader: Any, in_order: bool = False) -> None:
+    def __init__(self, loader: Any, in_order: bool = False, share: Share | None = None) -> None:
         self.loader = loader
+        self.share = Share() if share is None else share
+        self.is_sharded = self.is_split = self.splits_as_workers = False
+        self.lengths: tuple[int, ...] | None = None
+        self.regular: list[tuple[int, int] | None] = []
+        self.size: int | None = None
+        self.row = 0
         self.key: tuple[int | str, ...] = ()
         self.limit: int | float = math.inf
         self.batch_indices: list[int] | None = None
@@ -80,6 +99,22 @@ class Source:
             return math.inf
 
     @property
+    def num_rows(self) -> int | float:
+        """Batches of one pass, those of all processes together; ``inf`` when unknown."""
+        if not self.is_sharded:
+            return self.num_batches
+        return math.inf if self.lengths is None else max(self.lengths) * self.share.size
+
+    def sizes_of(self, rank: int, place: int) -> int:
+        """Samples in batch ``place`` of the loader of process ``rank``, if its user has sharded the data; -2 if that is
+        unknown.
+        """
+        regular = self.regular[rank] if self.regular else None
+        if regular is None or self.lengths is None:
+            return -2
+        return regular[place + 1 == self.lengths[rank]]
+
+    @property
     def keeps_its_word(self) -> bool:
         """The length is known, and it is not only what an iterable data set says of itself."""
         return not math.isinf(self.num_batches) and not has_iterable_dataset(self.loader)
@@ -94,7 +129,7 @@ class Source:
         """Tell samplers that shuffle by epoch which one it is, and take the key of its random numbers."""
         self.key, self._passes, self._sought = key, 0, None
         self._taken += self.position_in_pass
-        self.position_in_pass, self.has_ended_a_pass = 0, False
+        self.position_in_pass, self.has_ended_a_pass, self.row = 0, False, 0
         for sampler in samplers_of(self.loader):
             tell = getattr(sampler, "set_epoch", None)
             if callable(tell):
@@ -103,6 +138,9 @@ class Source:
     # -- one pass -----------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Any]:
+        return self._batches() if self.share.size == 1 else rows(self)
+
+    def _batches(self) -> Iterator[Any]:
         if self.limit == 0:
             return  # do not start its workers for nothing
         batches, under_way = self.open(), self.under_way
@@ -130,7 +168,35 @@ class Source:
         self._opened = next(_openings)
         self._began_with = self._generators()
         with isolate_rng(include_cuda=False) if self.draws_apart else nullcontext():
-            return self._open(0, None)
+            if self.share.size == 1 or self.is_sharded or self._has_fixed_order:
+                return self._open(0, None)
+            with self._order_of_first_process():
+                return self._open(0, None)
+
+    @property
+    def _has_fixed_order(self) -> bool:
+        """No random number can change the order of its batches."""
+        if self._is_list:
+            return True
+        plain = isinstance(self.loader, DataLoader) and type(self.loader).__iter__ is DataLoader.__iter__
+        return plain and not has_iterable_dataset(self.loader) and is_sequential(self._batch_sampler())
+
+    @contextmanager
+    def _order_of_first_process(self) -> Generator[None, None, None]:
+        """What is drawn here for the order of the samples is the same on all processes."""
+        began_with = self.share.broadcast(self._began_with)
+        if self.share.rank == 0:
+            yield
+            return
+        if has_iterable_dataset(self.loader) or not isinstance(self.loader, DataLoader):
+            restore_states(self._generators_of_data_set(), began_with["data_set"], "the data set")
+        else:
+            began_with["data_set"] = self._began_with["data_set"]
+        self._began_with = began_with
+        with isolate_rng(include_cuda=False):
+            restore_rng_states(began_with["random"])
+            self._put_back(began_with)
+            yield
 
     def _open(self, skip: int, drew: bool | None, position: int = 0) -> Iterator[Any]:
         """The batches of a pass without the first ``skip``, which are not read; a loader that keeps its state is at
@@ -138,27 +204,37 @@ class Source:
         """
         loader, stream = self.loader, self._watch()
         key = (*self.key, self._passes)
+        places = (self.share.size, self.share.rank) if self.is_sharded else (1, 0)
+        if self.is_sharded:
+            skip, position = skip // self.share.size, position // self.share.size
         reads_here = getattr(loader, "num_workers", 0) == 0
         if self.is_read_once:
-            key, position = self.key[:-1], self.taken  # which are the same from the first epoch to the last
+            key, position = (
+                self.key[:-1],
+                self.taken // places[0],
+            )  # which are the same from the first epoch to the last
         draws = self._draws = OwnDraws(key, drew) if reads_here and not self._is_list else None
         self.batch_indices = None
         self.under_way = None if stream is None else stream.under_way
+        self.is_split = False
         if stream is None:
-            batches = self._running = start(loader)
+            batches = self._running = start(loader, places if self.splits_as_workers else None)
             if draws is None:
                 return batches
             if self.state_owner is None:  # to be read again when a run goes on: always with the same numbers
                 draws.drew = True
-            return draws.read(batches, position)
+            return draws.read(batches, position, *places)
+        splits = self.share.size > 1 and not self.is_sharded and not has_iterable_dataset(loader)
         stream.begin_pass(key, draws, skip, reads_here, position)
+        stream.split, stream.places = (self.share.rank, self.share.size) if splits else None, places
+        stream.row, stream.stop = self.row, self.limit
         # the loader keeps the stream that stands in for its sampler when its iterator is made; a loader that makes it
         # late makes it before the first batch
         attributes, name = loader.__dict__, self._sampler_name()
         own, first = attributes[name], []
         attributes[name] = stream
         try:
-            batches = self._running = start(loader)
+            batches = self._running = start(loader, places if self.splits_as_workers else None)
             if not skip or not (stream.leave_out() if reads_here else isinstance(batches, _Running)):
                 stream.waits_after_skip = False
                 first = list(islice(batches, 1))
@@ -166,6 +242,7 @@ class Source:
             attributes[name] = own
             if draws is not None:
                 draws.leave()
+        self.is_split = splits and stream.is_in_use
         for _ in range(min(position, len(stream.under_way))):
             stream.under_way.popleft()
         rest = batches if draws is None or draws.drew is False else draws.read_indexed(batches)
@@ -326,7 +403,17 @@ class Source:
             "began_with": self._began_with,
             "drew": self._drew if self._draws is None else self._draws.drew,
             "now": {**self._generators(), "random": None},
+            **({"is_sharded": True} if self.is_sharded else {}),
         }
+
+    def warn_of_other_shards(self, mark: dict[str, Any], processes: int, hook: str) -> None:
+        """Warn if the shares of the data are not those of the run that goes on here."""
+        if (self.is_sharded or "is_sharded" in mark) and processes != self.share.size:
+            rank_zero_warn(
+                f"the loader from `{hook}` gives each process a share of its own, and the shares of {self.share.size} "
+                f"are not those of the {processes} that the checkpoint was made by: in the rest of this epoch some "
+                "samples may come twice, or not at all. Go on with as many processes, or at the end of an epoch."
+            )
 
     def begin_with(self, mark: dict[str, Any], hook: str) -> None:
         """Between two passes: put back what the next one depends on. Until then a checkpoint says of the pass before
@@ -347,7 +434,7 @@ class Source:
 
     def _remember(self, mark: dict[str, Any]) -> None:
         self.position_in_pass, self._passes, self.has_ended_a_pass = mark["position"], mark["passes"], mark["has_ended"]
-        self._taken = mark["taken"] - mark["position"]
+        self._taken, self.row = mark["taken"] - mark["position"], 0
         self._began_with, self._drew = mark["began_with"], mark["drew"]
         self._opened = next(_openings) if mark["opened"] else 0
 

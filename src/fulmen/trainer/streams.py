@@ -6,13 +6,14 @@ drawing indices and reading nothing, and gives the same samples with any number 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler
 
 from fulmen.utilities.seed import collect_rng_states, restore_rng_states, seed_host_generators
 
@@ -51,10 +52,16 @@ class OwnDraws:
         restore_rng_states(self._outer)
         self._outer = None
 
-    def read(self, batches: Iterator[Any], position: int) -> Iterator[Any]:
-        """The same batches, each read with random numbers of its own if the data set draws any."""
+    def read(self, batches: Iterator[Any], position: int, step: int = 1, offset: int = 0) -> Iterator[Any]:
+        """The same batches, each read with random numbers of its own if the data set draws any.
+
+        Args:
+            position: that of the first batch.
+            step, offset: batch ``n`` gets the numbers of ``n * step + offset``, except the first of all: with it may be
+                drawn what all processes must have in common.
+        """
         while self.drew is not False:
-            self.enter(position)
+            self.enter(position * step + offset if position else 0)
             try:
                 batch = next(batches)
             except StopIteration:
@@ -130,6 +137,10 @@ class IndexStream:
         skip: batches that the next pass leaves out.
         passed: batches that the loader itself leaves out at the start of the next pass.
         waits_after_skip: stop when they are left out until the first batch is wanted: see :meth:`leave_out`.
+        split: the share of this process, if its loader is to get no more than that: see :meth:`_of_this_process`.
+        row: where in its group the first batch of the next pass is, if the stream is split.
+        stop: the most batches of a pass, all processes together, if the stream is split.
+        places: batch ``n`` of the loader gets the random numbers of ``n * places[0] + places[1]``.
     """
 
     def __init__(self, sampler: Any) -> None:
@@ -139,15 +150,20 @@ class IndexStream:
         self.draws: OwnDraws | None = None
         self.skip = self.passed = 0
         self.waits_after_skip = False
+        self.split: tuple[int, int] | None = None
+        self.row = 0
+        self.stop: int | float = math.inf
+        self.places = (1, 0)
         self._pass: Iterator[Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
         self.under_way.clear()
-        self._pass = self._indices()
+        self._pass = self._indices() if self.split is None else self._of_this_process(*self.split)
         return self._pass
 
     def _indices(self) -> Iterator[Any]:
         under_way, key, draws, position = self.under_way, self.key, self.draws, self.skip
+        step, offset = self.places
         batches = _without_first(self.sampler, position)
         if self.waits_after_skip:
             yield None  # the batches are left out, and the first one is not drawn yet
@@ -157,11 +173,44 @@ class IndexStream:
             if position < self.passed:
                 pass  # nobody reads them
             elif draws is None:
-                indices = _for_worker(indices, (*key, position))
+                indices = _for_worker(indices, (*key, position * step + offset))
             elif draws.drew is not False:
-                draws.enter(position)
+                draws.enter(position * step + offset)
             yield indices
             position += 1
+
+    def _of_this_process(self, rank: int, size: int) -> Iterator[Any]:
+        """Every ``size``-th batch, for one of ``size`` processes that all draw the same.
+
+        A group, which is what they take together, is drawn at once, so that each knows of the batches of the others:
+        :attr:`under_way` has ``(is its own, places, samples)`` for every batch of all.
+        """
+        key, draws, position = self.key, self.draws, self.skip
+        batches = _without_first(self.sampler, position)
+        if not draws_at_once(self.sampler):
+            batches = _with_numbers_of_its_own(batches)
+        if self.waits_after_skip:
+            yield None
+        first = self.row % size
+        while True:
+            wanted = min(size - first, self.stop - position)
+            group = list(islice(batches, int(wanted)))
+            for place, indices in enumerate(group, first):
+                known = isinstance(indices, (list, tuple)) and indices and indices[0] is not None
+                self.under_way.append((place == rank, indices if known else None, _length(indices)))
+            if first <= rank < first + len(group):
+                own, place = group[rank - first], position + rank - first
+                if place < self.passed:
+                    pass
+                elif draws is None:
+                    own = _for_worker(own, (*key, place))
+                elif draws.drew is not False:
+                    draws.enter(place)
+                yield own
+            position += len(group)
+            if len(group) < size - first:
+                return
+            first = 0
 
     @property
     def is_in_use(self) -> bool:
@@ -205,6 +254,45 @@ def _without_first(sampler: Any, skip: int) -> Iterator[Any]:
     batches = iter(sampler)
     deque(islice(batches, skip), maxlen=0)
     return batches
+
+
+def _with_numbers_of_its_own(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same, for a sampler that may draw random numbers until its end: after the first batch it goes on with those
+    that followed then, which all processes have in common, whatever each has drawn since.
+    """
+    for first in islice(batches, 1):
+        random = collect_rng_states(include_cuda=False)
+        yield first
+        while True:
+            outer = collect_rng_states(include_cuda=False)
+            restore_rng_states(random)
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            finally:
+                random = collect_rng_states(include_cuda=False)
+                restore_rng_states(outer)
+            yield batch
+
+
+#: torch's own samplers, which draw whatever is random before they give the first place
+_AT_ONCE = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+def draws_at_once(sampler: Any) -> bool:
+    """Whether a sampler draws all its random numbers (but those of its own generator) before its first batch."""
+    return type(sampler.sampler if type(sampler) is BatchSampler else sampler) in _AT_ONCE
+
+
+def is_sequential(sampler: Any) -> bool:
+    """Whether a sampler draws no random numbers at all."""
+    return type(sampler.sampler if type(sampler) is BatchSampler else sampler) is SequentialSampler
+
+
+def _length(indices: Any) -> int | None:
+    """How many samples a batch has; None if it is not a list of their places."""
+    return len(indices) if hasattr(indices, "__len__") and not isinstance(indices, (str, dict)) else None
 
 
 def samplers_of(loader: Any) -> list[Any]:

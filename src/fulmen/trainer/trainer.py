@@ -33,6 +33,7 @@ from fulmen.trainer.environment import arguments_from_environment
 from fulmen.trainer.explain import evaluation_table, explanation
 from fulmen.trainer.metrics import Metrics
 from fulmen.trainer.session import attach_optimizers, session
+from fulmen.trainer.shares import Share
 from fulmen.trainer.signals import Signals, checkpoint_of_restart
 from fulmen.trainer.states import RunningStage, TrainerState
 from fulmen.trainer.unfinished import ValidationLeft, may_be_left, state_before
@@ -417,9 +418,13 @@ class Trainer(Windows):
             self.signals,
             self.metrics.quiet,
             self._callbacks,
-            self.global_rank,
+            Share(self.strategy),
+            not self.use_distributed_sampler,
         )
         self.metrics.batch_size_of = self.data.batch_size
+        self.metrics.share, self.metrics.group_is_whole = self.data.share, self.data.is_group_whole
+        self.metrics.loaders_with_batches = self.data.loaders_with_batches
+        self.data.keeps_ghost = self.strategy.forward_is_collective
         self.data.profiler = self.profiler if self.profiles else None
         self.strategy.checkpoint_io.report_to(self.boundary.defer)
 
