@@ -64,10 +64,7 @@ def whole(tensor: Any) -> torch.Tensor:
 def loader(samples: int, batch_size: int) -> Any:
     generator = torch.Generator().manual_seed(3)
     data = TensorDataset(torch.randn(samples, 3, generator=generator), torch.randn(samples, 1, generator=generator))
-    import os  # TEMPORARY
-    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
-    batches = [list(range(i, min(samples, i + batch_size))) for i in range(0, samples, batch_size)]
-    return DataLoader(data, batch_sampler=batches[rank::world])
+    return DataLoader(data, batch_size=batch_size)
 
 
 def trainer_of(strategy: Any, world: int, **arguments: Any) -> Trainer:
@@ -92,7 +89,7 @@ def trained(strategy: Any, world: int, samples: int, batch_size: int, arguments:
     return {
         "weights": {name: whole(value) for name, value in module.state_dict().items()},
         "norms": norms.norms,
-        "class": [kind.__name__ for kind in type(module).__mro__],
+        "class": type(module).__name__,
     }
 
 
@@ -118,4 +115,4 @@ def test_fsdp_of_two_processes_trains_as_one_process_with_their_batches(
     alone = trained("auto", 1, 32, 8, arguments)
     for each in run(2, trained, "fsdp", 2, 32, 4, arguments):
         assert_close(alone, each, tolerance)
-        assert "Net" in each["class"]
+        assert each["class"] == "Net"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from fulmen.utilities.text import described
 
 if TYPE_CHECKING:
     from fulmen.loops.progress import Progress
+    from fulmen.strategies.late import Late
 
 
 class Window:
@@ -23,15 +24,21 @@ class Window:
     A step's loss is a mean, so the gradients of ``n`` batches are divided by ``n``: by the number of batches that are
     really in the window, also at the end of an epoch. A step may instead return ``{"loss_sum": s, "weight": w}`` (say,
     the summed loss over tokens and their number); the update is then that of ``sum(s) / sum(w)`` over the window.
+
+    With several processes the batches that they have at the same step are a *group*, which counts as one batch: the mean
+    over its samples. Of a loss that comes as a sum, sums and weights are those of all processes.
     """
 
-    __slots__ = ("contributed", "size", "skipped", "weight")
+    __slots__ = ("contributed", "late", "missing", "share", "size", "skipped", "weight")
 
     def __init__(self) -> None:
         self.size = 1  #: batches that the window will have
         self.contributed = 0  #: batches that gave a loss
         self.weight: Tensor | float | None = None  #: sum of weights, if losses come as sums
         self.skipped = 0  #: batches of the epoch that gave no loss
+        self.missing = 0.0  #: what batches that gave no loss would have counted
+        self.share: Callable[[], float] | None = None  #: what this process's batch counts in its group; None: all
+        self.late: Late | None = None  #: what all processes are told at the end of the window
 
     def loss_of(self, output: Any, progress: Progress) -> tuple[Tensor | None, dict[str, Any]]:
         """Read what ``training_step`` returned for the batch at which ``progress`` stands.
@@ -48,11 +55,20 @@ class Window:
             MisconfigurationException: it is none of those, or the loss has no graph.
         """
         if progress.starts_accumulation:
-            self.size, self.contributed, self.weight = progress.window, 0, None
+            self.size, self.contributed, self.weight, self.missing = progress.window, 0, None, 0.0
+        share = 1.0 if self.share is None else self.share()
+        loss, outputs = self._read(output, share)
+        if self.late is not None and not progress.accumulating:
+            told = loss if self.late.wants_loss else None
+            self.late.send(self.missing, self.weight, self.contributed, told)
+        return loss, outputs
+
+    def _read(self, output: Any, share: float) -> tuple[Tensor | None, dict[str, Any]]:
         if isinstance(output, Tensor):
             loss, outputs = output, {}
         elif output is None:
-            self.skipped += 1
+            self.skipped += share > 0  # else there was no batch
+            self.missing += share
             return None, {}
         elif isinstance(output, Mapping):
             if "loss_sum" in output:
@@ -76,7 +92,7 @@ class Window:
         if self.size != 1:
             loss = loss / self.size
         outputs["loss"] = loss.detach()
-        return loss, outputs
+        return (loss if share == 1 else loss * share), outputs
 
     def _loss_sum_of(self, output: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         if "weight" not in output:
@@ -98,12 +114,12 @@ class Window:
 
     def state_dict(self) -> dict[str, Any]:
         """An open window as plain data; its gradients are saved beside it."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""
-        for name in self.__slots__:
-            setattr(self, name, state[name])
+        for name in _STATE:
+            setattr(self, name, state.get(name, 0.0))
 
     def finish_epoch(self, batches: int) -> None:
         """Say if none of the epoch's batches gave a loss: nobody wants that."""
@@ -115,22 +131,60 @@ class Window:
         self.skipped = 0
 
     def rescale(self, optimizer: Any) -> None:
-        """Divide the gradients by what only the end of the window could tell: the weight, or skipped batches."""
-        if self.weight is not None:
+        """Multiply the gradients by what only the end of the window could tell: by the weight, or for skipped batches."""
+        if self.late is not None:
+            self._rescale_together(optimizer, self.late)
+        elif self.weight is not None:
             weight = torch.as_tensor(self.weight, dtype=torch.float64 if isinstance(self.weight, float) else None)
             nothing = torch.zeros_like(weight)  # nothing but empty batches: no update
-            factor = torch.where(weight > 0, 1 / weight, nothing)
+            _multiply(optimizer, torch.where(weight > 0, 1 / weight, nothing))
         elif 0 < self.contributed < self.size:
-            factor = self.size / self.contributed
-        else:
+            _multiply(optimizer, self.size / self.contributed)
+
+    def _rescale_together(self, optimizer: Any, late: Late) -> None:
+        if not self.contributed and late.nobody_had_a_loss(self.size):  # as if nobody had gone backward
+            for parameter in _parameters(optimizer):
+                parameter.grad = None
             return
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    if isinstance(factor, Tensor):
-                        parameter.grad.mul_(factor.to(device=parameter.grad.device, dtype=parameter.grad.dtype))
-                    else:
-                        parameter.grad.mul_(factor)
+        factor = self._factor(late)
+        if factor is not None:
+            _multiply(optimizer, factor)
+
+    def _factor(self, late: Late) -> float | Tensor | None:
+        try:
+            return late.factor(self.size, sums=self.weight is not None or not self.contributed)
+        except ValueError:
+            raise _mixed() from None
+
+    def loss_of_all(self, loss: Tensor | None) -> Tensor | None:
+        """The loss of all processes, for an optimizer that looks at it and must find the same on each; to be called
+        before :meth:`rescale`.
+        """
+        if self.late is None:
+            return loss
+        if not self.contributed and self.late.nobody_had_a_loss(self.size):
+            return None
+        common, factor = self.late.loss(), self._factor(self.late)
+        return common if common is None or factor is None else common * factor
+
+
+#: what a window that is saved in its middle is made of
+_STATE = ("contributed", "missing", "size", "skipped", "weight")
+
+
+def _parameters(optimizer: Any) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _multiply(optimizer: Any, factor: Tensor | float) -> None:
+    """Multiply the gradients of the optimizer's parameters."""
+    alike: dict[Any, list[Tensor]] = {}
+    for parameter in _parameters(optimizer):
+        if parameter.grad is not None:
+            alike.setdefault((parameter.grad.device, parameter.grad.dtype), []).append(parameter.grad)
+    for (device, dtype), gradients in alike.items():
+        one = factor.to(device=device, dtype=dtype) if isinstance(factor, Tensor) else factor
+        torch._foreach_mul_(gradients, one)
 
 
 def detached_outputs(output: Any) -> dict[str, Any]:

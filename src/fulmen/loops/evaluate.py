@@ -54,15 +54,22 @@ def run_ghost(trainer: Trainer, step: Callable[..., Any], position: tuple[int, .
     """Take part in a step for which this process has no batch: where all must run the same number, by a batch whose
     results are thrown away.
     """
+    if trainer.strategy.forward_is_collective:
+        run_unheard(trainer, step, *position)
+
+
+def run_unheard(trainer: Trainer, step: Callable[..., Any], *position: int) -> Any:
+    """Run ``step`` with the batch of another time, so that what it logs, and collects, is forgotten; its output."""
     batch = trainer.data.ghost_batch
     if batch is ABSENT:
-        return
+        return None
     module = trainer.lightning_module
     kept = {name: list(value) for name, value in vars(module).items() if type(value) is list}
     with trainer.metrics.unheard():
-        step(batch, *position)
+        output = step(batch, *position)
     for name, values in kept.items():  # where users collect what steps return
         getattr(module, name)[:] = values
+    return output
 
 
 @contextmanager

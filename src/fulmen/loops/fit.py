@@ -17,7 +17,7 @@ def fit_loop(trainer: Trainer) -> None:
     """Train until ``progress.done``. Everything around it (setup, exceptions, teardown) is :mod:`trainer.session`'s."""
     optimizer, schedulers = trainer.optimizer, trainer.schedulers  # the one optimizer, or None if manual
     progress, metrics, call = trainer.progress, trainer.metrics, trainer.plan
-    window, boundary = trainer.window, trainer.boundary
+    window, boundary, joins_always = trainer.window, trainer.boundary, trainer.strategy.forward_is_collective
     batch = batch_idx = output = None
 
     def forward_backward() -> Tensor | None:
@@ -32,7 +32,7 @@ def fit_loop(trainer: Trainer) -> None:
             call.on_before_backward(loss)
             call.backward(loss)
             call.on_after_backward()
-        elif not progress.accumulating:
+        elif joins_always or not progress.accumulating:
             call.join_backward()  # of the other processes
         return loss
 
@@ -46,6 +46,7 @@ def fit_loop(trainer: Trainer) -> None:
         trainer.data.start_epoch()
         trainer.replan().on_train_epoch_start()  # callbacks may have come or gone since the last epoch ...
         trainer.replan()  # ... and that hook may have patched others, even training_step, or the optimizer
+        trainer.strategy.start_epoch()
         optimizer, schedulers = trainer.optimizer, trainer.schedulers
         for batch_idx, batch in trainer.data.train_batches():  # already on the device
             call = trainer.plan if batch is not ABSENT else trainer.plan.absent

@@ -23,6 +23,7 @@ from fulmen.callbacks.early_stopping import EarlyStopping
 from fulmen.core.datamodule import LightningDataModule
 from fulmen.core.hooks import HOOK, HOOKS
 from fulmen.core.module import LightningModule
+from fulmen.loops.evaluate import run_unheard
 from fulmen.plugins.precision.precision import Precision
 from fulmen.strategies.strategy import Strategy
 from fulmen.utilities.exceptions import MisconfigurationException
@@ -268,6 +269,9 @@ class Plan:
         closure, which they must call; what comes before a step is done when they step.
         """
         method, optimizer = self._method("optimizer_step"), self._trainer.wrapped_optimizer
+        window = self._trainer.window
+        if window.late is not None:
+            window.late.wants_loss = True
 
         def optimizer_step(
             epoch: int, batch_idx: int, forward_backward: Callable[[], Any], before_step: Callable[[], None]
@@ -277,7 +281,7 @@ class Plan:
             def closure() -> Any:
                 nonlocal called
                 called = True
-                return forward_backward()
+                return window.loss_of_all(forward_backward())
 
             with optimizer.announcing(before_step):
                 method(epoch, batch_idx, optimizer, closure)
@@ -376,7 +380,19 @@ class _WithoutBatch(Plan):
         return [(owner, call) for owner, call in found if type(owner).__module__.startswith("fulmen.callbacks.")]
 
     def _plan_training_step(self) -> Callable[..., Any]:
-        return nobody_at_all
+        strategy = self._trainer.strategy
+        if self.optimizes_itself and not strategy.forward_is_collective:
+            return strategy.wrap_step("training_step", nobody_at_all)
+        return self._ghost_step(super()._plan_training_step())
+
+    def _ghost_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """A step with a batch that was trained before, where all must make one: it counts nothing."""
+
+        def training_step(batch: Any, batch_idx: int) -> Any:
+            output = run_unheard(self._trainer, step, batch_idx)
+            return output if self.optimizes_itself else None
+
+        return training_step
 
 
 def nobody_at_all(*args: Any) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
+from fulmen.strategies.gathered_steps import Carrier, Root
 from fulmen.strategies.sharded import ShardedStrategy
-from fulmen.strategies.sharding import Policy, parts_of, shard
+from fulmen.strategies.sharding import Policy, parts_by_hand, parts_of, shard
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -153,32 +154,33 @@ class FSDPStrategy(ShardedStrategy):
     def _is_hybrid(self) -> bool:
         return "HYBRID" in self.sharding_strategy.upper()
 
-    def shard_module(self, module: LightningModule) -> None:
-        if isinstance(module, FSDPModule):
-            return  # by a run before this one
-        if not any(True for _ in module.parameters()):
-            return
+    @property
+    def rows_of_carry(self) -> int:
+        return self.device_mesh.size(-1)
+
+    def shard_module(self, module: LightningModule, root: Root | None) -> None:
         parts = parts_of(module, self._policy)
         if self._recomputes is not None:
-            recompute(module, parts_of(module, self._recomputes))
-        frees = self.sharding_strategy in ("FULL_SHARD", "HYBRID_SHARD")
-        more = {
-            "mesh": self.device_mesh,
-            "mp_policy": self.mixed_precision_policy,
-            "offload_policy": self._offload,
-            **self._kwargs,
-        }
-        frees = more.pop("reshard_after_forward", frees)
+            recompute(parts_of(module, self._recomputes))
+        if root is None:
+            parts = list(dict.fromkeys([*parts, *parts_by_hand(module)]))
+        more: dict[str, Any] = {"mesh": self.device_mesh, "offload_policy": self._offload, **self._kwargs}
+        frees = more.pop("reshard_after_forward", self.sharding_strategy in ("FULL_SHARD", "HYBRID_SHARD"))
+        types = self.mixed_precision_policy
 
-        def spread(part: nn.Module, is_root: bool) -> None:
-            # what is not in a part is needed during the whole step, also between two calls of the module
-            fully_shard(part, reshard_after_forward=False if is_root else frees, **more)
+        def spread(part: nn.Module) -> None:
+            if root is not None and part is not root and not isinstance(part, Carrier):
+                root.watch(part)
+            # what is in no part is needed during the whole step, also between two calls of the module
+            fully_shard(part, reshard_after_forward=False if part is root else frees, mp_policy=types, **more)
 
         device = torch.device("cpu") if isinstance(self._offload, CPUOffloadPolicy) else self.root_device
-        shard(module, parts, spread, device, will_be_loaded=self.has_weights_to_load)
+        if root is not None and types.param_dtype is not None:  # its numbers are not to be rounded
+            fully_shard(root.carrier, **more)
+        shard(root if root is not None else module, parts, spread, device, self.has_weights_to_load, root is not None)
 
 
-def recompute(module: nn.Module, chosen: list[nn.Module]) -> None:
+def recompute(chosen: list[nn.Module]) -> None:
     """Let modules compute their activations again in the backward pass; their names stay."""
     from torch.distributed._composable import checkpoint
 

@@ -75,7 +75,17 @@ class _StrategyRegistry(dict[str, dict[str, Any]]):
 
 
 StrategyRegistry = _StrategyRegistry()
-StrategyRegistry.register("ddp", DDPStrategy, "the whole model on each process, gradients averaged")
+for _name, _start_method in (("ddp", "popen"), ("ddp_spawn", "spawn"), ("ddp_fork", "fork"), ("ddp_notebook", "fork")):
+    _what = f"the whole model on each process, gradients averaged; processes by {_start_method}"
+    StrategyRegistry.register(_name, DDPStrategy, _what, start_method=_start_method)
+    for _unused in (False, True):
+        StrategyRegistry.register(
+            f"{_name}_find_unused_parameters_{str(_unused).lower()}",
+            DDPStrategy,
+            f"{_what}; {'looking' if _unused else 'not looking'} for parameters that a step does not use",
+            start_method=_start_method,
+            find_unused_parameters=_unused,
+        )
 
 
 def _at_first_use(module: str, name: str) -> Callable[..., Strategy]:

@@ -77,6 +77,28 @@ def _repeated(module: nn.Module) -> list[nn.Module]:
     return list(dict.fromkeys(found))
 
 
+def parts_by_hand(module: nn.Module) -> list[nn.Module]:
+    """The sub-modules that a step calls in manual optimization: children, and the members of containers that cannot be
+    called. Each is gathered when it is called, as steps go backward, and step optimizers, in between.
+
+    Raises:
+        MisconfigurationException: the module has parameters in none of them.
+    """
+    own = [name for name, _ in module.named_parameters(recurse=False)]
+    if own:
+        raise MisconfigurationException(
+            f"in manual optimization with sharded parameters {type(module).__name__} cannot have the parameter "
+            f"{own[0]!r} itself, as nobody knows when it is used. Put it into a sub-module with a `forward`."
+        )
+    found: list[nn.Module] = []
+    for child in module.children():
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            found += parts_by_hand(child)
+        elif any(True for _ in child.parameters()):
+            found.append(child)
+    return found
+
+
 def _is_chosen(policy: Callable[..., Any], child: nn.Module) -> bool:
     try:
         return bool(policy(child))
@@ -97,9 +119,10 @@ def _shares_parameters(part: nn.Module, module: nn.Module) -> bool:
 def shard(
     module: nn.Module,
     parts: Iterable[nn.Module],
-    fully_shard: Callable[[nn.Module, bool], Any],
+    fully_shard: Callable[[nn.Module], Any],
     device: torch.device,
     will_be_loaded: bool = False,
+    as_a_whole: bool = True,
 ) -> None:
     """Shard the parts of a module and then the module, each as soon as its parameters are there.
 
@@ -108,14 +131,14 @@ def shard(
     made, and no more than one is whole at a time.
 
     Args:
-        fully_shard: called with a part, and whether it is the whole module.
         device: where parameters and buffers go.
         will_be_loaded: a checkpoint gives the values, so that those need no rule which cannot be made.
+        as_a_whole: shard what is in no part.
 
     Raises:
         MisconfigurationException: a module on the meta device has no ``reset_parameters``.
     """
-    own_parts = set(parts)
+    own_parts = {*parts, *([module] if as_a_whole else [])}
     done: set[nn.Module] = set()
 
     def visit(child: nn.Module) -> None:
@@ -125,9 +148,9 @@ def shard(
         for inner in child.children():
             visit(inner)
         _make(child, device, will_be_loaded)
-        if child is module or child in own_parts:
+        if child in own_parts:
             child.to(device)
-            fully_shard(child, child is module)
+            fully_shard(child)
 
     visit(module)
 

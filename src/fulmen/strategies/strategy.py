@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fulmen.accelerators.accelerator import Accelerator
     from fulmen.core.module import LightningModule
     from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
+    from fulmen.strategies.late import Late
     from fulmen.strategies.launchers.launcher import Launcher
 
 T = TypeVar("T")
@@ -37,9 +38,12 @@ class Strategy(ABC):
     Attributes:
         forward_is_collective: every process must make the same number of forward passes. Those that have no batch of
             their own at the end of the data then run another one, whose results are thrown away.
+        late: what each process knows only at the end of an accumulation window, on its way to all. None: one process,
+            or no gradients that it could ride on.
     """
 
     forward_is_collective: bool = False
+    late: Late | None = None
 
     def __init__(
         self,
@@ -113,6 +117,9 @@ class Strategy(ABC):
         """Wrap the module for training, if this strategy does; its weights are those to begin with by now, and
         optimizers are made after it.
         """
+
+    def start_epoch(self) -> None:
+        """An epoch of training begins: parameters may have been frozen, or thawed, since the last one."""
 
     def wrap_step(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
         """What the loop calls instead of ``step``, the method ``name`` of the module, so that it passes through what

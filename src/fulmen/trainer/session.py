@@ -25,7 +25,7 @@ from fulmen.trainer.inexact import warn_of_inexact
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
 from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from fulmen.utilities.seed import isolate_rng
+from fulmen.utilities.seed import draw_apart, isolate_rng
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
@@ -115,6 +115,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     strategy.setup_module(module)
     if verb == "fit":
         strategy.setup_training(module)
+        _share_window(trainer)
         metric_objects.begin(module, will_save=bool(trainer.checkpoint_callbacks))
         _set_up_optimizers(trainer)
         bar = trainer.progress_bar_callback
@@ -125,6 +126,15 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     if checkpoint is not None and verb == "fit":
         checkpoints.restore_training(trainer, checkpoint, restored)
     torch.nn.Module.zero_grad(module)
+
+
+def _share_window(trainer: Trainer) -> None:
+    """Let an accumulation window know what this process's batches count among those of all."""
+    strategy, window, data = trainer.strategy, trainer.window, trainer.data
+    if strategy.data_parallel_size > 1:
+        from fulmen.strategies.late import share_of
+
+        window.share = lambda: share_of(data.group_sizes, strategy.data_parallel_rank)
 
 
 def _make_folder_of(logger: Any) -> None:
@@ -292,6 +302,7 @@ def _ready_to_train(trainer: Trainer) -> bool:
     asleep = [name for name, child in trainer.lightning_module.named_modules() if name and not child.training]
     if asleep:
         rank_zero_info("%d sub-modules are in evaluation mode when training starts, %s first", len(asleep), asleep[0])
+    draw_apart(trainer.strategy.data_parallel_rank)
     trainer.metrics.begin_training()
     trainer.modes.note(trainer.lightning_module)
     trainer.signals.end_if_asked()

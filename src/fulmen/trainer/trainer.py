@@ -424,7 +424,7 @@ class Trainer(Windows):
         self.metrics.batch_size_of = self.data.batch_size
         self.metrics.share, self.metrics.group_is_whole = self.data.share, self.data.is_group_whole
         self.metrics.loaders_with_batches = self.data.loaders_with_batches
-        self.data.keeps_ghost = self.strategy.forward_is_collective
+        self.data.keeps_ghost = self.strategy.forward_is_collective or not module.automatic_optimization
         self.data.profiler = self.profiler if self.profiles else None
         self.strategy.checkpoint_io.report_to(self.boundary.defer)
 

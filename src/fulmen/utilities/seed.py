@@ -88,6 +88,20 @@ def seed_host_generators(*key: int | str) -> None:
     _seed_python_and_numpy(*key)
 
 
+def draw_apart(share: int) -> None:
+    """Let the generators of this process go on with numbers of its own, derived from its seed and from ``share``, its
+    part of the data. Those of share 0 go on as they are; so do those that were set apart before and not seeded since.
+    """
+    global _seed_apart
+    seed = torch.initial_seed()
+    if share and seed != _seed_apart:
+        seed_generators("share", seed, share)
+        _seed_apart = torch.initial_seed()
+
+
+_seed_apart: int | None = None
+
+
 def _seed_python_and_numpy(*key: int | str) -> None:
     random.seed(derive_seed("random", *key))
     numpy_random = _numpy_random()
