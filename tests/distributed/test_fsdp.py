@@ -80,10 +80,11 @@ def trainer_of(strategy: Any, world: int, **arguments: Any) -> Trainer:
     )
 
 
-def trained(strategy: Any, world: int, samples: int, batch_size: int, arguments: dict[str, Any]) -> dict[str, Any]:
-    strategy = strategy() if callable(strategy) else strategy
+def trained(
+    strategy: Any, world: int, samples: int, batch_size: int, arguments: dict[str, Any], kind: str = "Net"
+) -> dict[str, Any]:
     torch.manual_seed(1)
-    module, norms = Net(), Norms()
+    module, norms = globals()[kind](), Norms()
     trainer = trainer_of(strategy, world, callbacks=[norms], **arguments)
     trainer.fit(module, loader(samples, batch_size))
     return {
@@ -116,3 +117,75 @@ def test_fsdp_of_two_processes_trains_as_one_process_with_their_batches(
     for each in run(2, trained, "fsdp", 2, 32, 4, arguments):
         assert_close(alone, each, tolerance)
         assert each["class"] == "Net"
+
+
+class Sums(Net):
+    """Sums of losses with their weights, and none for a batch here and there."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        inputs, targets = batch
+        weights = (targets[:, 0] > 0).to(inputs.dtype)
+        return {"loss_sum": (weights * (self(inputs) - targets)[:, 0] ** 2).sum(), "weight": weights.sum()}
+
+
+class Skips(Net):
+    """Skips batches by their samples: after the module has run, and before it."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        inputs, targets = batch
+        if (targets < -1.9).any():
+            return None
+        output = self(inputs / (targets < 1.9).all())  # not finite where it is skipped
+        loss = nn.functional.mse_loss(output, targets)
+        return loss if loss.isfinite() else None
+
+
+class Skipping(Net):
+    """What :class:`Skips` trains on, of a whole group: the mean over the batches that were not skipped."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        inputs, targets = batch
+        kept = [part for part in zip(inputs.split(4), targets.split(4)) if (part[1].abs() < 1.9).all()]
+        if not kept:
+            return None
+        inputs, targets = (torch.cat(parts) for parts in zip(*kept))
+        return nn.functional.mse_loss(self(inputs), targets)
+
+
+class Adversaries(Net):
+    """Two optimizers by hand, which step in turn within a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        inputs, targets = batch
+        for optimizer in self.optimizers():
+            loss = nn.functional.mse_loss(self(inputs), targets)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            self.clip_gradients(optimizer, 0.1, "norm")
+            optimizer.step()
+
+    def configure_optimizers(self) -> Any:
+        first = [*self.enter.parameters(), *self.leave.parameters()]
+        return torch.optim.SGD(first, lr=0.1), torch.optim.Adam(self.blocks.parameters(), lr=0.01)
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_one", "samples", "arguments"),
+    [
+        ("Net", "Net", 26, {"accumulate_grad_batches": 3, "gradient_clip_val": 0.1}),
+        ("Sums", "Sums", 26, {"accumulate_grad_batches": 2}),
+        ("Skips", "Skipping", 40, {}),
+        ("Adversaries", "Adversaries", 26, {}),
+    ],
+)
+def test_fsdp_of_uneven_data_trains_as_one_process_with_all_of_it(
+    kind: str, of_one: str, samples: int, arguments: dict[str, Any]
+) -> None:
+    arguments = {**arguments, "precision": "64-true"}
+    alone = trained("auto", 1, samples, 8, arguments, of_one)
+    for each in run(2, trained, "fsdp", 2, samples, 4, arguments, kind):
+        assert_close(alone, each, 1e-12)

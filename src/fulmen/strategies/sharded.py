@@ -45,6 +45,7 @@ class ShardedStrategy(ParallelStrategy, ABC):
         self._root: Root | None = None  # None in manual optimization, where each part is called by itself
         self._weights: tuple[Any, bool, str] | None = None  # to be loaded when the module is sharded
         self._promises = Promises()
+        self._last: tuple[Any, ...] | None = None  # what the last training step was given that gave a loss
         self._joining: Tensor | None = None  # what this process goes backward from, as its user has skipped the batch
         self._holds_back = False  # gradients were added up here that the other processes have not seen
         self._topmost: list[FSDPModule] = []
@@ -98,7 +99,7 @@ class ShardedStrategy(ParallelStrategy, ABC):
     def teardown(self) -> None:
         if self._root is not None:
             self._root.late = None
-        self.late = self._joining = self._weights = None
+        self.late = self._joining = self._weights = self._last = None
         self._promises.forget()
         self._module = self._root = self.model = None  # it stays spread over the processes, and where it is
         self._topmost = []
@@ -126,23 +127,26 @@ class ShardedStrategy(ParallelStrategy, ABC):
                 return None
             if output is None:
                 self._joining = self._ghost(step) * 0
+            else:
+                self._last = args
             return output
 
         return training_step
 
     def _ghost(self, step: Callable[..., Any]) -> Tensor:
-        """Run the module on another batch, as the user has skipped the one of this step without running it."""
+        """Run the module on an earlier batch, as the user has skipped the one of this step without running it."""
         assert self._module is not None
         assert self._root is not None
-        trainer = self._module.trainer
-        with trainer.metrics.unheard():
-            output = self._root.run(step, (trainer.data.ghost_batch, trainer.progress.batch_idx), self.casts_batches)
+        output = None
+        if self._last is not None:
+            with self._module.trainer.metrics.unheard():
+                output = self._root.run(step, self._last, self.casts_batches)
         loss = output.get("loss", output.get("loss_sum")) if isinstance(output, dict) else output
         if not isinstance(loss, Tensor):
             raise MisconfigurationException(
                 f"`training_step` returned None on rank {self.global_rank} before it ran the module, and "
-                f"{type(self).__name__} needs all processes to run it equally often. Return a loss of zero instead, as "
-                "`self(inputs).sum() * 0`."
+                f"{type(self).__name__} needs all processes to run it equally often; there is no earlier batch either "
+                "that it could be run on. Return a loss of zero instead, as `self(inputs).sum() * 0`."
             )
         return loss
 
@@ -154,8 +158,7 @@ class ShardedStrategy(ParallelStrategy, ABC):
 
     def before_backward(self, loss: Tensor) -> Tensor:
         """In manual optimization: let the loss count what this process's batch counts among those of all."""
-        if self._root is not None or self._module is None:
-            return loss
+        assert self._module is not None
         share = share_of(self._module.trainer.data.group_sizes, self.data_parallel_rank)
         return loss if share == 1 else loss * share
 

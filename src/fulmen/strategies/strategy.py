@@ -145,6 +145,10 @@ class Strategy(ABC):
         """
         return torch.device(self.root_device)
 
+    def before_backward(self, loss: Tensor) -> Tensor:
+        """In manual optimization: what to go backward from instead of ``loss``."""
+        return loss
+
     def no_backward_sync(self) -> AbstractContextManager[Any]:
         """What the backward passes run in that make no step: without exchanging gradients."""
         return _NOTHING
