@@ -58,7 +58,7 @@ class Norms(Callback):
 
 
 def whole(tensor: Any) -> torch.Tensor:
-    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().cpu()
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().cpu().clone()
 
 
 def loader(samples: int, batch_size: int) -> Any:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -101,13 +102,14 @@ class DistributedCheckpointIO(CheckpointIO):
         planner = dcp.DefaultSavePlanner(dedup_save_to_lowest_rank=True)  # of what all have, that of the first process
         writer = dcp.FileSystemWriter(part, sync_files=True)
         try:
-            dcp.save(
-                tensors,
-                storage_writer=writer,
-                planner=planner,
-                process_group=self._group,
-                no_dist=self._group is None,
-            )
+            with _quiet():
+                dcp.save(
+                    tensors,
+                    storage_writer=writer,
+                    planner=planner,
+                    process_group=self._group,
+                    no_dist=self._group is None,
+                )
         except CheckpointException as error:
             first = next(iter(error.failures.values()))[0]
             if isinstance(first, OSError):
@@ -145,6 +147,14 @@ class DistributedCheckpointIO(CheckpointIO):
         found: list[Any] = [None] * self._size()
         dist.all_gather_object(found, value, group=self._group)
         return found[0]
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Without the warning of torch that one process alone is at work, which is what is wanted."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        yield
 
 
 # -- from a checkpoint to its parts -----------------------------------------------------------------------------------
@@ -271,7 +281,8 @@ class Shards:
 
         planner = dcp.DefaultLoadPlanner(flatten_state_dict=False)
         try:
-            dcp.load(dict(tensors), storage_reader=_reader(self._folder), planner=planner, no_dist=True)
+            with _quiet():
+                dcp.load(dict(tensors), storage_reader=_reader(self._folder), planner=planner, no_dist=True)
         except (pickle.UnpicklingError, OSError):
             raise
         except Exception as error:  # what a damaged file makes of the reader can be anything
