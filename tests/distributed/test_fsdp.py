@@ -53,8 +53,8 @@ class Norms(Callback):
         self.norms: list[float] = []
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        norm = nn.utils.get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
-        self.norms.append(float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm))
+        whole_ones = [whole(p.grad) for p in pl_module.parameters() if p.grad is not None]
+        self.norms.append(float(nn.utils.get_total_norm(whole_ones)))
 
 
 def whole(tensor: Any) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
-from fulmen.strategies.gathered_steps import Carrier, Root
+from fulmen.strategies.gathered_steps import Root
 from fulmen.strategies.sharded import ShardedStrategy
 from fulmen.strategies.sharding import Policy, parts_by_hand, parts_of, shard
 from fulmen.utilities.exceptions import MisconfigurationException
@@ -169,10 +169,10 @@ class FSDPStrategy(ShardedStrategy):
         types = self.mixed_precision_policy
 
         def spread(part: nn.Module) -> None:
-            if root is not None and part is not root and not isinstance(part, Carrier):
-                root.watch(part)
             # what is in no part is needed during the whole step, also between two calls of the module
             fully_shard(part, reshard_after_forward=False if part is root else frees, mp_policy=types, **more)
+            if root is not None and part is not root:
+                root.watch(part)
 
         device = torch.device("cpu") if isinstance(self._offload, CPUOffloadPolicy) else self.root_device
         if root is not None and types.param_dtype is not None:  # its numbers are not to be rounded

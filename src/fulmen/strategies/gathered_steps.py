@@ -56,13 +56,13 @@ class Root(nn.Module):
         module.__dict__["forward"] = self._call_of_module
 
     def watch(self, part: nn.Module) -> None:
-        """Note what ``part`` gives in a training step; to be called before it is sharded."""
+        """Note what ``part``, which is sharded on its own, gives in a training step."""
         self._parts += 1
-        part.register_forward_hook(self._note)
+        part.register_forward_hook(self._note, prepend=True)  # while its parameters are gathered
 
     def _note(self, part: nn.Module, inputs: Any, output: Any) -> None:
         if self.late is not None and self._step is not None and torch.is_grad_enabled():
-            self._seen.append((output, tuple(part.parameters())))  # while they are gathered
+            self._seen.append((output, tuple(part.parameters())))
 
     def run(self, step: Callable[..., Any], args: tuple[Any, ...], casts: bool = False, **kwargs: Any) -> Any:
         """Call ``step(*args)`` with the parameters gathered.

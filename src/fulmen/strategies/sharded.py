@@ -63,20 +63,22 @@ class ShardedStrategy(ParallelStrategy, ABC):
 
     def setup_module(self, module: LightningModule) -> None:
         self._module = self.model = module
-        root = module.__dict__.get(_ROOT)
-        if root is None and not topmost_sharded(module):
+        if _ROOT not in module.__dict__:  # by a run before this one
             broadcast_from_first(module)
-            if module.automatic_optimization and any(True for _ in module.parameters()):
-                root = Root(module, self.rows_of_carry, self.root_device)
+            root = Root(module, self.rows_of_carry, self.root_device) if self.needs_root(module) else None
             self.shard_module(module, root)
             module.__dict__[_ROOT] = root
-        self._root = root
+        root = self._root = module.__dict__[_ROOT]
         if root is not None:
             self.model = root
         self._topmost = topmost_sharded(root if root is not None else module)
         if self._weights is not None:
             weights, self._weights = self._weights, None
             self._load_now(module, *weights)
+
+    def needs_root(self, module: LightningModule) -> bool:
+        """Whether the module is to be sharded as a whole."""
+        return module.automatic_optimization and any(True for _ in module.parameters())
 
     def setup_training(self, module: LightningModule) -> None:
         if self._root is not None:

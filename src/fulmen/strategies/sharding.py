@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -160,25 +160,27 @@ def _make(child: nn.Module, device: torch.device, will_be_loaded: bool) -> None:
     tensors = [*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)]
     if not any(tensor.is_meta for _, tensor in tensors):
         return
+    # what is spread already gets its values as a whole, which are those that one process gives it
+    spread = {name: one for name, one in child.named_parameters(recurse=False) if isinstance(one, DTensor)}
+    for name, parameter in spread.items():
+        empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
+        setattr(child, name, nn.Parameter(empty, parameter.requires_grad))
     child.to_empty(device=device, recurse=False)
     reset = getattr(child, "reset_parameters", None) or getattr(child, "_reset_parameters", None)
     if reset is not None:
         with torch.no_grad():
             reset()
-        return
-    persistent = {name for name, _ in tensors} - child._non_persistent_buffers_set
-    if will_be_loaded and len(persistent) == len(tensors):
-        return
-    names = ", ".join(name for name, _ in tensors)
-    raise MisconfigurationException(
-        f"{type(child).__name__} was made on the meta device and has no `reset_parameters`, so nobody knows the values "
-        f"of its {names}. Write `def reset_parameters(self):` that fills them, and call it in `__init__`."
-    )
-
-
-def is_on_meta(module: nn.Module) -> bool:
-    """Whether some of its parameters or buffers have no memory yet."""
-    return any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
+    else:
+        persistent = {name for name, _ in tensors} - child._non_persistent_buffers_set
+        if not will_be_loaded or len(persistent) < len(tensors):
+            names = ", ".join(name for name, _ in tensors)
+            raise MisconfigurationException(
+                f"{type(child).__name__} was made on the meta device and has no `reset_parameters`, so nobody knows the "
+                f"values of its {names}. Write `def reset_parameters(self):` that fills them, and call it in `__init__`."
+            )
+    for name, parameter in spread.items():
+        own = spread_like(getattr(child, name).detach(), parameter)
+        setattr(child, name, nn.Parameter(own, parameter.requires_grad))
 
 
 def topmost_sharded(module: nn.Module) -> list[FSDPModule]:
@@ -225,21 +227,9 @@ def spread_like(full: Any, reference: Tensor) -> Any:
         return full
     if full.shape != reference.shape:
         return full
-    local = full.to(reference.to_local().device)
+    local = full if reference.is_meta else full.to(reference.to_local().device)
     # each has the whole, so that nobody sends anything
     return distribute_tensor(local, reference.device_mesh, reference.placements, src_data_rank=None)
-
-
-def sharded_tensors(value: Any) -> Iterator[DTensor]:
-    """All sharded tensors in dicts, lists and tuples."""
-    if isinstance(value, DTensor):
-        yield value
-    elif isinstance(value, dict):
-        for one in value.values():
-            yield from sharded_tensors(one)
-    elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from sharded_tensors(one)
 
 
 def broadcast_from_first(module: nn.Module) -> None:
