@@ -17,7 +17,7 @@ def fit_loop(trainer: Trainer) -> None:
     """Train until ``progress.done``. Everything around it (setup, exceptions, teardown) is :mod:`trainer.session`'s."""
     optimizer, schedulers = trainer.optimizer, trainer.schedulers  # the one optimizer, or None if manual
     progress, metrics, call = trainer.progress, trainer.metrics, trainer.plan
-    window, boundary = trainer.window, trainer.boundary
+    window, boundary, joins_always = trainer.window, trainer.boundary, trainer.strategy.forward_is_collective
     batch = batch_idx = output = None
 
     def forward_backward() -> Tensor | None:
@@ -32,7 +32,7 @@ def fit_loop(trainer: Trainer) -> None:
             call.on_before_backward(loss)
             call.backward(loss)
             call.on_after_backward()
-        elif not progress.accumulating:
+        elif joins_always or not progress.accumulating:
             call.join_backward()  # of the other processes
         return loss
 

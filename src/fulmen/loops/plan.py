@@ -295,6 +295,10 @@ class Plan:
 
     def _plan_backward(self) -> Callable[..., Any]:
         backward = self._trainer.precision_plugin.backward_for(self.module)
+        weigh = None if self.optimizes_itself else written(self._trainer.strategy, "before_backward", Strategy)
+        if weigh is not None:
+            unweighed = self._profiled(self.module, "backward", backward)
+            return lambda loss, *args, **kwargs: unweighed(weigh(loss), *args, **kwargs)
         nobody_wrote = written(self.module, "backward", LightningModule) is None
         if backward == self.module.backward and nobody_wrote and self._profiler is None:
             return Tensor.backward

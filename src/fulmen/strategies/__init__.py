@@ -8,16 +8,31 @@ from fulmen.utilities.imports import at_first_use
 
 if TYPE_CHECKING:
     from fulmen.strategies.ddp import DDPStrategy as DDPStrategy
+    from fulmen.strategies.deepspeed import DeepSpeedStrategy as DeepSpeedStrategy
+    from fulmen.strategies.fsdp import FSDPStrategy as FSDPStrategy
+    from fulmen.strategies.model_parallel import ModelParallelStrategy as ModelParallelStrategy
     from fulmen.strategies.parallel import ParallelStrategy as ParallelStrategy
     from fulmen.strategies.registry import StrategyRegistry as StrategyRegistry
     from fulmen.strategies.single_device import SingleDeviceStrategy as SingleDeviceStrategy
     from fulmen.strategies.strategy import Strategy as Strategy
 
-__all__ = ["DDPStrategy", "ParallelStrategy", "SingleDeviceStrategy", "Strategy", "StrategyRegistry"]
+__all__ = [
+    "DDPStrategy",
+    "DeepSpeedStrategy",
+    "FSDPStrategy",
+    "ModelParallelStrategy",
+    "ParallelStrategy",
+    "SingleDeviceStrategy",
+    "Strategy",
+    "StrategyRegistry",
+]
 __getattr__, __dir__ = at_first_use(
     __name__,
     {
         "DDPStrategy": "ddp",
+        "DeepSpeedStrategy": "deepspeed",
+        "FSDPStrategy": "fsdp",
+        "ModelParallelStrategy": "model_parallel",
         "ParallelStrategy": "parallel",
         "SingleDeviceStrategy": "single_device",
         "Strategy": "strategy",

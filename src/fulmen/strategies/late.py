@@ -14,7 +14,7 @@ from torch import Tensor, nn
 #: send gradients in 16 bits), the loss, and 1 on the first process
 _MISSING, _SUMMED, _WEIGHT, _LOSS, _FIRST = 0, 1, slice(2, 5), 5, 6
 _SCALES = (1.0, 2.0**15, 2.0**30)
-_COUNT = 7
+COUNT = 7
 
 #: under this key the wrapper returns what a process goes backward from that has no loss
 JOINS = "_joins"
@@ -55,8 +55,13 @@ class Late:
         self.carry, self._unfinished = carry, unfinished
         self.values: Tensor | None = None
         self.wants_loss = False
-        self._usual = torch.zeros_like(carry, requires_grad=False)
+        self._usual = torch.zeros(COUNT, dtype=carry.dtype, device=carry.device)
         self._usual[_FIRST] = float(rank == 0)
+
+    @property
+    def received(self) -> Tensor | None:
+        """The mean of what all have sent; None if nobody has."""
+        return self.carry.grad
 
     def begin(self) -> None:
         """A training step begins."""
@@ -97,7 +102,7 @@ class Late:
             MisconfigurationException: the gradients were not exchanged.
             ValueError: losses came as sums from some processes, and as means here.
         """
-        received = self.carry.grad
+        received = self.received
         if received is None:
             return None
         if received.device.type != "cpu":
@@ -115,7 +120,7 @@ class Late:
 
     def nobody_had_a_loss(self, size: int) -> bool:
         """Whether no process had any in the window; this waits for the device."""
-        received = self.carry.grad
+        received = self.received
         if received is None:
             return True
         missing, summed, *_ = received.tolist()
@@ -123,7 +128,7 @@ class Late:
 
     def loss(self) -> Tensor | None:
         """The loss of all, before :meth:`factor`."""
-        return None if self.carry.grad is None else self.carry.grad[_LOSS]
+        return None if self.received is None else self.received[_LOSS]
 
 
 def _finite(weights: list[float]) -> float:
@@ -161,7 +166,7 @@ class Steps(nn.Module):
         self.module = module
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         widest = max((one.dtype for one in trained), key=lambda dtype: dtype.itemsize)  # no bucket of its own
-        self.carry = nn.Parameter(torch.zeros(_COUNT, dtype=widest, device=device))
+        self.carry = nn.Parameter(torch.zeros(COUNT, dtype=widest, device=device))
         self._trained = trained
         sparse = _sparse_ones(module)
         self._nothings = [_empty(parameter) if parameter in sparse else None for parameter in trained]

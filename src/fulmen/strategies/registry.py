@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -85,3 +86,42 @@ for _name, _start_method in (("ddp", "popen"), ("ddp_spawn", "spawn"), ("ddp_for
             start_method=_start_method,
             find_unused_parameters=_unused,
         )
+
+
+def _at_first_use(module: str, name: str) -> Callable[..., Strategy]:
+    """The strategy ``name``, whose module is imported when somebody asks for it."""
+
+    def make(**arguments: Any) -> Strategy:
+        return getattr(importlib.import_module(f"fulmen.strategies.{module}"), name)(**arguments)
+
+    return make
+
+
+_FSDP = _at_first_use("fsdp", "FSDPStrategy")
+StrategyRegistry.register("fsdp", _FSDP, "parameters, gradients and optimizer state spread over the processes")
+StrategyRegistry.register("fsdp_cpu_offload", _FSDP, "the same, kept in the memory of the host", cpu_offload=True)
+StrategyRegistry.register(
+    "model_parallel",
+    _at_first_use("model_parallel", "ModelParallelStrategy"),
+    "a mesh of processes, data parallel and tensor parallel, for a module that says how it is spread",
+)
+_DEEPSPEED = _at_first_use("deepspeed", "DeepSpeedStrategy")
+StrategyRegistry.register("deepspeed", _DEEPSPEED, "DeepSpeed's engine, stage 2")
+for _stage in (1, 2, 3):
+    _offload = {"stage": _stage, "offload_optimizer": True, **({"offload_parameters": True} if _stage == 3 else {})}
+    StrategyRegistry.register(f"deepspeed_stage_{_stage}", _DEEPSPEED, f"its stage {_stage}", stage=_stage)
+    if _stage != 1:
+        StrategyRegistry.register(
+            f"deepspeed_stage_{_stage}_offload", _DEEPSPEED, f"its stage {_stage}, in the memory of the host", **_offload
+        )
+StrategyRegistry.register(
+    "deepspeed_stage_3_offload_nvme",
+    _DEEPSPEED,
+    "its stage 3, on a fast disk",
+    stage=3,
+    offload_optimizer=True,
+    offload_parameters=True,
+    remote_device="nvme",
+    offload_params_device="nvme",
+    offload_optimizer_device="nvme",
+)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from fulmen.core.saving import load_weights
 from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
 from fulmen.plugins.precision.precision import Precision
 
@@ -102,6 +103,9 @@ class Strategy(ABC):
 
     # -- the module ---------------------------------------------------------------------------------------------------
 
+    def connect(self, module: LightningModule) -> None:
+        """Get to know the module, when the processes are there, and before its ``configure_model``."""
+
     def setup_environment(self) -> None:
         """Prepare the device (and, with several processes, their group)."""
         if self.accelerator is not None:
@@ -136,9 +140,17 @@ class Strategy(ABC):
         if self.accelerator is not None:
             self.accelerator.teardown()
 
-    def module_init_context(self) -> AbstractContextManager[Any]:
-        """What layers are made in: on this process's device."""
+    def module_init_context(self, empty_init: bool | None = None) -> AbstractContextManager[Any]:
+        """What layers are made in: on this process's device.
+
+        Args:
+            empty_init: their values come from a checkpoint.
+        """
         return torch.device(self.root_device)
+
+    def before_backward(self, loss: Tensor) -> Tensor:
+        """In manual optimization: what to go backward from instead of ``loss``."""
+        return loss
 
     def no_backward_sync(self) -> AbstractContextManager[Any]:
         """What the backward passes run in that make no step: without exchanging gradients."""
@@ -152,6 +164,28 @@ class Strategy(ABC):
     def lightning_module_state_dict(self, module: LightningModule) -> dict[str, Any]:
         """The whole ``state_dict`` of the module, under its own names."""
         return module.state_dict()
+
+    def load_model_state(self, module: LightningModule, state_dict: Any, strict: bool, source: str) -> None:
+        """Give the module the weights of a checkpoint; called before :meth:`setup_module`.
+
+        Args:
+            strict: they must be exactly those that the module has.
+            source: the file, for messages.
+        """
+        load_weights(module, state_dict, strict, source)
+
+    def gathered(self, state: Any) -> Any:
+        """A part of the state of a run, as it goes into a checkpoint: with whole tensors where processes have parts of
+        them; to be called on all of them.
+        """
+        return state
+
+    def own_parts(self, pairs: Sequence[tuple[Any, Tensor]]) -> list[Any]:
+        """What this process keeps of values in a checkpoint, each of which belongs to the tensor beside it."""
+        return [value for value, _ in pairs]
+
+    def settle_gradients(self) -> None:
+        """Bring the gradients of an open accumulation window to where they can be read."""
 
     # -- working together ---------------------------------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ from fulmen import __version__
 from fulmen.callbacks.callback import Callback
 from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.core.optimizer import NoOptimizer
-from fulmen.core.saving import load_weights
 from fulmen.loops.progress import Progress
 from fulmen.plugins.io import index
 from fulmen.trainer import loop_counters, resume
@@ -51,7 +50,9 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
     if not weights_only:
         checkpoint["callbacks"] = _dump_callbacks(trainer)
         checkpoint["optimizer_states"] = [
-            optimizer.state_dict() for optimizer in trainer.optimizers if not isinstance(optimizer, NoOptimizer)
+            trainer.strategy.gathered(optimizer.state_dict())
+            for optimizer in trainer.optimizers
+            if not isinstance(optimizer, NoOptimizer)
         ]
         checkpoint["lr_schedulers"] = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
         checkpoint["resume"] = resume.gather(trainer)
@@ -88,7 +89,9 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Put back the module's weights, the datamodule's and the callbacks' state: before optimizers are made."""
     module, datamodule = trainer.lightning_module, trainer.datamodule
     module.on_load_checkpoint(checkpoint)
-    load_weights(module, checkpoint["state_dict"], module.strict_loading, str(trainer.loaded_ckpt_path))
+    trainer.strategy.load_model_state(
+        module, checkpoint["state_dict"], module.strict_loading, str(trainer.loaded_ckpt_path)
+    )
     if datamodule is not None and type(datamodule).__qualname__ in checkpoint:
         datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])
     states = checkpoint.get("callbacks")
@@ -152,7 +155,28 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_call
                 "Return the same ones as in the run that was saved."
             )
         for owner, state in zip(owners, states):
+            if isinstance(owner, Optimizer):
+                state = _own_state(trainer, owner, state)
             _load_state(owner, state, trainer.loaded_ckpt_path)
+
+
+def _own_state(trainer: Trainer, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """What of the state of an optimizer belongs to the parts of parameters that this process has."""
+    parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
+    saved = state.get("state")
+    if not isinstance(saved, dict) or not all(isinstance(of_one, dict) for of_one in saved.values()):
+        return state  # which is told by who takes it back
+    places = [
+        (number, name)
+        for number, of_one in saved.items()
+        for name, value in of_one.items()
+        if isinstance(value, Tensor) and number in parameters
+    ]
+    parts = trainer.strategy.own_parts([(saved[number][name], parameters[number]) for number, name in places])
+    fresh = {number: dict(of_one) for number, of_one in saved.items()}
+    for (number, name), part in zip(places, parts):
+        fresh[number][name] = part
+    return {**state, "state": fresh}
 
 
 def _load_state(owner: Any, state: Any, source: Any) -> None:

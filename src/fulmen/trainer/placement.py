@@ -17,7 +17,7 @@ from fulmen.strategies.strategy import Strategy
 from fulmen.trainer.flags import refuse_class
 from fulmen.utilities.exceptions import MisconfigurationException
 
-_LATER_STRATEGIES = ("fsdp", "deepspeed", "model_parallel", "xla", "single_xla", "single_tpu")
+_LATER_STRATEGIES = ("xla", "single_xla", "single_tpu")
 
 
 def environment(plugins: list[Any]) -> ClusterEnvironment:

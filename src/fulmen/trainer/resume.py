@@ -71,7 +71,9 @@ def _gradients(trainer: Trainer) -> dict[str, Tensor]:
     )
     if not asks_user and not trainer.progress.window_is_open:
         return {}
-    return {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
+    trainer.strategy.settle_gradients()
+    found = {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
+    return trainer.strategy.gathered(found)
 
 
 def _state_of_loggers(trainer: Trainer, save: bool) -> list[dict[str, Any]]:
@@ -207,12 +209,12 @@ def go_on(trainer: Trainer, checkpoint: dict[str, Any], in_epoch: bool) -> None:
     if "window" in state:
         trainer.window.load_state_dict(state["window"])
     parameters = dict(trainer.lightning_module.named_parameters())
-    for name, gradient in state.get("gradients", {}).items():
-        if name not in parameters:
-            rank_zero_warn(
-                f"the checkpoint holds the gradient of {name!r}, which is no parameter here: it is left out."
-            )
-            continue
+    gradients = state.get("gradients", {})
+    for name in gradients.keys() - parameters.keys():
+        rank_zero_warn(f"the checkpoint holds the gradient of {name!r}, which is no parameter here: it is left out.")
+    names = [name for name in gradients if name in parameters]
+    parts = trainer.strategy.own_parts([(gradients[name], parameters[name]) for name in names])
+    for name, gradient in zip(names, parts):
         parameters[name].grad = gradient.to(parameters[name].device)
     if trainer.progress.batch_is_open:  # saved by a hook in the middle of a step, of which this much can be made good
         if "progress" not in checkpoint["loops"]:

@@ -100,6 +100,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     for logger in trainer.loggers:
         _make_folder_of(logger)
     call.setup(TrainerFn(verb))
+    strategy.connect(module)
     if written(module, "configure_model", LightningModule) is not None:
         with strategy.module_init_context(), trainer.precision_plugin.module_init_context():
             trainer.quietly("configure_model")

@@ -554,7 +554,9 @@ class Trainer(Windows):
     @contextmanager
     def without_gradients(self) -> Generator[None, None, None]:
         """What evaluation runs in: inference mode outside of ``fit`` if the Trainer was told so, else ``no_grad``."""
-        with no_gradients(self.inference_mode and self.state.fn != "fit"):
+        # shards that are gathered in inference mode could not be trained afterwards
+        inference = self.inference_mode and self.state.fn != "fit" and not self.strategy.forward_is_collective
+        with no_gradients(inference):
             yield
 
     def compiled_logs_drain(self, step: str) -> Callable[[], None] | None:
@@ -613,7 +615,7 @@ class Trainer(Windows):
             empty_init: leave the parameters uninitialised, as when a checkpoint is loaded anyway.
         """
         with (
-            self.strategy.module_init_context(),
+            self.strategy.module_init_context(empty_init),
             self.precision_plugin.module_init_context(),
             WithoutInitialisation() if empty_init else nullcontext(),
         ):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import shutil
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -44,10 +46,38 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def remove_parts(folder: str | os.PathLike[str]) -> None:
-    """Remove from a local folder what writers that were killed have left half written."""
+    """Remove from a local folder what writers that were killed have left half written, files and folders."""
     if not os.path.isdir(folder):
         return
     for path in Path(folder).iterdir():
         if is_part(path.name):
             with suppress(OSError):  # it is of no use, and does no harm
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def replace_folder(fresh: Path, path: Path) -> None:
+    """Give the local folder ``fresh`` the name ``path``, and remove what had it, a file or a folder. There is something
+    whole under that name at every moment, where the system can exchange two names.
+    """
+    if not os.path.lexists(path):
+        os.rename(fresh, path)
+        sync_folder(path.parent)
+        return
+    if not _exchange(fresh, path):
+        aside = path.with_name(beside(path.name))
+        os.rename(path, aside)
+        os.rename(fresh, path)
+        fresh = aside
+    sync_folder(path.parent)
+    shutil.rmtree(fresh) if fresh.is_dir() and not fresh.is_symlink() else fresh.unlink()
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two names change places, in one go; False where the system cannot."""
+    exchange = 2  # of Linux's `renameat2`
+    here = -100
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0

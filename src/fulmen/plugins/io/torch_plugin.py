@@ -19,6 +19,7 @@ import torch
 
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.io.digest import Digest, Hashing
+from fulmen.utilities.apply_func import move_data_to_device
 from fulmen.utilities.cloud_io import path_if_local
 from fulmen.utilities.durable import beside, make_folder, sync_folder
 from fulmen.utilities.torch_files import load
@@ -126,16 +127,27 @@ def read_checkpoint(
         with open_remote(source) as file:
             return load(file, str(source), map_location, weights_only)
     if local.is_dir():
-        raise IsADirectoryError(
-            f"{local} is a folder, not a file. If a sharding strategy wrote it, give it to the trainer"
-            " (`trainer.fit(model, ckpt_path=...)`), or consolidate it into one file first."
-        )
+        return _read_folder(local, map_location, weights_only)
     try:
         file = local.open("rb")
     except FileNotFoundError as error:
         raise FileNotFoundError(_missing(local)) from error
     with file:
         return load(file, str(local), map_location, weights_only)
+
+
+def _read_folder(folder: Path, map_location: Any, weights_only: bool | None) -> dict[str, Any]:
+    from fulmen.plugins.io.distributed_plugin import is_sharded, read_whole
+
+    if not is_sharded(folder):
+        raise IsADirectoryError(
+            f"{folder} is a folder without the files of a sharded checkpoint (`.metadata` and `meta.pt`). Give the path "
+            "of a file, or of a folder that a sharding strategy wrote."
+        )
+    checkpoint = read_whole(folder, weights_only)
+    if isinstance(map_location, (str, torch.device)) and torch.device(map_location).type != "cpu":
+        return move_data_to_device(checkpoint, map_location)
+    return checkpoint
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.overrides import TorchFunctionMode
 
 from fulmen.utilities.enums import GradClipAlgorithmType
+from fulmen.utilities.grads import clip_grad_norm, clip_grad_value
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -93,11 +93,11 @@ class Precision:
 
     def clip_grad_by_value(self, optimizer: Optimizer, clip_val: int | float) -> None:
         """Limit each element to ``[-clip_val, clip_val]``."""
-        clip_grad_value_(self.main_params(optimizer), clip_value=clip_val)
+        clip_grad_value(self.main_params(optimizer), clip_val)
 
     def clip_grad_by_norm(self, optimizer: Optimizer, clip_val: int | float) -> None:
         """Scale all gradients together so that their 2-norm is at most ``clip_val``."""
-        clip_grad_norm_(self.main_params(optimizer), clip_val)
+        clip_grad_norm(self.main_params(optimizer), clip_val)
 
     def main_params(self, optimizer: Optimizer) -> list[Tensor]:
         """The parameters that the optimizer steps."""
