@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fulmen.utilities.exceptions import MisconfigurationException
+
+if TYPE_CHECKING:
+    from fulmen.trainer.trainer import Trainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +133,28 @@ class Retention:
             kth_value=scores[kth],
             current_score=current,
         )
+
+
+# -- in words ---------------------------------------------------------------------------------------------------------
+
+
+def saved(trainer: Trainer, monitor: str | None, path: str, score: Tensor | None) -> str:
+    """A sentence: the file at ``path`` is there, because of ``score``."""
+    why = "the newest" if score is None else f"{monitor}={score.item():.5g}"
+    return f"Epoch {trainer.current_epoch}, step {trainer.global_step}: saved {path!r} ({why})."
+
+
+def not_among_best(trainer: Trainer, monitor: str | None, score: Tensor, save_top_k: int) -> str:
+    """A sentence: there is no file for ``score``."""
+    return (
+        f"Epoch {trainer.current_epoch}, step {trainer.global_step}: {monitor}={score.item():.5g} is not "
+        f"among the best {save_top_k}."
+    )
+
+
+def monitor_is_missing(monitor: str, names: Iterable[str]) -> str:
+    """A sentence: there is nothing to rank by."""
+    return (
+        f"ModelCheckpoint(monitor={monitor!r}) found no metric of that name. There are: "
+        f"{', '.join(map(repr, sorted(names)))}. Log it with `self.log({monitor!r}, value)`, or monitor another."
+    )
