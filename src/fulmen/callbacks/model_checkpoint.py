@@ -22,7 +22,7 @@ from fulmen.callbacks.checkpointing.retention import Kept, Retention, monitor_is
 from fulmen.callbacks.checkpointing.trigger import Place, Position, Trigger, epoch_ends_here
 from fulmen.callbacks.moments import validates_at_epoch_end
 from fulmen.plugins.io import index
-from fulmen.utilities.cloud_io import exists, is_remote, join_path
+from fulmen.utilities.cloud_io import exists, join_path
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -238,6 +238,7 @@ class ModelCheckpoint(Checkpoint):
             self._save_last(trainer, self._metrics(trainer), newest)
         if file is None:
             return
+        trainer.strategy.checkpoint_io.settle()  # the index is read
         replaced = record.replaced_by(trainer, self.dirpath, file, stale_last=not self.save_last)
         for path in replaced:
             if path not in (*self.best_k_models, self.best_model_path, self.last_model_path):
@@ -436,8 +437,6 @@ class ModelCheckpoint(Checkpoint):
 
     def _write_last(self, trainer: Trainer, metrics: dict[str, Tensor], reason: str) -> None:
         path, previous = self._path_of_last(trainer, metrics), self._files.kept.last_model_path
-        if trainer.is_global_zero and not is_remote(path) and os.path.islink(path):
-            writing.clear(path)  # or the file that it points to would be written over
         kept = replace(self._files.kept, last_model_path=path)
         replaces = previous if previous != path else ""
         self._place.last_saved_at = Position.of(trainer)
@@ -518,12 +517,14 @@ class ModelCheckpoint(Checkpoint):
                 self._warn_once(naming.missing_field(template or self.filename or "", name, metrics))
         return naming.versioned(
             path=lambda version: self.format_checkpoint_name(metrics, template, version),
-            taken=lambda path: (
-                self.enable_version_counter and (self._files.is_being_written(path) or self.file_exists(path, trainer))
-            ),
+            taken=lambda path: self.enable_version_counter and self._is_taken(trainer, path),
             spare=spare,
             first=self.STARTING_VERSION,
         )
+
+    def _is_taken(self, trainer: Trainer, path: str) -> bool:
+        to_come = self._files.will_be_there(trainer, path)
+        return self.file_exists(path, trainer) if to_come is None else to_come
 
     def _path_of_last(self, trainer: Trainer, metrics: dict[str, Tensor]) -> str:
         spare = self._files.kept.last_model_path

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from fulmen.callbacks.checkpointing import record, writing
 from fulmen.callbacks.checkpointing.retention import Kept
 from fulmen.plugins.io import index
+from fulmen.utilities.cloud_io import is_remote
 
 if TYPE_CHECKING:
     from fulmen.callbacks.model_checkpoint import ModelCheckpoint
     from fulmen.trainer.trainer import Trainer
+
+_decisions = count()  #: about files: the later one counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +56,31 @@ class Files:
         self.kept = self.announced = kept
         self.in_file: Kept | None = None
         self.own: dict[str, Any] | None = None
-        self._being_written: Counter[str] = Counter()  #: how many writes to each path are still to come
-        self._removals = 0  #: how many files are still to be removed, once those in their place are written
+        self._to_come: dict[str, tuple[int, bool]] = {}  #: whether a file will be there, and when that was decided
 
     def begin(self) -> None:
         """A training begins: what is announced is all there is."""
-        self.kept, self._being_written, self._removals = self.announced, Counter(), 0
+        self.kept, self._to_come = self.announced, {}
 
     def change(self, name: str, value: Any) -> None:
         """Let somebody set a field of what is kept by hand."""
         self.kept, self.announced = replace(self.kept, **{name: value}), replace(self.announced, **{name: value})
 
-    def is_being_written(self, path: str) -> bool:
-        """Whether there will be a file at ``path``, though it may not be there yet."""
-        return self._being_written[path] > 0
+    def will_be_there(self, trainer: Trainer, path: str) -> bool | None:
+        """Whether there is a file at ``path`` once all that was asked for is done; None if nothing was asked for."""
+        told = [files._to_come[path] for files in _files_of(trainer) if path in files._to_come]
+        return trainer.strategy.broadcast(max(told)[1] if told else None)
+
+    def _expect(self, path: str, there: bool) -> Callable[[], None]:
+        """Know what will become of ``path``. Returns what is to be called when it has become so."""
+        number = next(_decisions)
+        self._to_come[path] = number, there
+
+        def over() -> None:
+            if self._to_come.get(path, (None,))[0] == number:  # nothing else was decided since
+                self._to_come.pop(path, None)
+
+        return over
 
     def write(self, trainer: Trainer, policy: ModelCheckpoint, save: Save) -> None:
         """Write a checkpoint, name it in the index, and announce what is kept then once it is there.
@@ -74,47 +89,56 @@ class Files:
             OSError: it could not be written; everything is as it was.
         """
         folder, path = policy.dirpath or "", save.path
-        if any(other._removals for other in _files_of(trainer)):
-            trainer.strategy.checkpoint_io.settle()  # who goes on from the file that follows finds those removed
-        self._being_written[path] += 1  # from here on: what was written there before is named no more
-        before = record.forget(trainer, folder, path)
+        before: list[index.Entry | None] = [None]
+        over = self._expect(path, there=True)
+
+        def make_way() -> None:
+            before[0] = record.forget(trainer, folder, path)  # what was written there before is named no more
+            if trainer.is_global_zero and not is_remote(path) and os.path.islink(path):
+                writing.clear(path)  # or the file that it points to would be written over
+
+        def put_back() -> None:
+            over()
+            record.put_back(trainer, folder, before[0])
+
+        self.in_order(trainer, make_way)
         self.in_file = save.kept_in_file
         self.own = {"path": index.relative(folder, path), "reason": save.reason, "metric": save.metric}
         self.own["replaces"] = index.relative(folder, save.replaces) if save.replaces else ""
         try:
             trainer.save_checkpoint(path, policy.save_weights_only)
         except BaseException:
-            self._being_written[path] -= 1
-            record.put_back(trainer, folder, before)
+            self.in_order(trainer, put_back)
             raise
         finally:
             self.in_file = self.own = None
-        self.kept = save.kept
-        place = record.place(trainer)
+        self.kept, place = save.kept, record.place(trainer)
+
+        def name() -> None:
+            record.name(trainer, folder, path, place, save.reason, save.metric, policy.save_weights_only)
 
         def announce() -> None:
-            self._being_written[path] -= 1
-            if not self._being_written[path]:  # else it is being written over, and nothing there is certain
-                record.name(trainer, folder, path, place, save.reason, save.metric, policy.save_weights_only)
+            over()
             self.announced = save.kept
             if trainer.is_global_zero:
                 for logger in trainer.loggers:
                     logger.after_save_checkpoint(policy)
 
+        self.in_order(trainer, name, otherwise=put_back)
         self.when_written(trainer, announce)
 
     def link(self, trainer: Trainer, folder: str, newest: str, path: str) -> None:
         """Make ``path`` a link to the file ``newest``, as the last state."""
         previous = self.kept.last_model_path
-        record.forget(trainer, folder, path)  # a file, when a run has ended there before its time
         self.kept = kept = replace(self.kept, last_model_path=path)
 
         def link() -> None:
+            record.forget(trainer, folder, path)  # a file, when a run has ended there before its time
             if trainer.is_global_zero:
                 writing.link(newest, path)
-            self.announced = kept
 
-        self.when_written(trainer, link)
+        self.in_order(trainer, link)
+        self.when_written(trainer, partial(setattr, self, "announced", kept))
         trainer.strategy.barrier("ModelCheckpoint.link")
         if previous and previous != path:
             self.remove(trainer, folder, previous)
@@ -123,22 +147,30 @@ class Files:
         """Remove a file, once all that was saved so far is there."""
         if not writing.may_remove(path, folder, None if trainer.ckpt_was_chosen else trainer.ckpt_path):
             return
-        self._removals += 1
+        over = self._expect(path, there=False)
 
         def remove() -> None:
-            self._removals -= 1
             record.forget(trainer, folder, path)
             trainer.strategy.remove_checkpoint(path)
 
-        self.when_written(trainer, remove)
+        self.in_order(trainer, remove, otherwise=over)
+        self.when_written(trainer, over)
 
     def drop_last(self, trainer: Trainer, folder: str) -> None:
         """Remove what holds the last state, which is none any more."""
         path = self.kept.last_model_path
         self.kept = kept = replace(self.kept, last_model_path="")
         self.remove(trainer, folder, path)
+        self.in_order(trainer, partial(record.clear, trainer, folder))
         self.when_written(trainer, partial(setattr, self, "announced", kept))
-        self.when_written(trainer, partial(record.clear, trainer, folder))
+
+    def in_order(
+        self, trainer: Trainer, action: Callable[[], None], otherwise: Callable[[], None] | None = None
+    ) -> None:
+        """Do something to files after all that was asked for before: here, or where they are written in the
+        background.
+        """
+        trainer.strategy.checkpoint_io.then(action, otherwise)
 
     def when_written(self, trainer: Trainer, action: Callable[[], None]) -> None:
         """Do ``action`` once all that was saved so far is durable: at once, unless it is written in the background."""
