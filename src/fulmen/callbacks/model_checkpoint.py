@@ -20,7 +20,7 @@ from fulmen.callbacks.checkpointing import naming, record, writing
 from fulmen.callbacks.checkpointing.files import Files, Save
 from fulmen.callbacks.checkpointing.retention import Kept, Retention, monitor_is_missing, not_among_best, saved
 from fulmen.callbacks.checkpointing.trigger import Place, Position, Trigger, epoch_ends_here
-from fulmen.callbacks.moments import validates_at_epoch_end
+from fulmen.callbacks.moments import Memory, validates_at_epoch_end
 from fulmen.plugins.io import index
 from fulmen.utilities.cloud_io import exists, join_path
 from fulmen.utilities.exceptions import MisconfigurationException
@@ -156,8 +156,7 @@ class ModelCheckpoint(Checkpoint):
         self._files = Files(self._retention.none())
         self._place = Place()
         self._resumed: dict[str, Any] = {}  #: what a checkpoint says of the run, until training starts
-        self._trained_before: bool = False
-        self._restored: bool = False
+        self._memory = Memory()
         self._warned: set[str] = set()
 
         naming.fields_of(self.filename or "")
@@ -187,10 +186,11 @@ class ModelCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = self.dirpath
-        if folder is None or (folder == self._logger_folder and not self._trained_before):  # else of an evaluation
+        if folder is None or (folder == self._logger_folder and not self._memory.has_trained):  # else of an evaluation
             folder = self._logger_folder = trainer.strategy.broadcast(writing.default_folder(trainer))
         self.dirpath = trainer.strategy.broadcast(folder)
-        self._place.saved_at = None
+        self._memory.set_up()
+        self._place.saved_at, self._resumed = None, {}
         if stage == "fit":
             writing.check_link(self.save_last, self.dirpath)
             if trainer.is_global_zero and not trainer.fast_dev_run:
@@ -198,8 +198,8 @@ class ModelCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         here = Position.of(trainer)
-        if self._trained_before and not self._restored and here == (0, 0, 0):
-            self._files.announced = self._retention.none()  # another training: the files of before are not its own
+        if self._memory.is_of_another(trainer):
+            self._files.announced = self._retention.none()
         if trainer.world_size > 1:  # rank 0 may see files that others do not
             self._files.announced = trainer.strategy.broadcast(self._files.announced)
         self._files.begin()
@@ -210,9 +210,9 @@ class ModelCheckpoint(Checkpoint):
         # the state that the run begins with needs no file, but a validation may still belong to it
         saved_at = Position(-1, -1, -1) if trainer.progress.batch_is_open else here
         self._place = Place(saved_at=saved_at, last_saved_at=here)
-        if self._restored:
+        if self._memory.is_restored:
             self._go_on(trainer)
-        self._trained_before, self._restored = True, False
+        self._memory.has_trained = True
 
     def _go_on(self, trainer: Trainer) -> None:
         """Be the callback that wrote the checkpoint, at the moment at which it did."""
@@ -288,7 +288,7 @@ class ModelCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._may_save(trainer):
             self._save_final(trainer)
-        self._place.saved_at, self._resumed, self._restored = None, {}, False
+        self._place.saved_at, self._resumed = None, {}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not self.save_on_exception or not self._may_save(trainer) or self._place.saved_at == Position.of(trainer):
@@ -612,7 +612,7 @@ class ModelCheckpoint(Checkpoint):
         self._files.announced = self._retention.ranking(kept, scores, current=state_dict.get("current_score"))
         self._files.begin()
         self._resumed = {key: state_dict[key] for key in ("run", "file") if key in state_dict}
-        self._restored = True
+        self._memory.restore()
 
     def _found(self, path: str, old_folder: str | None) -> str:
         """Where the file is that an earlier run kept at ``path``; ``""`` if it is no checkpoint of this folder's."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from fulmen.callbacks.callback import Callback
-from fulmen.callbacks.moments import Countdown
+from fulmen.callbacks.moments import Countdown, Memory
 from fulmen.utilities.enums import LightningEnum
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.interval import parse_duration
@@ -57,7 +57,7 @@ class Timer(Callback):
         self._start: dict[str, float] = {}
         self._end: dict[str, float] = {}
         self._train_time_before = 0.0  #: seconds, in the runs that this one resumes
-        self._restored = False
+        self._memory = Memory()
         self._countdown = Countdown()
         if self._duration is None or interval != "step":
             self._switch_off("on_train_batch_end")
@@ -94,16 +94,17 @@ class Timer(Callback):
         self._end.pop(stage, None)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._restored = False  # what follows may be another training
+        self._memory.set_up()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start.pop("train", None)
-        if not self._restored and trainer.progress.total_batches == 0:
-            self._train_time_before = 0.0  # another training
+        if self._memory.is_of_another(trainer):
+            self._train_time_before = 0.0
         self._countdown.start(trainer.progress.total_batches)
         self._check(trainer)  # the runs before may have used up the time
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._memory.has_trained = True
         self._begin("train")
         self._countdown.start(trainer.progress.total_batches)
 
@@ -147,4 +148,4 @@ class Timer(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._train_time_before = float(state_dict.get("time_elapsed", {}).get("train", 0.0))
-        self._restored = True
+        self._memory.restore()
