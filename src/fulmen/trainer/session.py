@@ -64,6 +64,10 @@ def session(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         except BaseException as exception:
             _fail(trainer, exception)
             trainer.state.stage = None
+            if isinstance(exception, OSError):
+                from fulmen.trainer.unwritten import explain  # which is of use here alone
+
+                explain(trainer, exception, ckpt_path)
             raise
     trainer.state.status, trainer.state.stage = TrainerStatus.FINISHED, None
     trainer.signals.end_of_run()

@@ -20,7 +20,7 @@ import torch
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.io.digest import Digest, Hashing
 from fulmen.utilities.cloud_io import path_if_local
-from fulmen.utilities.durable import beside, make_folder, sync_folder
+from fulmen.utilities.durable import beside, make_folder, sync_folder, unwritten
 from fulmen.utilities.torch_files import load
 
 
@@ -97,8 +97,7 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]
         )  # torch's writer hides the system's error
         if not isinstance(cause, OSError):
             raise
-        reason = cause.strerror or str(cause)
-        raise OSError(cause.errno, f"The file could not be written ({reason})", str(local)) from error
+        raise unwritten(local, cause) from None
 
 
 def read_checkpoint(
