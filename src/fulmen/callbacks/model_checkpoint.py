@@ -57,6 +57,7 @@ class ModelCheckpoint(Checkpoint):
     nothing is monitored, and ``last.ckpt`` otherwise; not with ``save_last=False``, not with ``save_top_k=0`` unless
     ``save_last`` is set, and not if no rhythm is left (``every_n_train_steps=0``). A run that ends before its time
     writes ``last.ckpt`` in any case, see :meth:`save_now`. A save that fails ends the run, and keeps what was there.
+    Files that somebody removes while the run lasts are forgotten, with a warning.
 
     Args:
         dirpath: the folder to write to, local or remote (``s3://...``). None: ``checkpoints`` in the first logger's
@@ -317,6 +318,7 @@ class ModelCheckpoint(Checkpoint):
         if before is None or here == before:
             return
         metrics = self._metrics(trainer)
+        self._notice_removed(trainer)
         # what the file says of the run is what is true once it is there
         self._place.saved_at, self._place.due = here, "last" if self.save_last else ""
         try:
@@ -381,6 +383,7 @@ class ModelCheckpoint(Checkpoint):
 
     def _save_final(self, trainer: Trainer) -> None:
         """Training is over: see that its end is in a file."""
+        self._notice_removed(trainer)
         metrics = self._metrics(trainer)
         if self.save_last and not self._links():
             if Position.of(trainer) != self._place.last_saved_at:
@@ -397,6 +400,16 @@ class ModelCheckpoint(Checkpoint):
         if "epoch" not in trainer.callback_metrics:
             metrics["epoch"] = metrics["epoch"] - 1  # the one that has ended, as in the names of the others
         self._save_ranked(trainer, metrics, "final")
+
+    def _notice_removed(self, trainer: Trainer) -> None:
+        """Training does not end because somebody has removed its checkpoints: new ones take their place."""
+        gone = self._files.forget_removed(trainer, self._retention, self.dirpath or "")
+        if gone:
+            self._place.last_saved_at, self._place.final_at = Position(-1, -1, -1), None
+            rank_zero_warn(
+                f"The checkpoints {', '.join(map(repr, gone))} were removed while the run keeps them: they count no "
+                "more, and the next ones take their place."
+            )
 
     def _drop_last_of_before(self, trainer: Trainer) -> None:
         """Remove what the run had left when it ended before its time: it is no last state any more."""

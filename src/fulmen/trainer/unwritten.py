@@ -45,7 +45,8 @@ def explain(trainer: Trainer, error: BaseException, ckpt_path: Any) -> None:
     folders = _folders(trainer)
     if not isinstance(error.filename, str) or not any(_lies_in(error.filename, folder) for folder in folders):
         return
-    what = "Not written" if "written" in (error.strerror or "") else "It is about"
+    said = error.strerror or ""
+    what = next((f"Not {done}" for done in ("written", "removed") if f"not be {done}" in said), "It is about")
     newest = _newest(folders)
     safe, again = "No checkpoint was written before.", "run the same command again"
     if newest is not None:
@@ -69,25 +70,29 @@ def _lies_in(path: str, folder: str) -> bool:
 
 
 def _newest(folders: list[str]) -> str | None:
-    """The checkpoint that is the furthest; its size is looked at, since reading it all may take long."""
-    found = []
+    """The checkpoint that is the furthest; its size is looked at, since reading it all may take long. One that was
+    written last of all, and could not be named in the index any more, is looked at more closely.
+    """
+    found: list[tuple[tuple[int, ...], str, str]] = []
+    unnamed: list[tuple[float, str]] = []
     for folder in folders:
         try:
             known = index.look(folder)
         except (OSError, ValueError):
             continue
-        for entry in known.entries if known is not None else ():
-            path = known.path_of(entry)  # type: ignore[union-attr]
-            if not entry.weights_only and (os.path.isdir(path) or _size(path) == entry.size):
+        if known is None:
+            known = index.Index(folder)
+        paths = {known.path_of(entry): entry for entry in known.entries}
+        for path, entry in paths.items():
+            whole = os.path.isdir(path) or (os.path.exists(path) and os.path.getsize(path) == entry.size)
+            if whole and not entry.weights_only:
                 found.append((entry.position, entry.written, path))
+        since = max((os.path.getmtime(path) for path in paths if os.path.exists(path)), default=0.0)
+        others = [each for each in index.files_of(folder) if each not in paths and os.path.getmtime(each) >= since]
+        unnamed += [(os.path.getmtime(each), each) for each in others if index.is_whole(each)]
+    if unnamed:
+        return max(unnamed)[1]
     return max(found)[2] if found else None
-
-
-def _size(path: str) -> int | None:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return None
 
 
 def _shorten(error: BaseException) -> None:

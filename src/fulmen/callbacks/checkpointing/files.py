@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from fulmen.callbacks.checkpointing import record, writing
-from fulmen.callbacks.checkpointing.retention import Kept
+from fulmen.callbacks.checkpointing.retention import Kept, Retention
 from fulmen.plugins.io import index
 from fulmen.utilities.cloud_io import is_remote
 
@@ -57,14 +57,31 @@ class Files:
         self.in_file: Kept | None = None
         self.own: dict[str, Any] | None = None
         self._to_come: dict[str, tuple[int, bool]] = {}  #: whether a file will be there, and when that was decided
+        self._seen: set[str] = set()  #: local files that were there; an older checkpoint may list some that are not
 
     def begin(self) -> None:
         """A training begins: what is announced is all there is."""
         self.kept, self._to_come = self.announced, {}
+        self._seen = {path for path in _paths(self.kept) if not is_remote(path) and os.path.lexists(path)}
 
     def change(self, name: str, value: Any) -> None:
         """Let somebody set a field of what is kept by hand."""
         self.kept, self.announced = replace(self.kept, **{name: value}), replace(self.announced, **{name: value})
+
+    def forget_removed(self, trainer: Trainer, retention: Retention, folder: str) -> list[str]:
+        """Find out which files somebody has removed meanwhile: they are kept no more. Returns their paths."""
+        if not self._removed(trainer):
+            return []
+        trainer.strategy.checkpoint_io.settle()  # what is announced later must not name them
+        gone = self._removed(trainer)
+        self.kept, self.announced = retention.without(self.kept, gone), retention.without(self.announced, gone)
+        for path in gone:
+            self.in_order(trainer, partial(record.forget, trainer, folder, path))
+        return gone
+
+    def _removed(self, trainer: Trainer) -> list[str]:
+        paths = (_paths(self.kept) & self._seen) - self._to_come.keys()
+        return trainer.strategy.broadcast([path for path in sorted(paths) if not os.path.lexists(path)])
 
     def will_be_there(self, trainer: Trainer, path: str) -> bool | None:
         """Whether there is a file at ``path`` once all that was asked for is done; None if nothing was asked for."""
@@ -119,6 +136,8 @@ class Files:
 
         def announce() -> None:
             over()
+            if not is_remote(path) and os.path.lexists(path):  # it may be kept elsewhere
+                self._seen.add(path)
             self.announced = save.kept
             if trainer.is_global_zero:
                 for logger in trainer.loggers:
@@ -137,8 +156,12 @@ class Files:
             if trainer.is_global_zero:
                 writing.link(newest, path)
 
+        def announce() -> None:
+            self._seen.add(path)
+            self.announced = kept
+
         self.in_order(trainer, link)
-        self.when_written(trainer, partial(setattr, self, "announced", kept))
+        self.when_written(trainer, announce)
         trainer.strategy.barrier("ModelCheckpoint.link")
         if previous and previous != path:
             self.remove(trainer, folder, previous)
@@ -153,6 +176,7 @@ class Files:
             record.forget(trainer, folder, path)
             trainer.strategy.remove_checkpoint(path)
 
+        self._seen.discard(path)
         self.in_order(trainer, remove, otherwise=over)
         self.when_written(trainer, over)
 
@@ -175,6 +199,10 @@ class Files:
     def when_written(self, trainer: Trainer, action: Callable[[], None]) -> None:
         """Do ``action`` once all that was saved so far is durable: at once, unless it is written in the background."""
         trainer.strategy.checkpoint_io.when_written(action)
+
+
+def _paths(kept: Kept) -> set[str]:
+    return {kept.best_model_path, kept.last_model_path, *kept.best_k_models} - {""}
 
 
 def _files_of(trainer: Trainer) -> list[Files]:

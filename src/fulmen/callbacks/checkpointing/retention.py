@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -117,6 +117,15 @@ class Retention:
         scores = {other: value for other, value in kept.best_k_models.items() if other != dropped}
         scores[path] = score
         return self.ranking(kept, scores, current=score), "" if dropped == path else dropped
+
+    def without(self, kept: Kept, gone: Collection[str]) -> Kept:
+        """What is left of ``kept`` when the files in ``gone`` are no more."""
+        scores = {path: score for path, score in kept.best_k_models.items() if path not in gone}
+        if kept.best_model_path in gone:
+            kept = replace(kept, best_model_path="", best_model_score=None)
+        if kept.last_model_path in gone:
+            kept = replace(kept, last_model_path="")
+        return self.ranking(kept, scores, kept.current_score) if len(scores) < len(kept.best_k_models) else kept
 
     def ranking(self, kept: Kept, scores: dict[str, Tensor], current: Tensor | None) -> Kept:
         """``kept`` with the files in ``scores`` instead; of equal scores the oldest is best, and also worst."""

@@ -71,10 +71,14 @@ class TorchCheckpointIO(CheckpointIO):
             filesystem, remote = _filesystem(path)
             if filesystem.exists(remote):
                 filesystem.rm(remote, recursive=True)
-        elif local.is_dir() and not local.is_symlink():
-            shutil.rmtree(local)
-        else:
-            local.unlink(missing_ok=True)
+            return
+        try:
+            if local.is_dir() and not local.is_symlink():
+                shutil.rmtree(local)
+            else:
+                local.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritten(local, error, "removed") from None
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> Digest:
