@@ -66,6 +66,41 @@ def _trainer(*callbacks: Any, **arguments: Any) -> Trainer:
     return Trainer(callbacks=list(callbacks), **options)
 
 
+class Saved(ModelCheckpoint):
+    """Writes to the folder that is given, at each epoch."""
+
+    def __init__(self, folder: Any) -> None:
+        super().__init__(folder, filename="{epoch}", save_top_k=-1)
+
+
+def test_run_with_max_time_goes_on_without_it_and_warns_of_no_callback(tmp_path):
+    _trainer(Saved(tmp_path), max_epochs=1, max_time="00:01:00:00").fit(BoringModel())
+
+    _trainer(Saved(tmp_path)).fit(BoringModel(), ckpt_path=tmp_path / "epoch=0.ckpt")  # a warning is an error
+
+
+def test_run_with_a_timer_of_the_users_that_goes_on_without_it_is_warned(tmp_path):
+    _trainer(Saved(tmp_path), Timer("00:01:00:00"), max_epochs=1).fit(BoringModel())
+
+    with pytest.warns(UserWarning, match="'Timer'"):
+        _trainer(Saved(tmp_path)).fit(BoringModel(), ckpt_path=tmp_path / "epoch=0.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "max_time", "said"),
+    [
+        ([], "00:00:10:00", "after 3 epochs, or after 00:00:10:00 (max_time)"),
+        ([], {"days": 2, "seconds": 3}, "after 3 epochs, or after 02:00:00:03 (max_time)"),
+        ([Timer("90min")], None, "after 3 epochs, or after 00:01:30:00 (Timer)"),
+        ([Timer()], None, "after 3 epochs"),
+    ],
+)
+def test_explanation_says_when_the_time_is_over(callbacks, max_time, said, capsys):
+    _trainer(*callbacks, max_time=max_time).explain()
+
+    assert f"stops         {said}" in capsys.readouterr().out.splitlines()
+
+
 def test_time_of_each_stage_is_measured(clock):
     timer = Timer()
     trainer = _trainer(timer, enable_checkpointing=False)

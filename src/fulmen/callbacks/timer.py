@@ -52,6 +52,7 @@ class Timer(Callback):
             raise MisconfigurationException(
                 f"Timer(interval={interval!r}) says when to look at the clock: write 'step' or 'epoch'."
             )
+        self.is_max_time = False  #: `Trainer(max_time=...)` has made it, and not the user
         self._duration = None if duration is None else parse_duration(duration).total_seconds()
         self._verbose = verbose
         self._start: dict[str, float] = {}
@@ -144,8 +145,18 @@ class Timer(Callback):
         trainer.boundary.waiting = True  # to save what a run with more time goes on from
 
     def state_dict(self) -> dict[str, Any]:
-        return {"time_elapsed": {stage: self.time_elapsed(stage) for stage in _STAGES}}
+        state: dict[str, Any] = {"time_elapsed": {stage: self.time_elapsed(stage) for stage in _STAGES}}
+        if self.is_max_time:
+            state["max_time"] = True
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._train_time_before = float(state_dict.get("time_elapsed", {}).get("train", 0.0))
         self._memory.restore()
+
+
+def timer_of_max_time(duration: timedelta) -> Timer:
+    """What ``Trainer(max_time=...)`` stands for."""
+    timer = Timer(duration)
+    timer.is_max_time = True
+    return timer

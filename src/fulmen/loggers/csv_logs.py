@@ -209,7 +209,8 @@ class ExperimentWriter:
         """Training does not end because somebody has removed its logs: go on with new ones, and say what is lost."""
         if is_remote(self.log_dir) or exists(self.metrics_file_path):
             return
-        if exists(self.log_dir) and not self._rows_in_file:  # nothing was there yet
+        had_hparams = not self._hparams_are_new and not exists(self.hparams_file_path)
+        if exists(self.log_dir) and not self._rows_in_file and not had_hparams:  # nothing was there yet
             return
         what = f"{self.metrics_file_path} was removed" if exists(self.log_dir) else f"{self.log_dir} was removed"
         lost = f" The {self._rows_in_file} rows that were in {self.NAME_METRICS_FILE} are lost" * bool(

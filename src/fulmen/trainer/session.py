@@ -320,13 +320,13 @@ def _explain_nothing_to_do(trainer: Trainer) -> None:
             rank_zero_warn(
                 f"nothing to train: `trainer.should_stop` was set in the run that {trainer.ckpt_path} is of, so it has "
                 "ended. To train on, change what made it stop (more patience for an EarlyStopping, more time for a "
-                "Timer); if you set it yourself, write `checkpoint['resume'].pop('should_stop', None)` in "
-                "`on_load_checkpoint` of the module."
+                "Timer, which `max_time` is, too); if you set it yourself, write "
+                "`checkpoint['resume'].pop('should_stop', None)` in `on_load_checkpoint` of the module."
             )
             return
         rank_zero_warn(
             "nothing to train: `trainer.should_stop` was set before training began, as by a Timer whose time is used "
-            "up. Give it more time, or set it later."
+            "up, which `max_time` is, too. Give it more time, or set it later."
         )
         return
     rank_zero_warn(
