@@ -282,7 +282,9 @@ def _ready_to_train(trainer: Trainer) -> bool:
     data.request("train")
     if progress.done and not progress.ends_within_epoch:
         _explain_nothing_to_do(trainer)
-        return False
+        # a run that was told to stop, and killed before its last hooks: its last row is still to be logged
+        stopped = progress.was_stopping and not progress.limit_is_reached and not progress.out_of_time
+        return stopped and not which_file.is_finished(trainer)
     if any(isinstance(callback, Checkpoint) for callback in trainer.callbacks) and not trainer.fast_dev_run:
         warn_of_inexact(data.loaders["train"].sources, "train_dataloader")
     if data.num_training_batches == 0:
