@@ -188,9 +188,7 @@ class Files:
         self.in_order(trainer, partial(record.clear, trainer, folder))
         self.when_written(trainer, partial(setattr, self, "announced", kept))
 
-    def in_order(
-        self, trainer: Trainer, action: Callable[[], None], otherwise: Callable[[], None] | None = None
-    ) -> None:
+    def in_order(self, trainer: Trainer, action: Callable[[], Any], otherwise: Callable[[], Any] | None = None) -> None:
         """Do something to files after all that was asked for before: here, or where they are written in the
         background.
         """
