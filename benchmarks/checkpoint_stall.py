@@ -8,6 +8,9 @@ One run of the Trainer saves its state every few steps, in turn by each of
 - ``TorchCheckpointIO``: what ``trainer.save_checkpoint`` does by default (flushed and renamed);
 - ``AsyncCheckpointIO``: the same in the background, while the run goes on.
 
+Another run has ``ModelCheckpoint(save_top_k=1, save_last=True)``, which writes two files at a time, removes the one of
+before and keeps the index; its line is what a step with all that waits longer than one without, in the background.
+
     python benchmarks/checkpoint_stall.py [--quick] [--megabytes 200] [--json]
 """
 
@@ -27,6 +30,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader
 
 from fulmen import Callback, LightningModule, Trainer
+from fulmen.callbacks import ModelCheckpoint
 from fulmen.plugins import AsyncCheckpointIO, TorchCheckpointIO
 from fulmen.trainer.checkpoint import dump
 
@@ -75,6 +79,42 @@ class Stall(Callback):
             self.stalls[self.current].seconds.append(time.perf_counter() - begun)
 
 
+class StallOfPolicy(Callback):
+    """Measures what is between the hooks of a batch and the next batch: nothing, or all that a policy does to save."""
+
+    def __init__(self) -> None:
+        self.saving, self.others = Result("ModelCheckpoint, two files"), Result("no save")
+        self.ended = 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx:
+            saved = batch_idx % STEPS_BETWEEN == 0
+            (self.saving if saved else self.others).seconds.append(time.perf_counter() - self.ended)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx % STEPS_BETWEEN == STEPS_BETWEEN - 1:
+            trainer.strategy.checkpoint_io.settle()  # the one before is over
+        self.ended = time.perf_counter()
+
+    @property
+    def result(self) -> Result:
+        return Result(self.saving.contender, [each - self.others.median for each in self.saving.seconds])
+
+
+def stall_of_policy(folder: Path, megabytes: int, turns: int) -> Result:
+    """What a step waits for a ModelCheckpoint that writes the newest and the last state in the background."""
+    stall = StallOfPolicy()
+    policy = ModelCheckpoint(folder, every_n_train_steps=STEPS_BETWEEN, save_top_k=1, save_last=True)
+    steps = STEPS_BETWEEN * (turns + 1) + 1
+    trainer = Trainer(
+        max_steps=steps, logger=False, callbacks=[stall, policy], accelerator="cpu", plugins=AsyncCheckpointIO()
+    )
+    trainer.fit(Network(megabytes), DataLoader(torch.rand(steps, 1024), batch_size=1))
+    return stall.result
+
+
 def clone(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else value
 
@@ -103,9 +143,11 @@ def main() -> None:
                 max_steps=steps, logger=False, enable_checkpointing=False, callbacks=[stall], accelerator="cpu"
             )
             trainer.fit(Network(arguments.megabytes), DataLoader(torch.rand(steps, 1024), batch_size=1))
+            policy = stall_of_policy(Path(folder) / "policy", arguments.megabytes, turns)
         background.teardown()
         size = path.stat().st_size
     results = [Result(name, result.seconds[1:]) for name, result in stall.stalls.items()]  # the first one warms up
+    results.append(Result(policy.contender, policy.seconds[1:]))
     if arguments.json:
         print(as_json({"stall": results, "steps": list(stall.steps.values())}))
         return
@@ -117,7 +159,7 @@ def main() -> None:
             f"{1e3 * result.median:.1f}",
             f"{result.least / copy.least:.2f}",
             f"{result.median / copy.median:.2f}",
-            f"{1e3 * stall.steps[result.contender].median:.1f}",
+            f"{1e3 * stall.steps[result.contender].median:.1f}" if result.contender in stall.steps else "",
         )
         for result in results
     ]

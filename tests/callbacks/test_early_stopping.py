@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from fulmen import Trainer
 from fulmen.callbacks.early_stopping import EarlyStopping, EarlyStoppingReason
 from fulmen.callbacks.model_checkpoint import ModelCheckpoint
 from fulmen.demos.boring_classes import BoringModel, RandomDataset
+from fulmen.loggers import CSVLogger
 from fulmen.utilities.exceptions import MisconfigurationException
 
 NAN, INF = float("nan"), float("inf")
@@ -207,3 +210,50 @@ def test_another_training_begins_anew():
 def test_mode_that_is_not_known_is_named():
     with pytest.raises(MisconfigurationException, match="mode='less'"):
         EarlyStopping("v", mode="less")
+
+
+class CopiedWhenSaved(CSVLogger):
+    """Keeps what was there when the newest checkpoint was written, as if the process had been killed then."""
+
+    copy: Path | None = None
+
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        if self.copy is not None:
+            shutil.rmtree(self.copy, ignore_errors=True)
+            shutil.copytree(self.save_dir, self.copy)
+
+
+@pytest.mark.parametrize("ckpt_path", ["auto", "epoch=1-step=6.ckpt"])
+@pytest.mark.filterwarnings("ignore:nothing to train")
+def test_last_row_of_a_stopped_run_is_logged_though_the_process_is_killed_before_it(ckpt_path, tmp_path):
+    class Logs(BoringModel):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.log("made", float(self.global_step))
+            return super().training_step(batch, batch_idx)
+
+        def on_train_epoch_end(self) -> None:
+            self.log("v", 1.0)
+
+    def fit(ckpt_path: Any, copy: Path | None) -> str:
+        logger = CopiedWhenSaved(tmp_path / "run", name="", version="x")
+        logger.copy = copy
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=9,
+            limit_train_batches=3,
+            limit_val_batches=0,
+            logger=logger,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[EarlyStopping("v", patience=1)],
+        )
+        trainer.fit(Logs(), ckpt_path=ckpt_path)
+        return (tmp_path / "run" / "x" / "metrics.csv").read_text()
+
+    whole = fit(None, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "copy").rename(tmp_path / "run")
+    path = ckpt_path if ckpt_path == "auto" else tmp_path / "run" / "x" / "checkpoints" / ckpt_path
+
+    assert fit(path, None) == whole
+    assert whole.splitlines()[-1].startswith("1,5.0,5")

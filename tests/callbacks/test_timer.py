@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from fulmen import Trainer
+from fulmen import Trainer, seed_everything
 from fulmen.callbacks import timer as timer_module
 from fulmen.callbacks.model_checkpoint import ModelCheckpoint
 from fulmen.callbacks.timer import Interval, Timer
@@ -64,6 +66,81 @@ def _trainer(*callbacks: Any, **arguments: Any) -> Trainer:
         **arguments,
     }
     return Trainer(callbacks=list(callbacks), **options)
+
+
+class Saved(ModelCheckpoint):
+    """Writes to the folder that is given, at each epoch."""
+
+    def __init__(self, folder: Any) -> None:
+        super().__init__(folder, filename="{epoch}", save_top_k=-1)
+
+
+def test_run_with_max_time_goes_on_without_it_and_warns_of_no_callback(tmp_path):
+    _trainer(Saved(tmp_path), max_epochs=1, max_time="00:01:00:00").fit(BoringModel())
+
+    _trainer(Saved(tmp_path)).fit(BoringModel(), ckpt_path=tmp_path / "epoch=0.ckpt")  # a warning is an error
+
+
+def test_run_with_a_timer_of_the_users_that_goes_on_without_it_is_warned(tmp_path):
+    _trainer(Saved(tmp_path), Timer("00:01:00:00"), max_epochs=1).fit(BoringModel())
+
+    with pytest.warns(UserWarning, match="'Timer'"):
+        _trainer(Saved(tmp_path)).fit(BoringModel(), ckpt_path=tmp_path / "epoch=0.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "max_time", "said"),
+    [
+        ([], "00:00:10:00", "after 3 epochs, or after 00:00:10:00 (max_time)"),
+        ([], {"days": 2, "seconds": 3}, "after 3 epochs, or after 02:00:00:03 (max_time)"),
+        ([Timer("90min")], None, "after 3 epochs, or after 00:01:30:00 (Timer)"),
+        ([Timer()], None, "after 3 epochs"),
+    ],
+)
+def test_explanation_says_when_the_time_is_over(callbacks, max_time, said, capsys):
+    _trainer(*callbacks, max_time=max_time).explain()
+
+    assert f"stops         {said}" in capsys.readouterr().out.splitlines()
+
+
+class Judged(Slow):
+    """Logs ``v`` in each validation."""
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("v", float(sum(each.sum() for each in self.parameters())))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "counts", "options"),
+    [
+        (80, True, {}),  # over at the end of the second epoch, with the validation that belongs to it
+        (60, True, {"val_check_interval": 2}),  # at the second validation
+        (50, False, {}),  # in the middle of an epoch: one that a longer run does not have
+    ],
+)
+def test_last_validation_of_max_time_counts_if_a_longer_run_has_it(seconds, counts, options, clock, tmp_path):
+    def run(folder: str, **more: Any) -> tuple[ModelCheckpoint, Any, list[str]]:
+        seed_everything(1, verbose=False)
+        best = ModelCheckpoint(tmp_path / folder, monitor="v", mode="max", filename="{step}-{v:.4f}", save_top_k=-1)
+        module = Judged(clock)
+        ckpt_path = more.pop("ckpt_path", None)
+        _trainer(best, **options, **more).fit(module, ckpt_path=ckpt_path)
+        return best, module, sorted(path.name for path in (tmp_path / folder).glob("*.ckpt"))
+
+    whole, module, files = run("whole")
+    short, _, found = run("short", max_time={"seconds": seconds})
+    steps = seconds // 10
+    assert any(name.startswith(f"step={steps}-") for name in found) == counts
+    assert (f"step={steps}-" in "".join(short.best_k_models)) == counts
+
+    resumed, again, left = run("short", ckpt_path="last")
+
+    assert left == files
+    names = [[Path(path).name for path in policy.best_k_models] for policy in (whole, resumed)]
+    assert names[0] == names[1]
+    assert Path(whole.best_model_path).name == Path(resumed.best_model_path).name
+    for one, other in zip(module.parameters(), again.parameters()):
+        assert torch.equal(one, other)
 
 
 def test_time_of_each_stage_is_measured(clock):

@@ -49,6 +49,7 @@ def assert_fails_and_keeps_everything(subject: Subject, moment: Moment, error: s
     assert error in last_error(ended)
     assert name in last_error(ended)
     assert str(subject.run_folder) in last_error(ended)
+    assert_is_short_and_says_what_to_do(ended, progress_of(subject.run_folder))
     assert torn(subject.run_folder) == []
     assert progress_of(before).keys() <= {str(before / path) for path in files_in(subject.run_folder)}
     for path in (before / each for each in files_in(before) if not each.endswith(".part")):
@@ -58,6 +59,18 @@ def assert_fails_and_keeps_everything(subject: Subject, moment: Moment, error: s
         elif path.suffix == ".ckpt":
             assert now == path.read_bytes()
     return ended
+
+
+def assert_is_short_and_says_what_to_do(ended: Ended, progress: dict[str, int]) -> None:
+    """What a user sees: one short traceback, whose last line is the last of all."""
+    lines = ended.output.rstrip().splitlines()
+    of_script = max(place for place, line in enumerate(lines) if re.search(r"script\.py", line))
+    assert ended.output.count("Traceback") == 1
+    assert len(lines) - of_script < 16, ended.output
+    assert lines[-1] == last_error(ended)
+    assert "then run the same command again. " in lines[-1]
+    named = re.search(r"the newest checkpoint is (\S+)\. ", lines[-1])
+    assert (progress[named[1]] if named else 0) == max(progress.values(), default=0)
 
 
 def whole_lines(content: bytes) -> list[bytes]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fulmen.callbacks.callback import Callback
-from fulmen.callbacks.moments import validates_at_epoch_end
+from fulmen.callbacks.moments import Memory, validates_at_epoch_end
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -98,8 +98,7 @@ class EarlyStopping(Callback):
         self.divergence_threshold = divergence_threshold
         self.check_on_train_epoch_end = check_on_train_epoch_end
         self.log_rank_zero_only = log_rank_zero_only
-        self._trained_before = False
-        self._restored = False
+        self._memory = Memory()
         self._forget()
 
     def _forget(self) -> None:
@@ -118,14 +117,17 @@ class EarlyStopping(Callback):
         """``monitor_op(a, b)``: whether a is better than b."""
         return self.mode_dict[self.mode]
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._memory.set_up()
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._restored and self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED and trainer.ckpt_path:
+        if self._memory.is_restored and self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED:
             trainer.should_stop = True  # as in the run that goes on here
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._trained_before and not self._restored and trainer.global_step == 0 and trainer.current_epoch == 0:
-            self._forget()  # another training
-        self._trained_before, self._restored = True, False
+        if self._memory.is_of_another(trainer):
+            self._forget()
+        self._memory.has_trained = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._checks_at_train_epoch_end(trainer):
@@ -224,4 +226,4 @@ class EarlyStopping(Callback):
         self.stopping_reason_message = state_dict.get("stopping_reason_message")
         if any(state_dict.get(name, getattr(self, name)) != getattr(self, name) for name in ("patience", *_LIMITS)):
             self.stopping_reason, self.stopping_reason_message = EarlyStoppingReason.NOT_STOPPED, None
-        self._restored = True
+        self._memory.restore()

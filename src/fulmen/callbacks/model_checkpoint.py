@@ -7,8 +7,6 @@ The four questions have one part each in :mod:`fulmen.callbacks.checkpointing`: 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -19,11 +17,12 @@ from torch import Tensor
 
 from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.callbacks.checkpointing import naming, record, writing
-from fulmen.callbacks.checkpointing.retention import Kept, Retention
-from fulmen.callbacks.checkpointing.trigger import Position, Trigger, epoch_ends_here
-from fulmen.callbacks.moments import validates_at_epoch_end
+from fulmen.callbacks.checkpointing.files import Files, Save
+from fulmen.callbacks.checkpointing.retention import Kept, Retention, monitor_is_missing, not_among_best, saved
+from fulmen.callbacks.checkpointing.trigger import Place, Position, Trigger, epoch_ends_here
+from fulmen.callbacks.moments import Memory, validates_at_epoch_end
 from fulmen.plugins.io import index
-from fulmen.utilities.cloud_io import exists, is_remote, join_path
+from fulmen.utilities.cloud_io import exists, join_path
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -36,11 +35,10 @@ def _kept(name: str) -> Any:
     """A window onto one field of what is announced."""
 
     def read(self: ModelCheckpoint) -> Any:
-        return getattr(self._announced, name)
+        return getattr(self._files.announced, name)
 
     def write(self: ModelCheckpoint, value: Any) -> None:
-        self._kept = replace(self._kept, **{name: value})
-        self._announced = replace(self._announced, **{name: value})
+        self._files.change(name, value)
 
     return property(read, write)
 
@@ -59,6 +57,7 @@ class ModelCheckpoint(Checkpoint):
     nothing is monitored, and ``last.ckpt`` otherwise; not with ``save_last=False``, not with ``save_top_k=0`` unless
     ``save_last`` is set, and not if no rhythm is left (``every_n_train_steps=0``). A run that ends before its time
     writes ``last.ckpt`` in any case, see :meth:`save_now`. A save that fails ends the run, and keeps what was there.
+    Files that somebody removes while the run lasts are forgotten, with a warning.
 
     Args:
         dirpath: the folder to write to, local or remote (``s3://...``). None: ``checkpoints`` in the first logger's
@@ -155,43 +154,19 @@ class ModelCheckpoint(Checkpoint):
 
         self._trigger = Trigger.from_arguments(every_n_train_steps, every_n_epochs, train_time_interval)
         self._retention = Retention.from_arguments(save_top_k, mode, monitor)
-        self._kept: Kept = self._retention.none()  #: once all that was saved is written
-        self._announced: Kept = self._kept  #: of this, what is durable
-        self._being_written: Counter[str] = Counter()  #: how many writes to each path are still to come
-        self._removals = 0  #: how many files are still to be removed, once those in their place are written
-        self._kept_after_write: Kept | None = None  #: while a file is written: what will be kept once it is there
-        self._file: dict[str, Any] | None = None  #: while a file is written: what it says of itself
-        self._saved_at: Position | None = None  #: None outside of training
-        self._last_saved_at: Position | None = None
-        self._newest: tuple[Position, str] | None = None  #: the file written last, and the position it resumes at
-        self._final_at: tuple[int, int] | None = None  #: batches and steps of the newest file that the policy asked for
+        self._files = Files(self._retention.none())
+        self._place = Place()
         self._resumed: dict[str, Any] = {}  #: what a checkpoint says of the run, until training starts
-        self._due: str = ""  #: what is to be done at this moment: "save" or, once that is done, "last"
-        self._epoch_seen: int | None = None  #: whose end this callback has been told of
-        self._waits: bool = False  #: a save is due and waits for its metric
-        self._validated: bool = False  #: a validation has run since training began
-        self._trained_before: bool = False
-        self._restored: bool = False
+        self._memory = Memory()
         self._warned: set[str] = set()
 
         naming.fields_of(self.filename or "")
-        self._check_link()
+        writing.check_link(self.save_last, self.dirpath)
         if (
             not self._trigger.looks_after_batches
             and type(self).on_train_batch_end is ModelCheckpoint.on_train_batch_end
         ):
             self.on_train_batch_end = None  # type: ignore[assignment]  # there is nothing to ask after each batch
-
-    def _check_link(self) -> None:
-        if self.save_last not in (None, True, False, "link"):
-            raise ValueError(
-                f"ModelCheckpoint(save_last={self.save_last!r}) is not known: write True (a file), 'link' or False."
-            )
-        if self.save_last == "link" and self.dirpath is not None and is_remote(self.dirpath):
-            raise ValueError(
-                f"ModelCheckpoint(save_last='link', dirpath={self.dirpath!r}) asks for a link, and remote folders "
-                f"have none. Write save_last=True, or a local dirpath."
-            )
 
     @property
     def state_key(self) -> str:
@@ -212,49 +187,42 @@ class ModelCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = self.dirpath
-        if folder is None or (folder == self._logger_folder and not self._trained_before):  # else of an evaluation
+        if folder is None or (folder == self._logger_folder and not self._memory.has_trained):  # else of an evaluation
             folder = self._logger_folder = trainer.strategy.broadcast(writing.default_folder(trainer))
         self.dirpath = trainer.strategy.broadcast(folder)
-        self._saved_at = None
+        self._memory.set_up()
+        self._place.saved_at, self._resumed = None, {}
         if stage == "fit":
-            self._check_link()
+            writing.check_link(self.save_last, self.dirpath)
             if trainer.is_global_zero and not trainer.fast_dev_run:
                 writing.refuse_unwritable(self.dirpath)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         here = Position.of(trainer)
-        if self._trained_before and not self._restored and here == (0, 0, 0):
-            self._announced = self._retention.none()  # another training: the files of the one before are not its own
-        self._kept, self._being_written, self._removals = self._announced, Counter(), 0
+        if self._memory.is_of_another(trainer):
+            self._files.announced = self._retention.none()
         if trainer.world_size > 1:  # rank 0 may see files that others do not
-            self._kept = self._announced = trainer.strategy.broadcast(self._kept)
-        self._warn_if_not_empty(trainer)
+            self._files.announced = trainer.strategy.broadcast(self._files.announced)
+        self._files.begin()
+        resumes = trainer.ckpt_path is not None and os.fspath(trainer.ckpt_path).startswith(self.dirpath or "")
+        for message in writing.warnings_before(self, trainer, resumes):
+            rank_zero_warn(message)
         self._trigger.start(here)
-        self._saved_at = self._last_saved_at = here  # the state that the run begins with needs no file
-        if trainer.progress.batch_is_open:  # but a validation still belongs to it
-            self._saved_at = Position(-1, -1, -1)
-        self._waits, self._validated, self._due = False, False, ""
-        self._newest = self._final_at = self._epoch_seen = None
-        if self._restored:
+        # the state that the run begins with needs no file, but a validation may still belong to it
+        saved_at = Position(-1, -1, -1) if trainer.progress.batch_is_open else here
+        self._place = Place(saved_at=saved_at, last_saved_at=here)
+        if self._memory.is_restored:
             self._go_on(trainer)
-        self._trained_before, self._restored = True, False
-        if self.save_on_train_epoch_end is False and self._trigger.every_n_epochs and not trainer.enable_validation:
-            rank_zero_warn(
-                "ModelCheckpoint(save_on_train_epoch_end=False) saves at the end of validations, and this run has "
-                "none, so nothing is saved before its end. Leave the argument out, or pass a validation loader."
-            )
+        self._memory.has_trained = True
 
     def _go_on(self, trainer: Trainer) -> None:
         """Be the callback that wrote the checkpoint, at the moment at which it did."""
         if trainer.loaded_ckpt_path is not None:
-            self._newest = Position.reached(trainer), os.fspath(trainer.loaded_ckpt_path)
+            self._place.newest = Position.reached(trainer), os.fspath(trainer.loaded_ckpt_path)
         run = self._resumed.get("run")
         if run is None:
             return
-        self._waits, self._validated, self._due = run["waits"], run["validated"], run["due"]
-        self._epoch_seen = run["epoch_seen"]
-        self._saved_at, self._last_saved_at = Position(*run["saved_at"]), Position(*run["last_saved_at"])
-        self._final_at = None if run["final_at"] is None else tuple(run["final_at"])
+        self._place.load_state_dict(run)
         self._trigger.load_state_dict(run["trigger"])
 
     def catch_up(self, trainer: Trainer) -> None:
@@ -262,15 +230,16 @@ class ModelCheckpoint(Checkpoint):
         if not knows_run or not self._may_save(trainer):
             return
         assert self.dirpath is not None
-        if trainer.progress.epoch_is_closed and self._epoch_seen != trainer.current_epoch:
+        if trainer.progress.epoch_is_closed and self._place.epoch_seen != trainer.current_epoch:
             self.on_train_epoch_end(trainer, trainer.lightning_module)
-        elif self._due == "save":
+        elif self._place.due == "save":
             self._save(trainer)
-        elif self._due == "last":
+        elif self._place.due == "last":
             newest = join_path(self.dirpath, *file["path"].split("/")) if file else ""
             self._save_last(trainer, self._metrics(trainer), newest)
         if file is None:
             return
+        trainer.strategy.checkpoint_io.settle()  # the index is read
         replaced = record.replaced_by(trainer, self.dirpath, file, stale_last=not self.save_last)
         for path in replaced:
             if path not in (*self.best_k_models, self.best_model_path, self.last_model_path):
@@ -289,24 +258,24 @@ class ModelCheckpoint(Checkpoint):
         if self.monitor is None:
             self._defer(trainer, "save")
         elif epoch_ends_here(trainer) or trainer.progress.time_to_validate:
-            self._waits = True  # for the metric that belongs to these weights
+            self._place.waits = True  # for the metric that belongs to these weights
         elif self.monitor in self._metrics(trainer):
             self._defer(trainer, "save")
         else:
-            self._waits = True  # for the first evaluation; the most recent state is safe meanwhile
+            self._place.waits = True  # for the first evaluation; the most recent state is safe meanwhile
             self._defer(trainer, "last")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._may_save(trainer):
             return
-        self._validated = True
+        self._place.validated = True
         by_epoch = not self._saves_at_train_epoch_end(trainer) and self._trigger.after_epoch(trainer.current_epoch)
-        if by_epoch or (self._waits and not epoch_ends_here(trainer)):
+        if by_epoch or (self._place.waits and not epoch_ends_here(trainer)):
             self._defer(trainer, "save")
 
     def _defer(self, trainer: Trainer, due: str) -> None:
         """Save at the end of the step."""
-        self._due = due
+        self._place.due = due
         trainer.boundary.defer(
             partial(self._save, trainer) if due == "save" else lambda: self._save_last(trainer, self._metrics(trainer))
         )
@@ -314,28 +283,28 @@ class ModelCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._may_save(trainer):
             return
-        self._epoch_seen = trainer.current_epoch
+        self._place.epoch_seen = trainer.current_epoch
         by_epoch = self._saves_at_train_epoch_end(trainer) and self._trigger.after_epoch(trainer.current_epoch)
-        if by_epoch or self._waits:
+        if by_epoch or self._place.waits:
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._may_save(trainer):
             self._save_final(trainer)
-        self._saved_at, self._resumed, self._restored = None, {}, False
+        self._place.saved_at, self._resumed = None, {}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if not self.save_on_exception or not self._may_save(trainer) or self._saved_at == Position.of(trainer):
+        if not self.save_on_exception or not self._may_save(trainer) or self._place.saved_at == Position.of(trainer):
             return
         metrics = self._metrics(trainer)
         path = self._free_path(trainer, metrics, spare="")
         last = self._path_of_last(trainer, metrics)
-        self._write(trainer, path, self._kept, replace(self._kept, last_model_path=last), "exception")
+        self._write(trainer, path, self._files.kept, replace(self._files.kept, last_model_path=last), "exception")
         self._save_last(trainer, metrics, newest=path)
-        self._saved_at = None
+        self._place.saved_at = None
 
     def _may_save(self, trainer: Trainer) -> bool:
-        return self._saved_at is not None and not trainer.fast_dev_run and not trainer.sanity_checking
+        return self._place.saved_at is not None and not trainer.fast_dev_run and not trainer.sanity_checking
 
     def _saves_at_train_epoch_end(self, trainer: Trainer) -> bool:
         if self.save_on_train_epoch_end is not None:
@@ -346,20 +315,21 @@ class ModelCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         """Save what is due: the state with its metrics is complete."""
-        self._waits, self._due = False, ""
-        here, before = Position.of(trainer), self._saved_at
+        self._place.waits, self._place.due = False, ""
+        here, before = Position.of(trainer), self._place.saved_at
         if before is None or here == before:
             return
         metrics = self._metrics(trainer)
+        self._notice_removed(trainer)
         # what the file says of the run is what is true once it is there
-        self._saved_at, self._due = here, "last" if self.save_last else ""
+        self._place.saved_at, self._place.due = here, "last" if self.save_last else ""
         try:
             # within an accumulation window the weights are still those of the step before
             same_weights = trainer.progress.accumulating and here.steps == before.steps
             newest = "" if same_weights else self._save_ranked(trainer, metrics)
             self._save_last(trainer, metrics, newest)
         except BaseException:
-            self._saved_at = before
+            self._place.saved_at = before
             raise
 
     def _save_ranked(self, trainer: Trainer, metrics: dict[str, Tensor], reason: str = "") -> str:
@@ -371,16 +341,19 @@ class ModelCheckpoint(Checkpoint):
                 return ""
             score = metrics[self.monitor]
         if not self.check_monitor_top_k(trainer, score):
-            self._say_not_kept(trainer, score)
+            if self.verbose and score is not None:
+                rank_zero_info(not_among_best(trainer, self.monitor, score, self.save_top_k))
             return ""
-        path = self._free_path(trainer, metrics, spare=self._retention.makes_room(self._kept))
-        kept, dropped = self._retention.add(self._kept, path, score)
+        path = self._free_path(trainer, metrics, spare=self._retention.makes_room(self._files.kept))
+        kept, dropped = self._retention.add(self._files.kept, path, score)
         stale = "" if self.save_last else kept.last_model_path  # from an end of the run that was not the last one
         if stale:
             kept = replace(kept, last_model_path="")
         after_last = replace(kept, last_model_path=self._path_of_last(trainer, metrics)) if self.save_last else kept
         self._write(trainer, path, kept, after_last, reason or self._trigger.reason, score, replaces=dropped)
-        self._when_written(trainer, partial(self._say_kept, trainer, path, score))
+        if self.verbose:
+            said = saved(trainer, self.monitor, path, score)
+            self._files.when_written(trainer, partial(rank_zero_info, said))
         if self._links():
             self._link_last(trainer, path, self._path_of_last(trainer, metrics))  # away from what is removed now
         for gone in filter(None, (dropped, stale)):
@@ -392,33 +365,34 @@ class ModelCheckpoint(Checkpoint):
 
         Without a monitor this is True unless ``save_top_k=0``; with one, ``current=None`` is never kept.
         """
-        wanted = self._retention.wants(self._kept, current)
+        wanted = self._retention.wants(self._files.kept, current)
         if self.monitor is None or self.save_top_k <= 0:
             return wanted
         return trainer.strategy.reduce_boolean_decision(wanted)
 
     def _save_last(self, trainer: Trainer, metrics: dict[str, Tensor], newest: str = "") -> None:
         """Bring ``last`` up to date; ``newest`` is the file written just now, if any."""
-        self._due = ""
+        self._place.due = ""
         if not self.save_last:
             return
         here = Position.of(trainer)
-        if self._links() and (newest or self._kept.best_model_path):
+        if self._links() and (newest or self._files.kept.best_model_path):
             if newest:  # otherwise the link already names the newest file
                 self._link_last(trainer, newest, self._path_of_last(trainer, metrics))
-        elif here != self._last_saved_at:
+        elif here != self._place.last_saved_at:
             self._write_last(trainer, metrics, "last")
-        self._last_saved_at = here
+        self._place.last_saved_at = here
 
     def _save_final(self, trainer: Trainer) -> None:
         """Training is over: see that its end is in a file."""
+        self._notice_removed(trainer)
         metrics = self._metrics(trainer)
         if self.save_last and not self._links():
-            if Position.of(trainer) != self._last_saved_at:
+            if Position.of(trainer) != self._place.last_saved_at:
                 self._write_last(trainer, metrics, "final")
             return
         end = trainer.progress.total_batches, trainer.progress.step
-        held = any(one._final_at == end for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint))
+        held = any(writer._place.final_at == end for writer in _policies_of(trainer))
         if held or self.save_last is False or self.save_top_k == 0 or not self._trigger.reason:
             self._drop_last_of_before(trainer)
             return
@@ -429,15 +403,22 @@ class ModelCheckpoint(Checkpoint):
             metrics["epoch"] = metrics["epoch"] - 1  # the one that has ended, as in the names of the others
         self._save_ranked(trainer, metrics, "final")
 
+    def _notice_removed(self, trainer: Trainer) -> None:
+        """Training does not end because somebody has removed its checkpoints: new ones take their place."""
+        gone = self._files.forget_removed(trainer, self._retention, self.dirpath or "")
+        if gone:
+            self._place.last_saved_at, self._place.final_at = Position(-1, -1, -1), None
+            rank_zero_warn(
+                f"The checkpoints {', '.join(map(repr, gone))} were removed while the run keeps them: they count no "
+                "more, and the next ones take their place."
+            )
+
     def _drop_last_of_before(self, trainer: Trainer) -> None:
         """Remove what the run had left when it ended before its time: it is no last state any more."""
-        path, here = self._kept.last_model_path, Position.of(trainer)
-        if self.save_last or not path or (self._last_saved_at and self._last_saved_at[1:] == here[1:]):
+        path, here = self._files.kept.last_model_path, Position.of(trainer)
+        if self.save_last or not path or (self._place.last_saved_at and self._place.last_saved_at[1:] == here[1:]):
             return
-        self._kept = kept = replace(self._kept, last_model_path="")
-        self._remove(trainer, path)
-        self._when_written(trainer, partial(setattr, self, "_announced", kept))
-        self._when_written(trainer, partial(record.clear, trainer, self.dirpath or ""))
+        self._files.drop_last(trainer, self.dirpath or "")
 
     def save_now(self, trainer: Trainer, reason: str) -> str | None:
         """Write the whole state of this moment to ``last.ckpt``, whatever ``save_last`` says.
@@ -454,13 +435,13 @@ class ModelCheckpoint(Checkpoint):
         try:
             return self._path_of_this_moment(trainer, reason)
         finally:
-            self._saved_at = None  # the run ends here: what its last hooks do is not saved
+            self._place.saved_at = None  # the run ends here: what its last hooks do is not saved
 
     def _path_of_this_moment(self, trainer: Trainer, reason: str) -> str | None:
         here = Position.reached(trainer)
-        for writer in trainer.checkpoint_callbacks:
-            if isinstance(writer, ModelCheckpoint) and writer._newest is not None and not writer.save_weights_only:
-                position, path = writer._newest
+        for writer in _policies_of(trainer):
+            if writer._place.newest is not None and not writer.save_weights_only:
+                position, path = writer._place.newest
                 if position == here and self.file_exists(path, trainer):
                     return path
         if self.save_last is False and self.save_top_k == 0:
@@ -470,31 +451,16 @@ class ModelCheckpoint(Checkpoint):
         return self.last_model_path
 
     def _write_last(self, trainer: Trainer, metrics: dict[str, Tensor], reason: str) -> None:
-        path, previous = self._path_of_last(trainer, metrics), self._kept.last_model_path
-        if trainer.is_global_zero and not is_remote(path) and os.path.islink(path):
-            writing.clear(path)  # or the file that it points to would be written over
-        kept = replace(self._kept, last_model_path=path)
+        path, previous = self._path_of_last(trainer, metrics), self._files.kept.last_model_path
+        kept = replace(self._files.kept, last_model_path=path)
         replaces = previous if previous != path else ""
-        self._last_saved_at = Position.of(trainer)
+        self._place.last_saved_at = Position.of(trainer)
         self._write(trainer, path, kept, kept, reason, replaces=replaces)
         if replaces:
             self._remove(trainer, replaces)
 
     def _link_last(self, trainer: Trainer, newest: str, path: str) -> None:
-        assert self.dirpath is not None
-        previous = self._kept.last_model_path
-        record.forget(trainer, self.dirpath, path)  # a file, when a run has ended there before its time
-        self._kept = kept = replace(self._kept, last_model_path=path)
-
-        def link() -> None:
-            if trainer.is_global_zero:
-                writing.link(newest, path)
-            self._announced = kept
-
-        self._when_written(trainer, link)
-        trainer.strategy.barrier("ModelCheckpoint.link")
-        if previous and previous != path:
-            self._remove(trainer, previous)
+        self._files.link(trainer, self.dirpath or "", newest, path)
 
     def _links(self) -> bool:
         return self.save_last == "link" and self.save_top_k != 0
@@ -507,12 +473,8 @@ class ModelCheckpoint(Checkpoint):
         return metrics
 
     def _monitor_is_missing(self, metrics: dict[str, Tensor]) -> None:
-        message = (
-            f"ModelCheckpoint(monitor={self.monitor!r}) found no metric of that name. There are: "
-            f"{', '.join(map(repr, sorted(metrics)))}. Log it with `self.log({self.monitor!r}, value)`, or monitor "
-            f"another."
-        )
-        if self._validated:
+        message = monitor_is_missing(self.monitor or "", metrics)
+        if self._place.validated:
             raise MisconfigurationException(message)
         self._warn_once(message + " No file is saved until it is there.")
 
@@ -520,26 +482,6 @@ class ModelCheckpoint(Checkpoint):
         if message not in self._warned:
             self._warned.add(message)
             rank_zero_warn(message)
-
-    def _say_kept(self, trainer: Trainer, path: str, score: Tensor | None) -> None:
-        if self.verbose:
-            why = "the newest" if score is None else f"{self.monitor}={score.item():.5g}"
-            rank_zero_info(f"Epoch {trainer.current_epoch}, step {trainer.global_step}: saved {path!r} ({why}).")
-
-    def _say_not_kept(self, trainer: Trainer, score: Tensor | None) -> None:
-        if self.verbose and score is not None:
-            rank_zero_info(
-                f"Epoch {trainer.current_epoch}, step {trainer.global_step}: {self.monitor}={score.item():.5g} is not "
-                f"among the best {self.save_top_k}."
-            )
-
-    def _warn_if_not_empty(self, trainer: Trainer) -> None:
-        assert self.dirpath is not None
-        if trainer.fast_dev_run:
-            return
-        resumes_here = trainer.ckpt_path is not None and os.fspath(trainer.ckpt_path).startswith(self.dirpath)
-        if self.save_top_k != 0 and trainer.is_global_zero and not resumes_here and writing.is_not_empty(self.dirpath):
-            rank_zero_warn(f"The checkpoint folder {self.dirpath!r} is not empty: names that are taken get a version.")
 
     # -- how to name --------------------------------------------------------------------------------------------------
 
@@ -587,21 +529,21 @@ class ModelCheckpoint(Checkpoint):
         """A path for a new file that writes over none but ``spare``."""
         for name in naming.fields_of(template or self.filename or ""):
             if name not in metrics:
-                self._warn_once(
-                    f"The checkpoint name {template or self.filename!r} asks for {name!r}, which was not logged: it is "
-                    f"written as 0. There are: {', '.join(map(repr, sorted(metrics)))}."
-                )
+                self._warn_once(naming.missing_field(template or self.filename or "", name, metrics))
         return naming.versioned(
             path=lambda version: self.format_checkpoint_name(metrics, template, version),
-            taken=lambda path: (
-                self.enable_version_counter and (self._being_written[path] > 0 or self.file_exists(path, trainer))
-            ),
+            taken=lambda path: self.enable_version_counter and self._is_taken(trainer, path),
             spare=spare,
             first=self.STARTING_VERSION,
         )
 
+    def _is_taken(self, trainer: Trainer, path: str) -> bool:
+        to_come = self._files.will_be_there(trainer, path)
+        return self.file_exists(path, trainer) if to_come is None else to_come
+
     def _path_of_last(self, trainer: Trainer, metrics: dict[str, Tensor]) -> str:
-        return self._free_path(trainer, metrics, spare=self._kept.last_model_path, template=self.CHECKPOINT_NAME_LAST)
+        spare = self._files.kept.last_model_path
+        return self._free_path(trainer, metrics, spare, template=self.CHECKPOINT_NAME_LAST)
 
     # -- how to write -------------------------------------------------------------------------------------------------
 
@@ -626,61 +568,22 @@ class ModelCheckpoint(Checkpoint):
         Raises:
             OSError: it could not be written; everything is as it was.
         """
-        folder = self.dirpath or ""
-        if any(writer._removals for writer in trainer.checkpoint_callbacks if isinstance(writer, ModelCheckpoint)):
-            trainer.strategy.checkpoint_io.settle()  # who goes on from the file that follows finds those removed
-        self._being_written[path] += 1  # from here on: what was written there before is named no more
-        metric = index.metric(self.monitor, None if score is None else score.item())
-        before, final_before = record.forget(trainer, folder, path), self._final_at
-        self._kept_after_write = kept_in_file
-        self._file = {"path": index.relative(folder, path), "reason": reason, "metric": metric}
-        self._file["replaces"] = index.relative(folder, replaces) if replaces else ""
+        place, metric = self._place, index.metric(self.monitor, None if score is None else score.item())
+        final_before = place.final_at
         if reason in record.ASKED_FOR:
-            self._final_at = trainer.progress.total_batches, trainer.progress.step
+            place.final_at = trainer.progress.total_batches, trainer.progress.step
         try:
-            trainer.save_checkpoint(path, self.save_weights_only)
+            self._files.write(trainer, self, Save(path, kept, kept_in_file, reason, metric, replaces))
         except BaseException:
-            self._final_at = final_before
-            self._being_written[path] -= 1
-            record.put_back(trainer, folder, before)
+            place.final_at = final_before
             raise
-        finally:
-            self._kept_after_write = self._file = None
-        self._kept = kept
-        self._newest = Position.reached(trainer), path
-        place = record.place(trainer)
-
-        def announce() -> None:
-            self._being_written[path] -= 1
-            if not self._being_written[path]:  # else it is being written over, and nothing there is certain
-                record.name(trainer, folder, path, place, reason, metric, self.save_weights_only)
-            self._announced = kept
-            if trainer.is_global_zero:
-                for logger in trainer.loggers:
-                    logger.after_save_checkpoint(self)
-
-        self._when_written(trainer, announce)
-
-    def _when_written(self, trainer: Trainer, action: Callable[[], None]) -> None:
-        """Do ``action`` once all that was saved so far is durable: at once, unless it is written in the background."""
-        trainer.strategy.checkpoint_io.when_written(action)
+        place.newest = Position.reached(trainer), path
 
     def _remove(self, trainer: Trainer, path: str) -> None:
-        assert self.dirpath is not None
-        if not writing.may_remove(path, self.dirpath, None if trainer.ckpt_was_chosen else trainer.ckpt_path):
-            return
-        folder = self.dirpath
-        self._removals += 1
-
-        def remove() -> None:
-            self._removals -= 1
-            record.forget(trainer, folder, path)
-            trainer.strategy.remove_checkpoint(path)
-
-        self._when_written(trainer, remove)
+        self._files.remove(trainer, self.dirpath or "", path)
 
     def state_dict(self) -> dict[str, Any]:
-        kept = self._kept if self._kept_after_write is None else self._kept_after_write
+        kept = self._files.kept if self._files.in_file is None else self._files.in_file
         state = {
             "monitor": self.monitor,
             "best_model_score": kept.best_model_score,
@@ -692,20 +595,10 @@ class ModelCheckpoint(Checkpoint):
             "kth_value": kept.kth_value,
             "last_model_path": kept.last_model_path,
         }
-        if self._saved_at is not None:
-            assert self._last_saved_at is not None
-            state["run"] = {
-                "waits": self._waits,
-                "validated": self._validated,
-                "due": self._due,
-                "epoch_seen": self._epoch_seen,
-                "saved_at": tuple(self._saved_at),
-                "last_saved_at": tuple(self._last_saved_at),
-                "final_at": self._final_at,
-                "trigger": self._trigger.state_dict(),
-            }
-        if self._file is not None:
-            state["file"] = self._file
+        if self._place.saved_at is not None:
+            state["run"] = {**self._place.state_dict(), "trigger": self._trigger.state_dict()}
+        if self._files.own is not None:
+            state["file"] = self._files.own
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -713,7 +606,7 @@ class ModelCheckpoint(Checkpoint):
 
         While a training runs this does nothing: its state was taken up when it began, and files were written since.
         """
-        if self._saved_at is not None:
+        if self._place.saved_at is not None:
             return
         old, new = state_dict.get("dirpath"), self.dirpath
         listed = state_dict["best_k_models"]
@@ -731,10 +624,10 @@ class ModelCheckpoint(Checkpoint):
             best_model_score=state_dict.get("best_model_score") if best else None,
             last_model_path=self._found(state_dict.get("last_model_path", ""), old),
         )
-        self._kept = self._retention.ranking(kept, scores, current=state_dict.get("current_score"))
-        self._announced = self._kept
+        self._files.announced = self._retention.ranking(kept, scores, current=state_dict.get("current_score"))
+        self._files.begin()
         self._resumed = {key: state_dict[key] for key in ("run", "file") if key in state_dict}
-        self._restored = True
+        self._memory.restore()
 
     def _found(self, path: str, old_folder: str | None) -> str:
         """Where the file is that an earlier run kept at ``path``; ``""`` if it is no checkpoint of this folder's."""
@@ -750,3 +643,7 @@ class ModelCheckpoint(Checkpoint):
         scores = {path: score.item() for path, score in self.best_k_models.items()}
         with fsspec.open(os.fspath(filepath), "w", auto_mkdir=True) as file:
             yaml.dump(scores, file)  # type: ignore[call-overload]
+
+
+def _policies_of(trainer: Trainer) -> list[ModelCheckpoint]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]

@@ -49,6 +49,7 @@ class OnExceptionCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if trainer.state.fn == "fit":
+            trainer.strategy.checkpoint_io.settle()  # the index is written to
             before = record.forget(trainer, self.dirpath, self.ckpt_path)
             try:
                 trainer.save_checkpoint(self.ckpt_path)
@@ -56,7 +57,7 @@ class OnExceptionCheckpoint(Checkpoint):
                 record.put_back(trainer, self.dirpath, before)
                 raise
             place = record.place(trainer)
-            trainer.strategy.checkpoint_io.when_written(
+            trainer.strategy.checkpoint_io.then(
                 lambda: record.name(trainer, self.dirpath, self.ckpt_path, place, "exception", metric=None)
             )
 

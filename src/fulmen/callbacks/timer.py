@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from fulmen.callbacks.callback import Callback
+from fulmen.callbacks.moments import Memory
 from fulmen.utilities.enums import LightningEnum
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.interval import parse_duration
@@ -51,12 +52,13 @@ class Timer(Callback):
             raise MisconfigurationException(
                 f"Timer(interval={interval!r}) says when to look at the clock: write 'step' or 'epoch'."
             )
+        self.is_max_time = False  #: `Trainer(max_time=...)` has made it, and not the user
         self._duration = None if duration is None else parse_duration(duration).total_seconds()
         self._verbose = verbose
         self._start: dict[str, float] = {}
         self._end: dict[str, float] = {}
         self._train_time_before = 0.0  #: seconds, in the runs that this one resumes
-        self._restored = False
+        self._memory = Memory()
         if self._duration is None or interval != "step":
             self._switch_off("on_train_batch_end")
         if self._duration is None or interval != "epoch":
@@ -92,15 +94,16 @@ class Timer(Callback):
         self._end.pop(stage, None)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._restored = False  # what follows may be another training
+        self._memory.set_up()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start.pop("train", None)
-        if not self._restored and trainer.progress.total_batches == 0:
-            self._train_time_before = 0.0  # another training
+        if self._memory.is_of_another(trainer):
+            self._train_time_before = 0.0
         self._check_together(trainer)  # the runs before may have used up the time
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._memory.has_trained = True
         self._begin("train")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -141,8 +144,18 @@ class Timer(Callback):
         trainer.boundary.waiting = True  # to save what a run with more time goes on from
 
     def state_dict(self) -> dict[str, Any]:
-        return {"time_elapsed": {stage: self.time_elapsed(stage) for stage in _STAGES}}
+        state: dict[str, Any] = {"time_elapsed": {stage: self.time_elapsed(stage) for stage in _STAGES}}
+        if self.is_max_time:
+            state["max_time"] = True
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._train_time_before = float(state_dict.get("time_elapsed", {}).get("train", 0.0))
-        self._restored = True
+        self._memory.restore()
+
+
+def timer_of_max_time(duration: timedelta) -> Timer:
+    """What ``Trainer(max_time=...)`` stands for."""
+    timer = Timer(duration)
+    timer.is_max_time = True
+    return timer

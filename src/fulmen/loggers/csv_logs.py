@@ -13,13 +13,14 @@ from typing import Any
 from fulmen.loggers import files
 from fulmen.loggers.logger import Logger, rank_zero_experiment
 from fulmen.loggers.params import as_dict, yaml_text
-from fulmen.utilities.cloud_io import exists, join_path, make_dirs
+from fulmen.utilities.cloud_io import exists, is_remote, join_path, make_dirs
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
 
 class CSVLogger(Logger):
     """Write ``metrics.csv`` and ``hparams.yaml`` into ``<save_dir>/<name>/version_<n>/``.
 
+    If the directory is removed while the run lasts, one warning says what is lost, and the run goes on with a new one.
     A run that writes into the directory of an earlier one goes on below its rows. One that is resumed from a checkpoint
     first takes back the rows that were logged after it.
 
@@ -187,6 +188,7 @@ class ExperimentWriter:
 
     def save(self) -> None:
         """Write what is in memory: rows at the end of the file, hyperparameters if they are new."""
+        self._begin_anew_if_removed()
         if self._hparams_are_new:
             with files.replacing(self.hparams_file_path) as file:
                 file.write(yaml_text(self.hparams))
@@ -202,6 +204,22 @@ class ExperimentWriter:
             files.append_text(self.metrics_file_path, _csv_text(self._columns, self.metrics))
         self._rows_in_file += len(self.metrics)
         self.metrics = []
+
+    def _begin_anew_if_removed(self) -> None:
+        """Training does not end because somebody has removed its logs: go on with new ones, and say what is lost."""
+        if is_remote(self.log_dir) or exists(self.metrics_file_path):
+            return
+        had_hparams = not self._hparams_are_new and not exists(self.hparams_file_path)
+        if exists(self.log_dir) and not self._rows_in_file and not had_hparams:  # nothing was there yet
+            return
+        what = f"{self.metrics_file_path} was removed" if exists(self.log_dir) else f"{self.log_dir} was removed"
+        lost = f" The {self._rows_in_file} rows that were in {self.NAME_METRICS_FILE} are lost" * bool(
+            self._rows_in_file
+        )
+        rank_zero_warn(f"{what} while the run writes to it.{lost or ' Nothing is lost'}; it is made anew.")
+        make_dirs(self.log_dir)
+        self._hparams_are_new = not exists(self.hparams_file_path)
+        self._columns, self._rows_in_file, self._has_looked, self._is_on_disk = [], 0, True, True
 
     def _write_wider(self, columns: list[str]) -> list[str]:
         old = files.read_text(self.metrics_file_path) if self._columns else ""

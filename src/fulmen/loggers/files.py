@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from fulmen.utilities.cloud_io import exists, get_filesystem, is_dir, is_remote, join_path, local_path
-from fulmen.utilities.durable import beside, sync_folder
+from fulmen.utilities.durable import beside, sync_folder, unwritten
 
 
 def experiment_dir(save_dir: str, name: str) -> str:
@@ -193,5 +193,4 @@ def _naming(path: str) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        reason = error.strerror or str(error)
-        raise OSError(error.errno, f"The file could not be written ({reason})", path) from error
+        raise unwritten(path, error) from None

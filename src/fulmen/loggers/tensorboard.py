@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fulmen.loggers import files
 from fulmen.loggers.logger import Logger, rank_zero_experiment
 from fulmen.loggers.params import as_dict, flat, yaml_text
-from fulmen.utilities.cloud_io import exists, join_path, local_path
+from fulmen.utilities.cloud_io import exists, is_remote, join_path, local_path
 from fulmen.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ class TensorBoardLogger(Logger):
         Raises:
             ValueError: a value is none of these.
         """
+        self._begin_anew_if_removed()
         for name, value in metrics.items():
             name = self._prefixed(name)
             try:
@@ -252,6 +253,21 @@ class TensorBoardLogger(Logger):
                 f"In {self.log_dir} there is less than the checkpoint counts, of {', '.join(short)}: these events are "
                 "lost, and new ones go below."
             )
+
+    def _begin_anew_if_removed(self) -> None:
+        """Training does not end because somebody has removed its logs: go on with new ones, and say what is lost.
+
+        The file that is open would take what is written to it, and be gone when it is closed.
+        """
+        is_open = getattr(self._experiment, "file_writer", None) is not None
+        if not is_open or is_remote(self.log_dir) or files.files_below(self.log_dir, "events.out.tfevents."):
+            return
+        rank_zero_warn(
+            f"The event files in {self.log_dir} were removed while the run writes to them: what was in them is lost; "
+            "new ones are begun."
+        )
+        self.experiment.close()  # it opens a new file when something is written
+        self._hparams_are_new = not exists(join_path(self.log_dir, self.NAME_HPARAMS_FILE))
 
     def _open_folders(self) -> set[str]:
         """The folders to which events are written now."""

@@ -99,7 +99,8 @@ class Boundary:
         if self.control is not None:
             self._granted |= trainer.signals.take(self.control.at(progress.total_batches))
         self._do_what_is_due()
-        if progress.out_of_time and progress.ends_here:
+        epoch_follows = progress.in_epoch and progress.is_last_batch  # its end is the same with more time, and counts
+        if progress.out_of_time and progress.ends_here and not epoch_follows:
             self.save_before_end(trainer, "max_time")
         if self.ends or progress.out_of_time:
             self.waiting = True

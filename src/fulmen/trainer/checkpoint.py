@@ -101,7 +101,7 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     for key, kind in known.items():  # in files of long ago the key is the class
         if key not in states and kind.__name__ in states:
             states[key] = states.pop(kind.__name__)
-    lost = sorted(str(key) for key in states if key not in known)
+    lost = sorted(str(key) for key in states if key not in known and not _is_of_max_time(states[key]))
     if lost:
         rank_zero_warn(
             f"the checkpoint holds the state of callbacks that this run does not have: {lost}. It is left out."
@@ -113,6 +113,11 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         state = states.get(callback.state_key) if isinstance(callback, Callback) else None
         if state:
             take_back(callback, deepcopy(state), trainer.loaded_ckpt_path)
+
+
+def _is_of_max_time(state: Any) -> bool:
+    """Whether it is the state of the Timer of ``Trainer(max_time=...)``, which nobody wrote as a callback."""
+    return isinstance(state, dict) and state.get("max_time") is True
 
 
 def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_callbacks: dict[str, Any]) -> None:

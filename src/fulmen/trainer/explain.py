@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from fulmen.callbacks.timer import Timer
 from fulmen.trainer.flags import DataFlags
 
 if TYPE_CHECKING:
@@ -47,11 +48,19 @@ def _stops(trainer: Trainer) -> str:
     if trainer.max_steps != -1:
         limits.append(f"after {_many(trainer.max_steps, 'step')}")
     limits += [f"when {type(callback).__name__} says so" for callback in trainer.early_stopping_callbacks]
-    limits += ["when Timer says so" for callback in trainer.callbacks if type(callback).__name__ == "Timer"]
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]
+    limits += [_time_of(timer) for timer in timers if timer.time_remaining() is not None]
     text = ", or ".join(limits) or "never by itself"
     if trainer.min_epochs or trainer.min_steps:
         text += f"; not before {_many(trainer.min_epochs, 'epoch')} and {_many(trainer.min_steps, 'step')}"
     return text
+
+
+def _time_of(timer: Timer) -> str:
+    seconds = round(timer.time_remaining() + timer.time_elapsed())  # type: ignore[operator]
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    name = "max_time" if timer.is_max_time else type(timer).__name__
+    return f"after {days:02d}:{hours:02d}:{minutes:02d}:{seconds % 60:02d} ({name})"
 
 
 def _many(number: int, what: str) -> str:

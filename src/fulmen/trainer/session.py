@@ -66,6 +66,10 @@ def session(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         except BaseException as exception:
             _fail(trainer, exception)
             trainer.state.stage = None
+            if isinstance(exception, OSError):
+                from fulmen.trainer.unwritten import explain  # which is of use here alone
+
+                explain(trainer, exception, ckpt_path)
             raise
     trainer.state.status, trainer.state.stage = TrainerStatus.FINISHED, None
     trainer.signals.end_of_run()
@@ -293,7 +297,9 @@ def _ready_to_train(trainer: Trainer) -> bool:
     data.request("train")
     if progress.done and not progress.ends_within_epoch:
         _explain_nothing_to_do(trainer)
-        return False
+        # a run that was told to stop, and killed before its last hooks: its last row is still to be logged
+        stopped = progress.was_stopping and not progress.limit_is_reached and not progress.out_of_time
+        return stopped and not which_file.is_finished(trainer)
     if any(isinstance(callback, Checkpoint) for callback in trainer.callbacks) and not trainer.fast_dev_run:
         warn_of_inexact(data.loaders["train"].sources, "train_dataloader")
     if data.num_training_batches == 0:
@@ -333,13 +339,13 @@ def _explain_nothing_to_do(trainer: Trainer) -> None:
             rank_zero_warn(
                 f"nothing to train: `trainer.should_stop` was set in the run that {trainer.ckpt_path} is of, so it has "
                 "ended. To train on, change what made it stop (more patience for an EarlyStopping, more time for a "
-                "Timer); if you set it yourself, write `checkpoint['resume'].pop('should_stop', None)` in "
-                "`on_load_checkpoint` of the module."
+                "Timer, which `max_time` is, too); if you set it yourself, write "
+                "`checkpoint['resume'].pop('should_stop', None)` in `on_load_checkpoint` of the module."
             )
             return
         rank_zero_warn(
             "nothing to train: `trainer.should_stop` was set before training began, as by a Timer whose time is used "
-            "up. Give it more time, or set it later."
+            "up, which `max_time` is, too. Give it more time, or set it later."
         )
         return
     rank_zero_warn(

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from fulmen.callbacks.callback import Callback
-from fulmen.callbacks.timer import Timer
+from fulmen.callbacks.timer import Timer, timer_of_max_time
 from fulmen.core.datamodule import LightningDataModule
 from fulmen.core.module import LightningModule
 from fulmen.loops.accumulation import Window
@@ -183,7 +183,7 @@ class Trainer(Windows):
             max_epochs, max_steps, min_epochs, min_steps = 1, few, None, None
             val_check_interval, check_val_every_n_epoch = 1.0, 1
         given_callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
-        timer = Timer(duration=flags.duration(max_time), interval="step") if max_time is not None else None
+        timer = timer_of_max_time(flags.duration(max_time)) if max_time is not None else None
         has_timer = timer is not None or any(isinstance(callback, Timer) for callback in given_callbacks)
         self._limits, self._unlimited = flags.limits(max_epochs, min_epochs, max_steps, min_steps, has_timer)
         self._data_flags = flags.data_flags(

@@ -23,6 +23,11 @@ def is_part(name: str) -> bool:
     return _PART.fullmatch(name) is not None
 
 
+def unwritten(path: str | os.PathLike[str], error: OSError, not_done: str = "written") -> OSError:
+    """The error to raise in place of the system's ``error``: of its class, naming the file as the user knows it."""
+    return OSError(error.errno, f"The file could not be {not_done} ({error.strerror or error})", os.fspath(path))
+
+
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Make what was made, renamed or removed in a local folder last through a power failure, where the system can."""
     if os.name == "nt":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from string import Formatter
 from typing import Any
 
@@ -71,6 +71,14 @@ def fill(template: str, metrics: Mapping[str, Any], equals: str | None) -> str:
             f"Choose the folder by `ModelCheckpoint(dirpath=...)`."
         )
     return name
+
+
+def missing_field(template: str, name: str, names: Iterable[str]) -> str:
+    """A file name asks for what is not there."""
+    return (
+        f"The checkpoint name {template!r} asks for {name!r}, which was not logged: it is "
+        f"written as 0. There are: {', '.join(map(repr, sorted(names)))}."
+    )
 
 
 def versioned(path: Callable[[int | None], str], taken: Callable[[str], bool], spare: str, first: int) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fulmen.utilities.exceptions import MisconfigurationException
+
+if TYPE_CHECKING:
+    from fulmen.trainer.trainer import Trainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,15 @@ class Retention:
         scores[path] = score
         return self.ranking(kept, scores, current=score), "" if dropped == path else dropped
 
+    def without(self, kept: Kept, gone: Collection[str]) -> Kept:
+        """What is left of ``kept`` when the files in ``gone`` are no more."""
+        scores = {path: score for path, score in kept.best_k_models.items() if path not in gone}
+        if kept.best_model_path in gone:
+            kept = replace(kept, best_model_path="", best_model_score=None)
+        if kept.last_model_path in gone:
+            kept = replace(kept, last_model_path="")
+        return self.ranking(kept, scores, kept.current_score) if len(scores) < len(kept.best_k_models) else kept
+
     def ranking(self, kept: Kept, scores: dict[str, Tensor], current: Tensor | None) -> Kept:
         """``kept`` with the files in ``scores`` instead; of equal scores the oldest is best, and also worst."""
         if not scores:
@@ -128,3 +142,28 @@ class Retention:
             kth_value=scores[kth],
             current_score=current,
         )
+
+
+# -- in words ---------------------------------------------------------------------------------------------------------
+
+
+def saved(trainer: Trainer, monitor: str | None, path: str, score: Tensor | None) -> str:
+    """A sentence: the file at ``path`` is there, because of ``score``."""
+    why = "the newest" if score is None else f"{monitor}={score.item():.5g}"
+    return f"Epoch {trainer.current_epoch}, step {trainer.global_step}: saved {path!r} ({why})."
+
+
+def not_among_best(trainer: Trainer, monitor: str | None, score: Tensor, save_top_k: int) -> str:
+    """A sentence: there is no file for ``score``."""
+    return (
+        f"Epoch {trainer.current_epoch}, step {trainer.global_step}: {monitor}={score.item():.5g} is not "
+        f"among the best {save_top_k}."
+    )
+
+
+def monitor_is_missing(monitor: str, names: Iterable[str]) -> str:
+    """A sentence: there is nothing to rank by."""
+    return (
+        f"ModelCheckpoint(monitor={monitor!r}) found no metric of that name. There are: "
+        f"{', '.join(map(repr, sorted(names)))}. Log it with `self.log({monitor!r}, value)`, or monitor another."
+    )

@@ -1,4 +1,4 @@
-"""When to save: every n steps, every n epochs, or whenever a stretch of time is over."""
+"""When to save: every n steps, every n epochs, or whenever a stretch of time is over; and what was saved when."""
 
 from __future__ import annotations
 
@@ -33,6 +33,52 @@ class Position(NamedTuple):
         """Where a run that is resumed from a file of this moment stands: an epoch that is closed counts."""
         progress = trainer.progress
         return cls(progress.epoch + progress.epoch_is_closed, progress.total_batches, progress.step)
+
+
+@dataclass(slots=True)
+class Place:
+    """What a policy remembers of the run, beside its files. It is a part of every file that is written.
+
+    Attributes:
+        saved_at: where the state was saved last, or was as if it had been; None outside of training.
+        last_saved_at: the same, of the last state.
+        final_at: batches and steps of the newest file that the policy asked for.
+        newest: the file written last, and the position it resumes at.
+        due: what is to be done at this moment: ``"save"`` or, once that is done, ``"last"``; else ``""``.
+        epoch_seen: the epoch whose end the policy has been told of.
+        waits: a save is due and waits for its metric.
+        validated: a validation has run since training began.
+    """
+
+    saved_at: Position | None = None
+    last_saved_at: Position | None = None
+    final_at: tuple[int, int] | None = None
+    newest: tuple[Position, str] | None = None
+    due: str = ""
+    epoch_seen: int | None = None
+    waits: bool = False
+    validated: bool = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """It as plain data, of a run that trains."""
+        assert self.saved_at is not None
+        assert self.last_saved_at is not None
+        return {
+            "waits": self.waits,
+            "validated": self.validated,
+            "due": self.due,
+            "epoch_seen": self.epoch_seen,
+            "saved_at": tuple(self.saved_at),
+            "last_saved_at": tuple(self.last_saved_at),
+            "final_at": self.final_at,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Be where the process was that wrote the checkpoint."""
+        self.waits, self.validated, self.due = state["waits"], state["validated"], state["due"]
+        self.epoch_seen = state["epoch_seen"]
+        self.saved_at, self.last_saved_at = Position(*state["saved_at"]), Position(*state["last_saved_at"])
+        self.final_at = None if state["final_at"] is None else tuple(state["final_at"])
 
 
 def epoch_ends_here(trainer: Trainer) -> bool:

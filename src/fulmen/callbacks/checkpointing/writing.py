@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fulmen.plugins.io import index
 from fulmen.utilities.cloud_io import get_filesystem, is_dir, is_remote, join_path, local_path
 from fulmen.utilities.durable import sync_folder
 
 if TYPE_CHECKING:
+    from fulmen.callbacks.model_checkpoint import ModelCheckpoint
     from fulmen.trainer.trainer import Trainer
 
 
@@ -28,6 +29,23 @@ def resolved(folder: str | os.PathLike[str]) -> str:
     """``folder`` as an absolute path without ``~`` and links; a remote one stays as it is."""
     folder = os.fspath(folder)
     return folder if is_remote(folder) else os.path.realpath(local_path(folder))
+
+
+def check_link(save_last: Any, folder: str | None) -> None:
+    """Look at ``save_last``, now that it is known where files go.
+
+    Raises:
+        ValueError: it is a text other than ``"link"``, or a link is asked for in a remote folder.
+    """
+    if save_last not in (None, True, False, "link"):
+        raise ValueError(
+            f"ModelCheckpoint(save_last={save_last!r}) is not known: write True (a file), 'link' or False."
+        )
+    if save_last == "link" and folder is not None and is_remote(folder):
+        raise ValueError(
+            f"ModelCheckpoint(save_last='link', dirpath={folder!r}) asks for a link, and remote folders "
+            f"have none. Write save_last=True, or a local dirpath."
+        )
 
 
 def refuse_unwritable(folder: str) -> None:
@@ -54,6 +72,24 @@ def is_not_empty(folder: str) -> bool:
     if is_remote(folder) or not os.path.isdir(folder):
         return False
     return any(name != index.FILE_NAME and not name.endswith(index.ASIDE) for name in os.listdir(folder))
+
+
+def warnings_before(policy: ModelCheckpoint, trainer: Trainer, resumes: bool) -> list[str]:
+    """What to warn of when a training with ``policy`` begins.
+
+    Args:
+        resumes: it goes on from a file of this folder.
+    """
+    said, folder = [], policy.dirpath or ""
+    checks = policy.save_top_k != 0 and trainer.is_global_zero and not trainer.fast_dev_run and not resumes
+    if checks and is_not_empty(folder):
+        said.append(f"The checkpoint folder {folder!r} is not empty: names that are taken get a version.")
+    if policy.save_on_train_epoch_end is False and policy.every_n_epochs and not trainer.enable_validation:
+        said.append(
+            "ModelCheckpoint(save_on_train_epoch_end=False) saves at the end of validations, and this run has "
+            "none, so nothing is saved before its end. Leave the argument out, or pass a validation loader."
+        )
+    return said
 
 
 def files_in(folder: str, extension: str) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
@@ -20,11 +22,11 @@ _MOST_PENDING = 2
 
 @dataclass(slots=True)
 class _Job:
-    """A file that is being written, or waits for it."""
+    """Something that the writer does, in its order."""
 
-    path: str
-    snapshot: Snapshot
-    written: Future[Digest | None]
+    done: Future[None]
+    path: str = ""  #: the file that it writes; ``""`` if it does something else
+    snapshot: Snapshot | None = None
     actions: list[Callable[[], None]] = field(default_factory=list)
 
 
@@ -32,8 +34,10 @@ class AsyncCheckpointIO(CheckpointIO):
     """Writes checkpoints in the background: ``Trainer(plugins=AsyncCheckpointIO())``.
 
     A step waits only until the state is copied to the memory of the host; the file is the one that would have been
-    written at that moment, byte for byte. A file is announced (as the best one, say) at the first step boundary after
-    it is durable, and an error of the writer is raised there. When files come faster than they can be written, saving
+    written at that moment, byte for byte. What belongs to a file, such as its entry in the index and the removal of the
+    one that it replaces, is done in the background, too, in the order in which a run that waits would do it. A file is
+    announced (as the best one, say) at the first step boundary after it is durable, and an error of the writer is
+    raised there; what was to be done after it is left out. When files come faster than they can be written, saving
     waits for the writer: at most two copies of the state are held. ``fit`` returns when everything is written.
 
     Args:
@@ -45,8 +49,9 @@ class AsyncCheckpointIO(CheckpointIO):
         self._jobs: deque[_Job] = deque()
         self._snapshots = Snapshots()
         self._writer: ThreadPoolExecutor | None = None
+        self._thread: int | None = None  #: of the writer
+        self._failed = False  #: a job has, and nobody was told yet
         self._defer: Callable[[Callable[[], None]], None] | None = None
-        self._digest: tuple[str, Digest | None] = "", None  #: of the file that was taken up last
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
@@ -56,27 +61,48 @@ class AsyncCheckpointIO(CheckpointIO):
         Raises:
             Exception: what an earlier write failed with.
         """
-        self._take_up_written(wait_for=len(self._jobs) - _MOST_PENDING + 1)
+        self._take_up_done(most_left=_MOST_PENDING - 1)
         snapshot = self._snapshots.take(checkpoint)
+        write = partial(self.checkpoint_io.save_checkpoint, snapshot.checkpoint, path, storage_options)
+        self._submit(write, None, os.fspath(path), snapshot)
+
+    def then(self, action: Callable[[], None], otherwise: Callable[[], None] | None = None) -> None:
+        if self._writer is None or self._is_writer:  # there is nothing to wait for
+            action()
+        else:
+            self._submit(action, otherwise)
+
+    def _submit(
+        self,
+        work: Callable[[], None],
+        otherwise: Callable[[], None] | None,
+        path: str = "",
+        snapshot: Snapshot | None = None,
+    ) -> None:
         if self._writer is None:
             self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-writer")
-        written = self._writer.submit(self._write, snapshot, path, storage_options)
-        self._jobs.append(_Job(os.fspath(path), snapshot, written))
+        done = self._writer.submit(self._do, work, otherwise)
+        self._jobs.append(_Job(done, path, snapshot))
         if self._defer is not None:
-            written.add_done_callback(lambda _, defer=self._defer: defer(self._take_up_written))
+            done.add_done_callback(lambda _, defer=self._defer: defer(self._take_up_done))
 
-    def _write(self, snapshot: Snapshot, path: str | os.PathLike[str], storage_options: Any) -> Digest | None:
-        """What the thread does for a file."""
-        self.checkpoint_io.save_checkpoint(snapshot.checkpoint, path, storage_options)
-        try:
-            return self.checkpoint_io.digest(path)  # here, as it may have to be read again for this
-        except FileNotFoundError:  # it is kept elsewhere
-            return None
+    def _do(self, work: Callable[[], None], otherwise: Callable[[], None] | None) -> None:
+        """What the thread does for a job."""
+        self._thread = threading.get_ident()
+        if not self._failed:
+            try:
+                work()
+            except BaseException:
+                self._failed = True  # what is behind counts on this one
+                raise
+        elif otherwise is not None:
+            otherwise()
+
+    @property
+    def _is_writer(self) -> bool:
+        return threading.get_ident() == self._thread
 
     def digest(self, path: str | os.PathLike[str]) -> Digest:
-        last, digest = self._digest
-        if last == os.fspath(path) and digest is not None:
-            return digest
         return self.checkpoint_io.digest(path)
 
     def load_checkpoint(
@@ -87,7 +113,7 @@ class AsyncCheckpointIO(CheckpointIO):
         return self.checkpoint_io.load_checkpoint(path, weights_only=weights_only, **location)
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        if any(job.path == os.fspath(path) for job in self._jobs):
+        if not self._is_writer and any(job.path == os.fspath(path) for job in self._jobs):
             self.settle()
         self.checkpoint_io.remove_checkpoint(path)
 
@@ -98,7 +124,8 @@ class AsyncCheckpointIO(CheckpointIO):
             action()
 
     def settle(self) -> None:
-        self._take_up_written(wait_for=len(self._jobs))
+        if not self._is_writer:  # what it does comes after all before
+            self._take_up_done(most_left=-1)
 
     def report_to(self, defer: Callable[[Callable[[], None]], None] | None) -> None:
         self._defer = defer
@@ -110,21 +137,34 @@ class AsyncCheckpointIO(CheckpointIO):
         finally:
             if self._writer is not None:
                 self._writer.shutdown()
-                self._writer = None
+                self._writer = self._thread = None
             self._snapshots.forget()
             self.checkpoint_io.teardown()
 
-    def _take_up_written(self, wait_for: int = 0) -> None:
-        """Do what waits for files that are written by now, and for the ``wait_for`` oldest ones, which are awaited."""
-        while self._jobs and (wait_for > 0 or self._jobs[0].written.done()):
-            wait_for -= 1
-            error = self._jobs[0].written.exception()  # waits; Ctrl-C while waiting loses nothing
-            job = self._jobs.popleft()
-            self._snapshots.give_back(job.snapshot)
+    def _take_up_done(self, most_left: int | None = None) -> None:
+        """Do what waits for jobs that are done by now.
+
+        Args:
+            most_left: wait until only so many files are still to be written; -1: for every job. None: do not wait.
+        """
+        while self._jobs and (self._jobs[0].done.done() or (most_left is not None and self._files_left > most_left)):
+            error = self._jobs[0].done.exception()  # waits; Ctrl-C while waiting loses nothing
+            job = self._pop()
             if error is not None:
-                for later in self._jobs:  # they count on this one; their files are there, and found by who looks
-                    later.actions.clear()
+                while self._jobs:  # they are left out
+                    self._jobs[0].done.exception()
+                    self._pop()
+                self._failed = False
                 raise error
-            self._digest = job.path, job.written.result()
             for action in job.actions:
                 action()
+
+    @property
+    def _files_left(self) -> int:
+        return sum(job.snapshot is not None for job in self._jobs)
+
+    def _pop(self) -> _Job:
+        job = self._jobs.popleft()
+        if job.snapshot is not None:
+            self._snapshots.give_back(job.snapshot)
+        return job

@@ -48,9 +48,21 @@ class CheckpointIO(ABC):
     def when_written(self, action: Callable[[], None]) -> None:
         """Call ``action`` once the file that was saved last is durable: at once, unless this writes in the background.
 
-        Who wraps a CheckpointIO passes this on, and :meth:`settle`, :meth:`report_to` and :meth:`digest` likewise.
+        Who wraps a CheckpointIO passes this on, and :meth:`then`, :meth:`settle`, :meth:`report_to` and :meth:`digest`
+        likewise.
         """
         action()
+
+    def then(self, action: Callable[[], None], otherwise: Callable[[], None] | None = None) -> None:
+        """Do something to files after all that was asked for before: at once, unless this writes in the background,
+        which does it there, in this order.
+
+        Args:
+            action: what to do; it may be called in another thread.
+            otherwise: what to do instead, if something before it has failed so that ``action`` is left out. None:
+                nothing.
+        """
+        self.when_written(action)
 
     def settle(self) -> None:
         """Wait until everything that was saved is durable.

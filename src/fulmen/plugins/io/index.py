@@ -339,6 +339,11 @@ def _batches(loops: dict[str, Any]) -> int:
     return loops["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"]  # Lightning's
 
 
+def files_of(folder: str, extension: str = ".ckpt") -> list[str]:
+    """The paths of all checkpoints in ``folder`` and below, named in its index or not."""
+    return [join_path(folder, *name.split("/")) for name in _files(folder, extension)]
+
+
 def _files(folder: str, extension: str) -> list[str]:
     """The names of all checkpoints in ``folder`` and below, links left out."""
     if not is_dir(folder):

@@ -21,7 +21,7 @@ from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.io.digest import Digest, Hashing
 from fulmen.utilities.apply_func import move_data_to_device
 from fulmen.utilities.cloud_io import path_if_local
-from fulmen.utilities.durable import beside, make_folder, sync_folder
+from fulmen.utilities.durable import beside, make_folder, sync_folder, unwritten
 from fulmen.utilities.torch_files import load
 
 
@@ -72,10 +72,14 @@ class TorchCheckpointIO(CheckpointIO):
             filesystem, remote = _filesystem(path)
             if filesystem.exists(remote):
                 filesystem.rm(remote, recursive=True)
-        elif local.is_dir() and not local.is_symlink():
-            shutil.rmtree(local)
-        else:
-            local.unlink(missing_ok=True)
+            return
+        try:
+            if local.is_dir() and not local.is_symlink():
+                shutil.rmtree(local)
+            else:
+                local.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritten(local, error, "removed") from None
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> Digest:
@@ -98,8 +102,7 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]
         )  # torch's writer hides the system's error
         if not isinstance(cause, OSError):
             raise
-        reason = cause.strerror or str(cause)
-        raise OSError(cause.errno, f"The file could not be written ({reason})", str(local)) from error
+        raise unwritten(local, cause) from None
 
 
 def read_checkpoint(
