@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 import signal
@@ -411,6 +412,56 @@ def test_another_verb_takes_the_newest_state_of_the_run(tmp_path):
     trainer.validate(Model(), DataLoader(TensorDataset(torch.ones(2, 4))), ckpt_path="auto", verbose=False)
 
     assert trainer.loaded_ckpt_path == str(newest(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
+@pytest.mark.parametrize("ckpt_path", ["best", "last", "auto", "path"])
+def test_evaluation_in_another_process_logs_in_a_version_of_its_own(tmp_path, ckpt_path, kind):
+    def monitored() -> ModelCheckpoint:
+        return ModelCheckpoint(monitor="v", save_last=True)
+
+    start(tmp_path, monitored(), logger=kind(tmp_path))
+    before = tree(tmp_path)
+    path = str(newest(tmp_path)) if ckpt_path == "path" else ckpt_path
+    for version in (1, 2):
+        other = trainer_of(str(tmp_path), [monitored()], logger=kind(tmp_path))
+        other.validate(Model(), DataLoader(TensorDataset(torch.ones(2, 4))), ckpt_path=path, verbose=False)
+
+        assert other.logger.version == version
+        assert Path(str(other.loaded_ckpt_path)).parent == newest(tmp_path).parent
+    after = tree(tmp_path)
+
+    assert {name: content for name, content in after.items() if "version_0" in name} == before
+    assert any("version_1" in name for name in after)
+
+
+@pytest.mark.parametrize("ckpt_path", ["best", "last"])
+def test_evaluation_after_fit_by_the_same_trainer_logs_below_its_rows(tmp_path, ckpt_path):
+    trainer = start(tmp_path, ModelCheckpoint(monitor="v"))
+    (place,) = tmp_path.rglob("metrics.csv")
+    with place.open() as file:
+        before = list(csv.DictReader(file))
+    model = Model()
+    model.test_step = lambda batch, batch_idx: model.log("tested", batch[0].mean())  # type: ignore[method-assign]
+    trainer.test(model, DataLoader(TensorDataset(torch.ones(2, 4))), ckpt_path=ckpt_path, verbose=False)
+    with place.open() as file:
+        after = list(csv.DictReader(file))
+
+    assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
+    assert [{name: row[name] for name in before[0]} for row in after[:-1]] == before
+    assert after[-1]["tested"] == "1.0"
+
+
+def test_run_goes_on_after_an_evaluation_of_its_newest_state_as_if_there_had_been_none(tmp_path):
+    start(tmp_path / "whole")
+    start(tmp_path / "run", stop_at=7)
+    other = trainer_of(str(tmp_path / "run"), [])
+    other.validate(Model(), DataLoader(TensorDataset(torch.ones(2, 4))), ckpt_path="auto", verbose=False)
+    trainer = start(tmp_path / "run")
+
+    whole, run = tree(tmp_path / "whole"), tree(tmp_path / "run")
+    assert trainer.logger.version == 0
+    assert run["lightning_logs/version_0/metrics.csv"] == whole["lightning_logs/version_0/metrics.csv"]
 
 
 def test_another_verb_without_a_state_is_an_error_that_says_so(tmp_path):

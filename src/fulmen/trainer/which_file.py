@@ -23,17 +23,16 @@ if TYPE_CHECKING:
 
 
 def return_to_run(trainer: Trainer, verb: str, ckpt_path: Any) -> None:
-    """Before anybody asks where files go: let the loggers go on in the directory of the run that ``ckpt_path`` means.
-
-    So it is for ``"auto"``, and for the ``"best"`` of a run of another process.
+    """Before anybody asks where files go: let the loggers of a ``fit`` go on in the directory of the run that ``"auto"``
+    means. Other verbs take a file from there, and log elsewhere.
     """
-    knows_best = any(getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks)
-    has_trained = trainer.progress.total_batches > 0  # this trainer, and goes on where it did
-    if (ckpt_path == "auto" and not has_trained) or (ckpt_path == "best" and verb != "fit" and not knows_best):
+    if ckpt_path != "auto" or verb != "fit":
+        return
+    if not _has_trained(trainer):  # else it goes on where it did
         for logger in trainer.loggers:
             logger.return_to_newest_run()
         trainer.strategy.barrier("return_to_run")  # all have looked before one makes a folder
-    if ckpt_path == "auto" and verb == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:
+    if trainer.is_global_zero and not trainer.fast_dev_run:
         for folder in {logger.log_dir for logger in trainer.loggers}:
             if folder is not None and not is_remote(folder):
                 remove_parts(local_path(folder))
@@ -93,7 +92,7 @@ def _auto(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
     fit = verb == "fit"
     if trainer.fast_dev_run and fit:  # it writes nothing, and so goes on with nothing
         return None
-    folders = _folders(trainer, writers)
+    folders = _folders(trainer, writers, verb)
     path = trainer.strategy.broadcast(_newest(trainer, folders, tidy=fit, weights_suffice=not fit))
     places = ", ".join(map(repr, folders))
     if path is None and not fit:
@@ -115,15 +114,22 @@ def _auto(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
     return path
 
 
-def _folders(trainer: Trainer, writers: Iterable[Any]) -> dict[str, str]:
-    """Where the callbacks write, and the extension of their files."""
-    folders = {
-        os.fspath(getattr(writer, "dirpath", None) or default_folder(trainer)): getattr(
-            writer, "FILE_EXTENSION", ".ckpt"
-        )
-        for writer in writers
-    }
-    return folders or {default_folder(trainer): ".ckpt"}
+def _has_trained(trainer: Trainer) -> bool:
+    return trainer.progress.total_batches > 0
+
+
+def _folders(trainer: Trainer, writers: Iterable[Any], verb: str = "fit") -> dict[str, str]:
+    """Where the callbacks write, and the extension of their files. For an evaluation by a trainer that has not trained:
+    where those of the newest run have written.
+    """
+    own = run = default_folder(trainer)
+    if verb != "fit" and not _has_trained(trainer):
+        run = trainer.strategy.broadcast(default_folder(trainer, of_newest_run=True))
+    folders = {}
+    for writer in writers:
+        folder = os.fspath(getattr(writer, "dirpath", None) or own)
+        folders[run if folder == own else folder] = getattr(writer, "FILE_EXTENSION", ".ckpt")
+    return folders or {run: ".ckpt"}
 
 
 def _newest(trainer: Trainer, folders: dict[str, str], tidy: bool, weights_suffice: bool) -> str | None:
@@ -216,7 +222,7 @@ def _best(trainer: Trainer, verb: str, writers: list[Any]) -> str:
         )
     if len(writers) > 1:
         rank_zero_warn(f"`ckpt_path='best'`: of {len(writers)} checkpoint callbacks the first one's best file is used.")
-    best = getattr(writers[0], "best_model_path", "") or _best_of_another_process(trainer, writers[0])
+    best = getattr(writers[0], "best_model_path", "") or _best_of_another_process(trainer, verb, writers[0])
     if not best:
         why = "`fast_dev_run` writes no checkpoints" if trainer.fast_dev_run else "it has not written any file"
         raise ValueError(
@@ -226,9 +232,9 @@ def _best(trainer: Trainer, verb: str, writers: list[Any]) -> str:
     return best
 
 
-def _best_of_another_process(trainer: Trainer, writer: Any) -> str:
+def _best_of_another_process(trainer: Trainer, verb: str, writer: Any) -> str:
     """The best file by what the index says, as the callback itself would have it."""
-    (folder,) = _folders(trainer, [writer])
+    (folder,) = _folders(trainer, [writer], verb)
     known = record.read(trainer, folder)
     monitor = getattr(writer, "monitor", None)
     if monitor is None:
@@ -247,9 +253,8 @@ def _best_of_another_process(trainer: Trainer, writer: Any) -> str:
 
 
 def _last(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
-    newest = (
-        _newest(trainer, _folders(trainer, writers), tidy=False, weights_suffice=verb != "fit") if writers else None
-    )
+    folders = _folders(trainer, writers, verb)
+    newest = _newest(trainer, folders, tidy=False, weights_suffice=verb != "fit") if writers else None
     newest = trainer.strategy.broadcast(newest)
     if newest is not None:
         return newest
@@ -261,7 +266,7 @@ def _last(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
             if files.exists(path):
                 found.append((files.modified(path), str(path)))
     if not found:
-        places = ", ".join(map(repr, _folders(trainer, writers)))
+        places = ", ".join(map(repr, folders))
         rank_zero_warn(
             f"`ckpt_path='last'`: there is no checkpoint in {places}, so nothing is loaded. Write "
             "`ckpt_path='auto'` to go on in the directory of the newest run."
@@ -277,7 +282,7 @@ def _left_by_a_signal(trainer: Trainer, verb: str, writers: list[Any]) -> str:
     numbers = [int(match[1]) for match in map(re.compile(r"hpc_ckpt_(\d+)\.ckpt").fullmatch, names) if match]
     if numbers:
         return join_path(root, f"hpc_ckpt_{max(numbers)}.ckpt")
-    for folder in _folders(trainer, writers):
+    for folder in _folders(trainer, writers, verb):
         known = record.read(trainer, folder)
         for entry in reversed(known.entries):
             if entry.reason in record.SIGNALS and known.damage(entry) is None:
