@@ -113,8 +113,8 @@ class Logger(ABC):
 
     @property
     def newest_version(self) -> int | str | None:
-        """The version of the newest run of this experiment that has checkpoints; ``version`` unless a logger numbers its
-        runs itself. Nothing is made by looking.
+        """The version of the newest run of this experiment that has checkpoints, None if there is no run; ``version``
+        unless a logger numbers its runs itself. Nothing is made by looking.
         """
         return self.version
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def return_to_run(trainer: Trainer, verb: str, ckpt_path: Any) -> None:
-    """Before anybody asks where files go: let the loggers of a ``fit`` go on in the directory of the run that ``"auto"``
-    means. Other verbs take a file from there, and log elsewhere.
+    """Before anybody asks where files go: let the loggers of a ``fit`` go on in the directory of the run that
+    ``"auto"`` means. Other verbs take a file from there, and log elsewhere.
     """
     if ckpt_path != "auto" or verb != "fit":
         return
