@@ -93,7 +93,10 @@ def _auto(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
     if trainer.fast_dev_run and fit:  # it writes nothing, and so goes on with nothing
         return None
     folders = _folders(trainer, writers, verb)
-    path = trainer.strategy.broadcast(_newest(trainer, folders, tidy=fit, weights_suffice=not fit))
+    path = _newest(trainer, folders, tidy=fit, weights_suffice=not fit)
+    if fit and trainer.signals.requeue is not None and trainer.signals.requeue.is_restart:
+        path = _newer_of_lightning(trainer, path)
+    path = trainer.strategy.broadcast(path)
     places = ", ".join(map(repr, folders))
     if path is None and not fit:
         raise ValueError(
@@ -278,10 +281,9 @@ def _last(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
 def _left_by_a_signal(trainer: Trainer, verb: str, writers: list[Any]) -> str:
     """What a run that was asked to end has left: a file as Lightning writes it under SLURM, or one of ours."""
     root = trainer.default_root_dir
-    names = [os.path.basename(path) for path in get_filesystem(root).ls(root, detail=False)] if exists(root) else []
-    numbers = [int(match[1]) for match in map(re.compile(r"hpc_ckpt_(\d+)\.ckpt").fullmatch, names) if match]
-    if numbers:
-        return join_path(root, f"hpc_ckpt_{max(numbers)}.ckpt")
+    left = trainer.strategy.broadcast(_left_by_lightning(trainer))
+    if left is not None:
+        return left
     for folder in _folders(trainer, writers, verb):
         known = record.read(trainer, folder)
         for entry in reversed(known.entries):
@@ -291,6 +293,33 @@ def _left_by_a_signal(trainer: Trainer, verb: str, writers: list[Any]) -> str:
         f"`trainer.{verb}(ckpt_path='hpc')` takes the file that a run left when a signal ended it, and there is none "
         f"in {root}. Write `ckpt_path='auto'` to go on from the newest file, whatever it was written for."
     )
+
+
+def _left_by_lightning(trainer: Trainer) -> str | None:
+    """The file with the highest number that Lightning's handler of SLURM's signal has left, None if there is none."""
+    if not trainer.is_global_zero:
+        return None
+    root = trainer.default_root_dir
+    names = [os.path.basename(path) for path in get_filesystem(root).ls(root, detail=False)] if exists(root) else []
+    numbers = [int(match[1]) for match in map(re.compile(r"hpc_ckpt_(\d+)\.ckpt").fullmatch, names) if match]
+    for number in sorted(numbers, reverse=True):
+        path = join_path(root, f"hpc_ckpt_{number}.ckpt")
+        if index.is_whole(path):
+            return path
+        rank_zero_warn(f"{path} is not whole: the job was killed while it was written. One before it is looked for.")
+    return None
+
+
+def _newer_of_lightning(trainer: Trainer, path: str | None) -> str | None:
+    """``path``, or the file that Lightning has left, if that is newer: the job was begun there."""
+    left = _left_by_lightning(trainer)
+    if left is None or (path is not None and _modified(path) >= _modified(left)):
+        return path
+    return left
+
+
+def _modified(path: str) -> Any:
+    return get_filesystem(path).modified(path)
 
 
 def _checked(path: Any) -> Any:
