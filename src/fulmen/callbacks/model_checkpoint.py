@@ -532,11 +532,11 @@ class ModelCheckpoint(Checkpoint):
             )
 
     def _warn_if_not_empty(self, trainer: Trainer) -> None:
-        assert self.dirpath is not None
-        if trainer.fast_dev_run:
+        path, folder = os.fspath(trainer.ckpt_path or ""), self.dirpath or ""
+        if trainer.fast_dev_run or self.save_top_k == 0 or not trainer.is_global_zero:
             return
-        resumes_here = trainer.ckpt_path is not None and os.fspath(trainer.ckpt_path).startswith(self.dirpath)
-        if self.save_top_k != 0 and trainer.is_global_zero and not resumes_here and writing.is_not_empty(self.dirpath):
+        goes_on = path and (trainer.ckpt_was_chosen or path.startswith(folder))
+        if not goes_on and writing.is_not_empty(folder):
             rank_zero_warn(f"The checkpoint folder {self.dirpath!r} is not empty: names that are taken get a version.")
 
     # -- how to name --------------------------------------------------------------------------------------------------
