@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -450,6 +451,34 @@ def test_evaluation_after_fit_by_the_same_trainer_logs_below_its_rows(tmp_path, 
     assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
     assert [{name: row[name] for name in before[0]} for row in after[:-1]] == before
     assert after[-1]["tested"] == "1.0"
+
+
+@pytest.mark.parametrize("ckpt_path", ["best", "last", "auto"])
+def test_evaluation_finds_the_files_of_a_run_whose_index_is_lost_and_changes_none(tmp_path, ckpt_path):
+    start(tmp_path, ModelCheckpoint(monitor="v", save_last=True), stop_at=13)
+    (place,) = tmp_path.rglob(index.FILE_NAME)
+    place.unlink()
+    before = tree(tmp_path)
+    other = trainer_of(str(tmp_path), [ModelCheckpoint(monitor="v", save_last=True)])
+    other.validate(Model(), DataLoader(TensorDataset(torch.ones(2, 4))), ckpt_path=ckpt_path, verbose=False)
+
+    name = "epoch=0-step=3.ckpt" if ckpt_path == "best" else "last.ckpt"
+    assert other.loaded_ckpt_path == str(place.parent / name)
+    assert {name: content for name, content in tree(tmp_path).items() if "version_0" in name} == before
+
+
+def test_copy_of_a_run_goes_on_and_leaves_the_run_alone(tmp_path):
+    start(tmp_path / "run", stop_at=7)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    before = tree(tmp_path / "run")
+    start(tmp_path / "whole")
+    trainer = start(tmp_path / "copy")
+
+    whole, copy = (tree(tmp_path / name) for name in ("whole", "copy"))
+    assert Path(str(trainer.loaded_ckpt_path)).is_relative_to(tmp_path / "copy")
+    assert copy.keys() == whole.keys()
+    assert copy["lightning_logs/version_0/metrics.csv"] == whole["lightning_logs/version_0/metrics.csv"]
+    assert tree(tmp_path / "run") == before
 
 
 def test_run_goes_on_after_an_evaluation_of_its_newest_state_as_if_there_had_been_none(tmp_path):

@@ -153,6 +153,8 @@ def _newest(trainer: Trainer, folders: dict[str, str], tidy: bool, weights_suffi
             if not is_remote(folder):
                 remove_parts(local_path(folder))
             damaged += index.adopt(known, trainer.strategy.load_checkpoint, extension)
+        else:
+            _complete(trainer, known, extension)
         for entry in reversed(list(known.entries)):
             if entry.weights_only and not weights_suffice:
                 continue
@@ -173,6 +175,12 @@ def _newest(trainer: Trainer, folders: dict[str, str], tidy: bool, weights_suffi
         instead = f"{newest} is used instead." if newest else "There is no other one."
         rank_zero_warn(f"checkpoints are damaged. {instead}\n" + "\n".join(damaged))
     return newest
+
+
+def _complete(trainer: Trainer, known: index.Index, extension: str) -> None:
+    """Take what the files in a folder say of themselves if its index is lost, and change none."""
+    if not known.entries:
+        index.adopt(known, trainer.strategy.load_checkpoint, extension, tidy=False)
 
 
 def mark_finished(trainer: Trainer) -> None:
@@ -237,8 +245,9 @@ def _best(trainer: Trainer, verb: str, writers: list[Any]) -> str:
 
 def _best_of_another_process(trainer: Trainer, verb: str, writer: Any) -> str:
     """The best file by what the index says, as the callback itself would have it."""
-    (folder,) = _folders(trainer, [writer], verb)
+    ((folder, extension),) = _folders(trainer, [writer], verb).items()
     known = record.read(trainer, folder)
+    _complete(trainer, known, extension)
     monitor = getattr(writer, "monitor", None)
     if monitor is None:
         ranked = [entry for entry in known.entries if entry.reason in ("epoch", "step", "time", "found")]
