@@ -177,6 +177,30 @@ def test_start_that_came_to_no_checkpoint_leaves_no_row(tmp_path):
     assert rows.read_bytes() == next((tmp_path / "whole").rglob("metrics.csv")).read_bytes()
 
 
+@pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
+def test_first_start_leaves_what_an_evaluation_has_logged(tmp_path, kind):
+    evaluation = trainer_of(str(tmp_path), [], logger=kind(tmp_path))
+    evaluation.validate(Model(), DataLoader(TensorDataset(torch.zeros(2, 4)), 2), verbose=False)
+    (before,) = (path for path in tmp_path.rglob("*") if path.name.startswith(("metrics", "events")))
+    content = before.read_bytes()
+    start(tmp_path, logger=kind(tmp_path))
+
+    if kind is CSVLogger:
+        assert len(before.read_text().splitlines()) == 1 + 1 + 9 + 3  # the header, its row, steps, validations
+    else:
+        assert before.read_bytes() == content
+
+
+def test_start_that_is_killed_after_an_evaluation_is_begun_again_in_its_directory(tmp_path):
+    for _ in range(2):
+        evaluation = trainer_of(str(tmp_path), [StopAt(2)])
+        evaluation.validate(Model(), DataLoader(TensorDataset(torch.zeros(2, 4)), 2), verbose=False)
+        with pytest.raises(SystemExit):
+            fit(evaluation)
+
+        assert evaluation.logger.version == 0
+
+
 def test_newest_version_with_files_of_a_run_is_gone_on_with(tmp_path):
     start(tmp_path, stop_at=7)
     (tmp_path / "lightning_logs" / "version_7").mkdir()

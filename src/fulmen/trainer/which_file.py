@@ -12,7 +12,16 @@ from fulmen.callbacks.checkpointing import record
 from fulmen.callbacks.checkpointing.writing import default_folder
 from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.plugins.io import index
-from fulmen.utilities.cloud_io import exists, get_filesystem, is_remote, join_path, local_path, parent_path
+from fulmen.utilities.cloud_io import (
+    exists,
+    get_filesystem,
+    is_dir,
+    is_remote,
+    join_path,
+    local_path,
+    make_dirs,
+    parent_path,
+)
 from fulmen.utilities.durable import remove_parts
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -112,9 +121,22 @@ def _auto(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
             )
         else:
             rank_zero_info("a fresh start: there is no checkpoint in %s yet", places)
-        for logger in trainer.loggers:
-            logger.begin_anew()  # what a start that came to no checkpoint has logged is trained again
+        _begin_anew(trainer)
     return path
+
+
+def _begin_anew(trainer: Trainer) -> None:
+    """What a start that came to no checkpoint has logged is trained again, and so taken back. Its folder for
+    checkpoints tells it from an evaluation, whose rows stay.
+    """
+    if not trainer.loggers:
+        return
+    folder = default_folder(trainer)
+    if is_remote(folder) or is_dir(folder):
+        for logger in trainer.loggers:
+            logger.begin_anew()
+    elif trainer.is_global_zero:
+        make_dirs(folder)
 
 
 def _has_trained(trainer: Trainer) -> bool:
