@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,6 +175,30 @@ def test_start_that_came_to_no_checkpoint_leaves_no_row(tmp_path):
 
     assert [path.name for path in (tmp_path / "run" / "lightning_logs").iterdir()] == ["version_0"]
     assert rows.read_bytes() == next((tmp_path / "whole").rglob("metrics.csv")).read_bytes()
+
+
+@pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
+def test_first_start_leaves_what_an_evaluation_has_logged(tmp_path, kind):
+    evaluation = trainer_of(str(tmp_path), [], logger=kind(tmp_path))
+    evaluation.validate(Model(), DataLoader(TensorDataset(torch.zeros(2, 4)), 2), verbose=False)
+    (before,) = (path for path in tmp_path.rglob("*") if path.name.startswith(("metrics", "events")))
+    content = before.read_bytes()
+    start(tmp_path, logger=kind(tmp_path))
+
+    if kind is CSVLogger:
+        assert len(before.read_text().splitlines()) == 1 + 1 + 9 + 3  # the header, its row, steps, validations
+    else:
+        assert before.read_bytes() == content
+
+
+def test_start_that_is_killed_after_an_evaluation_is_begun_again_in_its_directory(tmp_path):
+    for _ in range(2):
+        evaluation = trainer_of(str(tmp_path), [StopAt(2)])
+        evaluation.validate(Model(), DataLoader(TensorDataset(torch.zeros(2, 4)), 2), verbose=False)
+        with pytest.raises(SystemExit):
+            fit(evaluation)
+
+        assert evaluation.logger.version == 0
 
 
 def test_newest_version_with_files_of_a_run_is_gone_on_with(tmp_path):
@@ -411,6 +437,84 @@ def test_another_verb_takes_the_newest_state_of_the_run(tmp_path):
     trainer.validate(Model(), DataLoader(TensorDataset(torch.ones(2, 4))), ckpt_path="auto", verbose=False)
 
     assert trainer.loaded_ckpt_path == str(newest(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
+@pytest.mark.parametrize("ckpt_path", ["best", "last", "auto", "path"])
+def test_evaluation_in_another_process_logs_in_a_version_of_its_own(tmp_path, ckpt_path, kind):
+    def monitored() -> ModelCheckpoint:
+        return ModelCheckpoint(monitor="v", save_last=True)
+
+    start(tmp_path, monitored(), logger=kind(tmp_path))
+    before = tree(tmp_path)
+    path = str(newest(tmp_path)) if ckpt_path == "path" else ckpt_path
+    for version in (1, 2):
+        other = trainer_of(str(tmp_path), [monitored()], logger=kind(tmp_path))
+        other.validate(Model(), DataLoader(TensorDataset(torch.ones(2, 4))), ckpt_path=path, verbose=False)
+
+        assert other.logger.version == version
+        assert Path(str(other.loaded_ckpt_path)).parent == newest(tmp_path).parent
+    after = tree(tmp_path)
+
+    assert {name: content for name, content in after.items() if "version_0" in name} == before
+    assert any("version_1" in name for name in after)
+
+
+@pytest.mark.parametrize("ckpt_path", ["best", "last"])
+def test_evaluation_after_fit_by_the_same_trainer_logs_below_its_rows(tmp_path, ckpt_path):
+    trainer = start(tmp_path, ModelCheckpoint(monitor="v"))
+    (place,) = tmp_path.rglob("metrics.csv")
+    with place.open() as file:
+        before = list(csv.DictReader(file))
+    model = Model()
+    model.test_step = lambda batch, batch_idx: model.log("tested", batch[0].mean())  # type: ignore[method-assign]
+    trainer.test(model, DataLoader(TensorDataset(torch.ones(2, 4))), ckpt_path=ckpt_path, verbose=False)
+    with place.open() as file:
+        after = list(csv.DictReader(file))
+
+    assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
+    assert [{name: row[name] for name in before[0]} for row in after[:-1]] == before
+    assert after[-1]["tested"] == "1.0"
+
+
+@pytest.mark.parametrize("ckpt_path", ["best", "last", "auto"])
+def test_evaluation_finds_the_files_of_a_run_whose_index_is_lost_and_changes_none(tmp_path, ckpt_path):
+    start(tmp_path, ModelCheckpoint(monitor="v", save_last=True), stop_at=13)
+    (place,) = tmp_path.rglob(index.FILE_NAME)
+    place.unlink()
+    before = tree(tmp_path)
+    other = trainer_of(str(tmp_path), [ModelCheckpoint(monitor="v", save_last=True)])
+    other.validate(Model(), DataLoader(TensorDataset(torch.ones(2, 4))), ckpt_path=ckpt_path, verbose=False)
+
+    name = "epoch=0-step=3.ckpt" if ckpt_path == "best" else "last.ckpt"
+    assert other.loaded_ckpt_path == str(place.parent / name)
+    assert {name: content for name, content in tree(tmp_path).items() if "version_0" in name} == before
+
+
+def test_copy_of_a_run_goes_on_and_leaves_the_run_alone(tmp_path):
+    start(tmp_path / "run", stop_at=7)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    before = tree(tmp_path / "run")
+    start(tmp_path / "whole")
+    trainer = start(tmp_path / "copy")
+
+    whole, copy = (tree(tmp_path / name) for name in ("whole", "copy"))
+    assert Path(str(trainer.loaded_ckpt_path)).is_relative_to(tmp_path / "copy")
+    assert copy.keys() == whole.keys()
+    assert copy["lightning_logs/version_0/metrics.csv"] == whole["lightning_logs/version_0/metrics.csv"]
+    assert tree(tmp_path / "run") == before
+
+
+def test_run_goes_on_after_an_evaluation_of_its_newest_state_as_if_there_had_been_none(tmp_path):
+    start(tmp_path / "whole")
+    start(tmp_path / "run", stop_at=7)
+    other = trainer_of(str(tmp_path / "run"), [])
+    other.validate(Model(), DataLoader(TensorDataset(torch.ones(2, 4))), ckpt_path="auto", verbose=False)
+    trainer = start(tmp_path / "run")
+
+    whole, run = tree(tmp_path / "whole"), tree(tmp_path / "run")
+    assert trainer.logger.version == 0
+    assert run["lightning_logs/version_0/metrics.csv"] == whole["lightning_logs/version_0/metrics.csv"]
 
 
 def test_another_verb_without_a_state_is_an_error_that_says_so(tmp_path):

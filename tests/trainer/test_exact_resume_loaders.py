@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 from torchdata.stateful_dataloader import StatefulDataLoader
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
-from fulmen import Callback, LightningDataModule, Trainer
+from fulmen import Callback, LightningDataModule, Trainer, seed_everything
 from fulmen.utilities.combined_loader import CombinedLoader
 
 
@@ -390,7 +390,60 @@ class Augmented(Noisy):
         self.transforms = [random.Random(1)]
 
 
+class ShuffledOnce:
+    """Batches in an order that is drawn when this is made, for all epochs."""
+
+    def __init__(self) -> None:
+        self.order = list(range(SAMPLES))
+        random.shuffle(self.order)
+
+    def __iter__(self) -> Any:
+        return iter(DataLoader(Noisy(), batch_size=BATCH, sampler=self.order))
+
+    def __len__(self) -> int:
+        return SAMPLES // BATCH
+
+
+class StreamShuffledOnce(IterableDataset):
+    def __init__(self) -> None:
+        self.order = np.random.permutation(SAMPLES).tolist()
+
+    def __iter__(self) -> Any:
+        return map(item, self.order)
+
+
+class SamplerShuffledOnce(Sampler):
+    def __init__(self) -> None:
+        self.order = torch.randperm(SAMPLES).tolist()
+
+    def __iter__(self) -> Any:
+        return iter(self.order)
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+
+class IteratorShuffledOnce:
+    """One pass for the whole run."""
+
+    def __init__(self) -> None:
+        self.order = [random.randrange(SAMPLES) for _ in range(100)]
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return torch.tensor([self.order.pop()]), torch.ones(1, 4)
+
+
 INEXACT = {
+    "shuffled when made": (ShuffledOnce, "draws from `random.shuffle` when it is made.*Write `seed_everything"),
+    "stream shuffled when made": (lambda: DataLoader(StreamShuffledOnce(), BATCH), "`np.random.permutation`"),
+    "sampler shuffled when made": (
+        lambda: DataLoader(Noisy(), BATCH, sampler=SamplerShuffledOnce()),
+        "`torch.randperm`",
+    ),
+    "iterator shuffled when made": (IteratorShuffledOnce, "`random.randrange`"),
     "out of order": (lambda: loader(num_workers=2, in_order=False), "`in_order=False`"),
     "counter": (lambda: DataLoader(Counts(), batch_size=BATCH), "counts in `self.epoch`"),
     "generator": (lambda: DataLoader(Noisy(), batch_size=BATCH, sampler=Stream()), "keeps a generator, `places`"),
@@ -427,6 +480,28 @@ def test_loader_is_not_complained_about_where_nothing_is_saved(trainer_of, kind)
 @pytest.mark.parametrize("kind", LOADERS)
 def test_loader_that_goes_on_exactly_is_not_complained_about(trainer_of, kind):
     begin(trainer_of, LOADERS[kind](), enable_checkpointing=True)
+
+
+@pytest.mark.parametrize("make", [ShuffledOnce, StreamShuffledOnce, IteratorShuffledOnce, SamplerShuffledOnce])
+def test_loader_that_is_shuffled_when_it_is_made_by_a_program_with_a_seed_is_not_complained_about(trainer_of, make):
+    seed_everything(3, verbose=False)
+    made = make()
+    wrapped = DataLoader(Noisy(), BATCH, sampler=made) if isinstance(made, Sampler) else made
+    begin(trainer_of, wrapped if make is not StreamShuffledOnce else DataLoader(made, BATCH), enable_checkpointing=True)
+
+
+def test_sampler_that_draws_from_a_generator_that_it_makes_is_not_complained_about(trainer_of):
+    class Own(Sampler):
+        def __init__(self) -> None:
+            self.order = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(2)).tolist()
+
+        def __iter__(self) -> Any:
+            return iter(self.order)
+
+        def __len__(self) -> int:
+            return SAMPLES
+
+    begin(trainer_of, DataLoader(Noisy(), BATCH, sampler=Own()), enable_checkpointing=True)
 
 
 @pytest.mark.filterwarnings("ignore:.*no length")

@@ -512,6 +512,40 @@ def test_slurm_job_that_was_started_again_goes_on_by_itself(trainer_of, tmp_path
     assert any("the job was started again" in message for message in caplog.messages)
 
 
+def test_slurm_job_that_was_started_again_goes_on_from_the_file_that_lightning_has_left(
+    trainer_of, tmp_path, slurm_job, monkeypatch
+):
+    arguments = dict(max_epochs=1, enable_checkpointing=True)
+    sends = Sends("on_train_batch_end", signal.SIGUSR1, at=2)
+    fit(trainer_of(**arguments, callbacks=[saves(tmp_path), sends]), Trains(), batches(6))
+    left = [tmp_path / f"hpc_ckpt_{number}.ckpt" for number in (2, 10, 11)]
+    other = trainer_of(max_epochs=1, callbacks=Sends("on_train_batch_end", signal.SIGTERM, at=4))
+    fit(other, Trains(), batches(6))
+    for path in left:
+        other.save_checkpoint(path)
+    os.truncate(left[-1], 1000)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    again = trainer_of(**arguments, callbacks=[saves(tmp_path), Sends("on_train_batch_end", signal.SIGUSR1)])
+    with pytest.warns(UserWarning, match=r"hpc_ckpt_11\.ckpt is not whole"):
+        fit(again, Trains(), batches(6))
+    left[-1].unlink()
+    last = trainer_of(**arguments, callbacks=saves(tmp_path))
+    last.fit(Trains(), batches(6))
+
+    assert again.loaded_ckpt_path == str(left[1])
+    assert Path(last.loaded_ckpt_path).parent.name == "checkpoints"  # which is newer
+
+
+def test_job_that_was_not_started_again_leaves_files_of_lightning_alone(trainer_of, tmp_path, slurm_job):
+    first = trainer_of(max_epochs=1)
+    first.fit(Trains(), batches(2))
+    first.save_checkpoint(tmp_path / "hpc_ckpt_1.ckpt")
+    module = Trains()
+    trainer_of(max_epochs=1, enable_checkpointing=True, callbacks=saves(tmp_path)).fit(module, batches(2))
+
+    assert len(module.trained) == 2
+
+
 def test_slurm_job_that_was_started_again_warns_of_a_path_that_goes_back(trainer_of, tmp_path, slurm_job, monkeypatch):
     first = trainer_of(max_epochs=1, enable_checkpointing=True, callbacks=saves(tmp_path))
     first.fit(Trains(), batches(2))

@@ -204,7 +204,8 @@ class ModelCheckpoint(Checkpoint):
         if trainer.world_size > 1:  # rank 0 may see files that others do not
             self._files.announced = trainer.strategy.broadcast(self._files.announced)
         self._files.begin()
-        resumes = trainer.ckpt_path is not None and os.fspath(trainer.ckpt_path).startswith(self.dirpath or "")
+        path = os.fspath(trainer.ckpt_path or "")
+        resumes = bool(path) and (trainer.ckpt_was_chosen or path.startswith(self.dirpath or ""))
         for message in writing.warnings_before(self, trainer, resumes):
             rank_zero_warn(message)
         self._trigger.start(here)

@@ -76,8 +76,12 @@ class CSVLogger(Logger):
         """``<save_dir>/<name>/version_<n>``."""
         return files.run_dir(self.root_dir, self.version)
 
+    @property
+    def newest_version(self) -> int | str | None:
+        return files.newest_run(self.root_dir) if self._counts_versions else self.version
+
     def return_to_newest_run(self) -> None:
-        newest = files.newest_run(self.root_dir)
+        newest = self.newest_version
         if self._counts_versions and newest != self._version:
             self.finalize("success")
             self._experiment, self._version, self._flushed_at_step = None, newest, -1

@@ -28,13 +28,13 @@ def next_version(root_dir: str) -> int:
 
 
 def newest_run(root_dir: str) -> int | None:
-    """The highest version in ``root_dir`` with checkpoints; without one, the highest that somebody has written to, and
-    then the highest at all. None: there is none.
+    """The highest version in ``root_dir`` with checkpoints; without one, the highest with a folder for them, then the
+    highest that somebody has written to, and then the highest at all. None: there is none.
 
     A higher one without checkpoints may be that of an evaluation, or of a start that failed, which is no run to go on.
     """
     versions = sorted(_versions(root_dir), reverse=True)
-    for holds in (_has_checkpoints, _has_logs):
+    for holds in (_has_checkpoints, _has_begun, _has_logs):
         for version in versions:
             if holds(run_dir(root_dir, version)):
                 return version
@@ -44,6 +44,10 @@ def newest_run(root_dir: str) -> int | None:
 def _has_checkpoints(directory: str) -> bool:
     """Its index may still be missing, if a process was killed before it could write it."""
     return any(not name.startswith(".") for name, _ in _entries(join_path(directory, "checkpoints")))
+
+
+def _has_begun(directory: str) -> bool:
+    return is_dir(join_path(directory, "checkpoints"))
 
 
 def _has_logs(directory: str) -> bool:

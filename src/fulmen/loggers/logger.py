@@ -111,6 +111,13 @@ class Logger(ABC):
         """
         self.save()
 
+    @property
+    def newest_version(self) -> int | str | None:
+        """The version of the newest run of this experiment that has checkpoints, None if there is no run; ``version``
+        unless a logger numbers its runs itself. Nothing is made by looking.
+        """
+        return self.version
+
     def return_to_newest_run(self) -> None:
         """Go on in the directory of the newest run of this experiment instead of a new one, if the version was left to
         the logger: for ``trainer.fit(ckpt_path="auto")``. Called before this training writes anything, though an

@@ -106,8 +106,12 @@ class TensorBoardLogger(Logger):
     def sub_dir(self) -> str | None:
         return self._sub_dir
 
+    @property
+    def newest_version(self) -> int | str | None:
+        return files.newest_run(self.root_dir) if self._counts_versions else self.version
+
     def return_to_newest_run(self) -> None:
-        newest = files.newest_run(self.root_dir)
+        newest = self.newest_version
         if self._counts_versions and newest != self._version:
             self.finalize("success")
             self._experiment, self._version, self._folders, self._hparams_are_new = None, newest, set(), True

@@ -28,6 +28,7 @@ from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.text import a_kind
 
 if TYPE_CHECKING:
+    from fulmen.trainer.opening import Restored
     from fulmen.trainer.trainer import Trainer
 
 
@@ -120,11 +121,11 @@ def _is_of_max_time(state: Any) -> bool:
     return isinstance(state, dict) and state.get("max_time") is True
 
 
-def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_callbacks: dict[str, Any]) -> None:
+def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored: Restored) -> None:
     """Put back the clock, the optimizers, the schedulers and the precision plugin: after ``on_fit_start``.
 
     Args:
-        restored_callbacks: the state of each callback when it was restored (:func:`resume.states_of_callbacks`).
+        restored: notes what is put back.
     """
     missing = [key for key in ("optimizer_states", "lr_schedulers") if key not in checkpoint]
     if missing:
@@ -132,19 +133,19 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_call
             f"the checkpoint has no {' and '.join(missing)}: it holds weights only (`save_weights_only=True`), so "
             "training cannot go on from it. Load the weights by `Model.load_from_checkpoint(path)` and fit anew."
         )
-    restored = replace(trainer.progress)
-    _restore_loops(restored, checkpoint)
-    limit = restored.limits.max_epochs
-    if 0 <= limit < restored.epoch:
+    clock = replace(trainer.progress)
+    _restore_loops(clock, checkpoint)
+    limit = clock.limits.max_epochs
+    if 0 <= limit < clock.epoch:
         raise MisconfigurationException(
-            f"the checkpoint has {restored.epoch} epochs behind it, but `Trainer(max_epochs={limit})` wants only "
-            f"{limit}. Set `max_epochs` to more than {restored.epoch}."
+            f"the checkpoint has {clock.epoch} epochs behind it, but `Trainer(max_epochs={limit})` wants only "
+            f"{limit}. Set `max_epochs` to more than {clock.epoch}."
         )
     _restore_loops(trainer.progress, checkpoint)
     progress = trainer.progress
     if progress.in_epoch and not progress.is_last_batch and "window" not in checkpoint.get("resume", {}):
         progress.reopen_window()  # another program's file, without the gradients of the open window: once more
-    resume.prepare(trainer, checkpoint, restored_callbacks)
+    resume.prepare(trainer, checkpoint, restored)
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:
         take_back(precision, checkpoint[type(precision).__name__], trainer.loaded_ckpt_path)
@@ -162,7 +163,9 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored_call
         for owner, state in zip(owners, states):
             if isinstance(owner, Optimizer):
                 state = _own_state(trainer, owner, state)
-            _load_state(owner, state, trainer.loaded_ckpt_path)
+            # a copy, since torch's optimizers and schedulers take over what they are given, and change it in place
+            _load_state(owner, deepcopy(state), trainer.loaded_ckpt_path)
+            restored.note_state(owner, state)
 
 
 def _own_state(trainer: Trainer, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:

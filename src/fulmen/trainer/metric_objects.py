@@ -7,6 +7,7 @@ middle of an epoch would lose it. Here each metric in the module is saved whole,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -215,15 +216,19 @@ def pack(value: Any) -> Any:
 
 
 def unpack(value: Any, device: torch.device) -> Any:
-    """What :func:`pack` made of a value, as it was: copies, on ``device`` what was not on the CPU."""
-    if isinstance(value, Tensor):
-        return value.clone()
+    """What :func:`pack` made of a value, as it was: a copy, on ``device`` what was not on the CPU. What was one tensor
+    stays one.
+    """
+    return _moved(deepcopy(value), device)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, (list, tuple)):
-        return type(value)(unpack(item, device) for item in value)
+        return type(value)(_moved(item, device) for item in value)
     if isinstance(value, dict):
         if value.keys() == {_ON_DEVICE}:
-            return value[_ON_DEVICE].to(device, copy=True)
-        return {key: unpack(item, device) for key, item in value.items()}
+            return value[_ON_DEVICE].to(device)
+        return {key: _moved(item, device) for key, item in value.items()}
     return value
 
 

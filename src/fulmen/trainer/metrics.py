@@ -507,7 +507,7 @@ class Metrics:
         Args:
             device: where values were that were not on the CPU.
         """
-        metrics = metrics_of(self.module)
+        metrics, state = metrics_of(self.module), unpack(dict(state), device)
         self._train.clear()
         for saved in state["train"]:
             metric = metrics.get(saved["metric"])
@@ -515,10 +515,10 @@ class Metrics:
                 continue  # it is no more
             entry = Accumulator(settings=None, metric=metric, **{name: saved[name] for name in OPTIONS})
             for name in NUMBERS:
-                setattr(entry, name, unpack(saved[name], device))
+                setattr(entry, name, saved[name])
             self._train[saved["hook"], entry.name, None] = entry
         for name in _WINDOWS:
-            window, values = getattr(self, name), unpack(state[name], device)
+            window, values = getattr(self, name), state[name]
             wrong = [key for key, value in values.items() if not isinstance(value, _VALUES)]
             if wrong:
                 raise TypeError(f"{', '.join(map(repr, wrong))} of it must be numbers")

@@ -15,10 +15,8 @@ It stands under ``checkpoint["resume"]``, as plain data:
 from __future__ import annotations
 
 import os
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.early_stopping import EarlyStopping, EarlyStoppingReason
 from fulmen.callbacks.timer import Timer
 from fulmen.core.module import LightningModule
@@ -32,6 +30,7 @@ from fulmen.utilities.seed import collect_rng_states, restore_rng_states
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fulmen.trainer.opening import Restored
     from fulmen.trainer.trainer import Trainer
 
 
@@ -96,18 +95,11 @@ def _asks_again_to_stop(trainer: Trainer) -> bool:
     return False
 
 
-def states_of_callbacks(trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the present state of each callback that has one in ``checkpoint``, by its key."""
-    states = checkpoint.get("callbacks", {})
-    callbacks = [callback for callback in trainer.callbacks if isinstance(callback, Callback)]
-    return {one.state_key: deepcopy(one.state_dict()) for one in callbacks if states.get(one.state_key)}
-
-
-def prepare(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, Any]) -> None:
+def prepare(trainer: Trainer, checkpoint: dict[str, Any], restored: Restored) -> None:
     """Have the data call :func:`go_on` when the hooks that open the run, or the epoch, have been called.
 
     Args:
-        restored: what :func:`states_of_callbacks` found when they were restored.
+        restored: what there was before those hooks.
     """
     data, in_epoch = trainer.data, trainer.progress.in_epoch
     asked_to_stop = checkpoint.get("resume", {}).get("should_stop")
@@ -146,13 +138,9 @@ def _complete_saves(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         progress.load_state_dict(before)
 
 
-def _go_back(trainer: Trainer, checkpoint: dict[str, Any], restored: dict[str, Any]) -> None:
+def _go_back(trainer: Trainer, checkpoint: dict[str, Any], restored: Restored) -> None:
     """Take back what the hooks that open a run have done and logged: they did so in the run that goes on here."""
-    now = states_of_callbacks(trainer, checkpoint)
-    for callback in trainer.callbacks:
-        key = callback.state_key if isinstance(callback, Callback) else None
-        if key in now and not metric_objects.same(now[key], restored.get(key)):
-            callback.load_state_dict(deepcopy(checkpoint["callbacks"][key]))
+    restored.put_back()
     state = processes.of_this(trainer, checkpoint.get("resume", {}))
     device, source = trainer.strategy.root_device, trainer.loaded_ckpt_path
     if "module_metrics" in state:

@@ -17,11 +17,12 @@ from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, c
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
 from fulmen.trainer import checkpoint as checkpoints
-from fulmen.trainer import metric_objects, replay, resume, together, which_file
+from fulmen.trainer import metric_objects, replay, together, which_file
 from fulmen.trainer.explain import headline
 from fulmen.trainer.flags import ordered, refuse_no_callbacks
 from fulmen.trainer.hook_checks import check_hooks
 from fulmen.trainer.inexact import warn_of_inexact
+from fulmen.trainer.opening import Restored
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
 from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -112,13 +113,14 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     path = which_file.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given, writers)
     checkpoint = checkpoints.load(trainer, path, weights_only) if path is not None else None
     trainer.loaded_ckpt_path = path
-    restored: dict[str, Any] = {}
+    restored: Restored | None = None
     if checkpoint is not None:
         if ckpt_path == "auto":
             which_file.warn_of_other_hyperparameters(trainer, checkpoint)
+        restored = Restored(trainer, checkpoint) if verb == "fit" else None
         checkpoints.restore_model(trainer, checkpoint)
-        if verb == "fit":
-            restored = resume.states_of_callbacks(trainer, checkpoint)
+        if restored is not None:
+            restored.note_model()
     strategy.setup_module(module)
     if verb == "fit":
         strategy.setup_training(module)
@@ -130,7 +132,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
             trainer.print(headline(trainer))
         trainer.replan().on_fit_start()
     _log_hyperparameters(trainer)
-    if checkpoint is not None and verb == "fit":
+    if checkpoint is not None and restored is not None:
         checkpoints.restore_training(trainer, checkpoint, restored)
     torch.nn.Module.zero_grad(module)
 

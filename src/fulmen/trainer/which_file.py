@@ -12,7 +12,16 @@ from fulmen.callbacks.checkpointing import record
 from fulmen.callbacks.checkpointing.writing import default_folder
 from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.plugins.io import index
-from fulmen.utilities.cloud_io import exists, get_filesystem, is_remote, join_path, local_path, parent_path
+from fulmen.utilities.cloud_io import (
+    exists,
+    get_filesystem,
+    is_dir,
+    is_remote,
+    join_path,
+    local_path,
+    make_dirs,
+    parent_path,
+)
 from fulmen.utilities.durable import remove_parts
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -23,17 +32,16 @@ if TYPE_CHECKING:
 
 
 def return_to_run(trainer: Trainer, verb: str, ckpt_path: Any) -> None:
-    """Before anybody asks where files go: let the loggers go on in the directory of the run that ``ckpt_path`` means.
-
-    So it is for ``"auto"``, and for the ``"best"`` of a run of another process.
+    """Before anybody asks where files go: let the loggers of a ``fit`` go on in the directory of the run that
+    ``"auto"`` means. Other verbs take a file from there, and log elsewhere.
     """
-    knows_best = any(getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks)
-    has_trained = trainer.progress.total_batches > 0  # this trainer, and goes on where it did
-    if (ckpt_path == "auto" and not has_trained) or (ckpt_path == "best" and verb != "fit" and not knows_best):
+    if ckpt_path != "auto" or verb != "fit":
+        return
+    if not _has_trained(trainer):  # else it goes on where it did
         for logger in trainer.loggers:
             logger.return_to_newest_run()
         trainer.strategy.barrier("return_to_run")  # all have looked before one makes a folder
-    if ckpt_path == "auto" and verb == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:
+    if trainer.is_global_zero and not trainer.fast_dev_run:
         for folder in {logger.log_dir for logger in trainer.loggers}:
             if folder is not None and not is_remote(folder):
                 remove_parts(local_path(folder))
@@ -93,8 +101,11 @@ def _auto(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
     fit = verb == "fit"
     if trainer.fast_dev_run and fit:  # it writes nothing, and so goes on with nothing
         return None
-    folders = _folders(trainer, writers)
-    path = trainer.strategy.broadcast(_newest(trainer, folders, tidy=fit, weights_suffice=not fit))
+    folders = _folders(trainer, writers, verb)
+    path = _newest(trainer, folders, tidy=fit, weights_suffice=not fit)
+    if fit and trainer.signals.requeue is not None and trainer.signals.requeue.is_restart:
+        path = _newer_of_lightning(trainer, path)
+    path = trainer.strategy.broadcast(path)
     places = ", ".join(map(repr, folders))
     if path is None and not fit:
         raise ValueError(
@@ -110,20 +121,40 @@ def _auto(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
             )
         else:
             rank_zero_info("a fresh start: there is no checkpoint in %s yet", places)
-        for logger in trainer.loggers:
-            logger.begin_anew()  # what a start that came to no checkpoint has logged is trained again
+        _begin_anew(trainer)
     return path
 
 
-def _folders(trainer: Trainer, writers: Iterable[Any]) -> dict[str, str]:
-    """Where the callbacks write, and the extension of their files."""
-    folders = {
-        os.fspath(getattr(writer, "dirpath", None) or default_folder(trainer)): getattr(
-            writer, "FILE_EXTENSION", ".ckpt"
-        )
-        for writer in writers
-    }
-    return folders or {default_folder(trainer): ".ckpt"}
+def _begin_anew(trainer: Trainer) -> None:
+    """What a start that came to no checkpoint has logged is trained again, and so taken back. Its folder for
+    checkpoints tells it from an evaluation, whose rows stay.
+    """
+    if not trainer.loggers:
+        return
+    folder = default_folder(trainer)
+    if is_remote(folder) or is_dir(folder):
+        for logger in trainer.loggers:
+            logger.begin_anew()
+    elif trainer.is_global_zero:
+        make_dirs(folder)
+
+
+def _has_trained(trainer: Trainer) -> bool:
+    return trainer.progress.total_batches > 0
+
+
+def _folders(trainer: Trainer, writers: Iterable[Any], verb: str = "fit") -> dict[str, str]:
+    """Where the callbacks write, and the extension of their files. For an evaluation by a trainer that has not trained:
+    where those of the newest run have written.
+    """
+    own = run = default_folder(trainer)
+    if verb != "fit" and not _has_trained(trainer):
+        run = trainer.strategy.broadcast(default_folder(trainer, of_newest_run=True))
+    folders = {}
+    for writer in writers:
+        folder = os.fspath(getattr(writer, "dirpath", None) or own)
+        folders[run if folder == own else folder] = getattr(writer, "FILE_EXTENSION", ".ckpt")
+    return folders or {run: ".ckpt"}
 
 
 def _newest(trainer: Trainer, folders: dict[str, str], tidy: bool, weights_suffice: bool) -> str | None:
@@ -144,6 +175,8 @@ def _newest(trainer: Trainer, folders: dict[str, str], tidy: bool, weights_suffi
             if not is_remote(folder):
                 remove_parts(local_path(folder))
             damaged += index.adopt(known, trainer.strategy.load_checkpoint, extension)
+        else:
+            _complete(trainer, known, extension)
         for entry in reversed(list(known.entries)):
             if entry.weights_only and not weights_suffice:
                 continue
@@ -164,6 +197,12 @@ def _newest(trainer: Trainer, folders: dict[str, str], tidy: bool, weights_suffi
         instead = f"{newest} is used instead." if newest else "There is no other one."
         rank_zero_warn(f"checkpoints are damaged. {instead}\n" + "\n".join(damaged))
     return newest
+
+
+def _complete(trainer: Trainer, known: index.Index, extension: str) -> None:
+    """Take what the files in a folder say of themselves if its index is lost, and change none."""
+    if not known.entries:
+        index.adopt(known, trainer.strategy.load_checkpoint, extension, tidy=False)
 
 
 def mark_finished(trainer: Trainer) -> None:
@@ -216,7 +255,7 @@ def _best(trainer: Trainer, verb: str, writers: list[Any]) -> str:
         )
     if len(writers) > 1:
         rank_zero_warn(f"`ckpt_path='best'`: of {len(writers)} checkpoint callbacks the first one's best file is used.")
-    best = getattr(writers[0], "best_model_path", "") or _best_of_another_process(trainer, writers[0])
+    best = getattr(writers[0], "best_model_path", "") or _best_of_another_process(trainer, verb, writers[0])
     if not best:
         why = "`fast_dev_run` writes no checkpoints" if trainer.fast_dev_run else "it has not written any file"
         raise ValueError(
@@ -226,10 +265,11 @@ def _best(trainer: Trainer, verb: str, writers: list[Any]) -> str:
     return best
 
 
-def _best_of_another_process(trainer: Trainer, writer: Any) -> str:
+def _best_of_another_process(trainer: Trainer, verb: str, writer: Any) -> str:
     """The best file by what the index says, as the callback itself would have it."""
-    (folder,) = _folders(trainer, [writer])
+    ((folder, extension),) = _folders(trainer, [writer], verb).items()
     known = record.read(trainer, folder)
+    _complete(trainer, known, extension)
     monitor = getattr(writer, "monitor", None)
     if monitor is None:
         ranked = [entry for entry in known.entries if entry.reason in ("epoch", "step", "time", "found")]
@@ -247,9 +287,8 @@ def _best_of_another_process(trainer: Trainer, writer: Any) -> str:
 
 
 def _last(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
-    newest = (
-        _newest(trainer, _folders(trainer, writers), tidy=False, weights_suffice=verb != "fit") if writers else None
-    )
+    folders = _folders(trainer, writers, verb)
+    newest = _newest(trainer, folders, tidy=False, weights_suffice=verb != "fit") if writers else None
     newest = trainer.strategy.broadcast(newest)
     if newest is not None:
         return newest
@@ -261,7 +300,7 @@ def _last(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
             if files.exists(path):
                 found.append((files.modified(path), str(path)))
     if not found:
-        places = ", ".join(map(repr, _folders(trainer, writers)))
+        places = ", ".join(map(repr, folders))
         rank_zero_warn(
             f"`ckpt_path='last'`: there is no checkpoint in {places}, so nothing is loaded. Write "
             "`ckpt_path='auto'` to go on in the directory of the newest run."
@@ -273,11 +312,10 @@ def _last(trainer: Trainer, verb: str, writers: list[Any]) -> str | None:
 def _left_by_a_signal(trainer: Trainer, verb: str, writers: list[Any]) -> str:
     """What a run that was asked to end has left: a file as Lightning writes it under SLURM, or one of ours."""
     root = trainer.default_root_dir
-    names = [os.path.basename(path) for path in get_filesystem(root).ls(root, detail=False)] if exists(root) else []
-    numbers = [int(match[1]) for match in map(re.compile(r"hpc_ckpt_(\d+)\.ckpt").fullmatch, names) if match]
-    if numbers:
-        return join_path(root, f"hpc_ckpt_{max(numbers)}.ckpt")
-    for folder in _folders(trainer, writers):
+    left = trainer.strategy.broadcast(_left_by_lightning(trainer))
+    if left is not None:
+        return left
+    for folder in _folders(trainer, writers, verb):
         known = record.read(trainer, folder)
         for entry in reversed(known.entries):
             if entry.reason in record.SIGNALS and known.damage(entry) is None:
@@ -286,6 +324,33 @@ def _left_by_a_signal(trainer: Trainer, verb: str, writers: list[Any]) -> str:
         f"`trainer.{verb}(ckpt_path='hpc')` takes the file that a run left when a signal ended it, and there is none "
         f"in {root}. Write `ckpt_path='auto'` to go on from the newest file, whatever it was written for."
     )
+
+
+def _left_by_lightning(trainer: Trainer) -> str | None:
+    """The file with the highest number that Lightning's handler of SLURM's signal has left, None if there is none."""
+    if not trainer.is_global_zero:
+        return None
+    root = trainer.default_root_dir
+    names = [os.path.basename(path) for path in get_filesystem(root).ls(root, detail=False)] if exists(root) else []
+    numbers = [int(match[1]) for match in map(re.compile(r"hpc_ckpt_(\d+)\.ckpt").fullmatch, names) if match]
+    for number in sorted(numbers, reverse=True):
+        path = join_path(root, f"hpc_ckpt_{number}.ckpt")
+        if index.is_whole(path):
+            return path
+        rank_zero_warn(f"{path} is not whole: the job was killed while it was written. One before it is looked for.")
+    return None
+
+
+def _newer_of_lightning(trainer: Trainer, path: str | None) -> str | None:
+    """``path``, or the file that Lightning has left, if that is newer: the job was begun there."""
+    left = _left_by_lightning(trainer)
+    if left is None or (path is not None and _modified(path) >= _modified(left)):
+        return path
+    return left
+
+
+def _modified(path: str) -> Any:
+    return get_filesystem(path).modified(path)
 
 
 def _checked(path: Any) -> Any:

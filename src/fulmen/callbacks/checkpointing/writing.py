@@ -15,13 +15,19 @@ if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 
-def default_folder(trainer: Trainer) -> str:
-    """``<where the first logger writes>/checkpoints``, or ``<default_root_dir>/checkpoints`` without a logger."""
+def default_folder(trainer: Trainer, of_newest_run: bool = False) -> str:
+    """``<where the first logger writes>/checkpoints``, or ``<default_root_dir>/checkpoints`` without a logger.
+
+    Args:
+        of_newest_run: of the newest run that there is, if the logger numbers its runs itself.
+    """
     if not trainer.loggers:
         return join_path(trainer.default_root_dir, "checkpoints")
     logger = trainer.loggers[0]
     root = logger.save_dir if logger.save_dir is not None else trainer.default_root_dir
-    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+    newest = logger.newest_version if of_newest_run else None
+    version = logger.version if newest is None else newest
+    version = version if isinstance(version, str) else f"version_{version}"
     return join_path(root, str(logger.name), version, "checkpoints")
 
 

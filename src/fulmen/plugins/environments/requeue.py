@@ -23,7 +23,8 @@ class Requeue(ABC):
     @property
     def is_restart(self) -> bool:
         """Whether this process is a job that came back. ``fit`` then goes on from the newest checkpoint of the run
-        although no ``ckpt_path`` is written.
+        although no ``ckpt_path`` is written; or from the newest ``hpc_ckpt_<n>.ckpt`` in ``default_root_dir``, if that
+        was written later: so a job of Lightning goes on.
         """
         return False
 

@@ -242,7 +242,7 @@ def now() -> str:
 # -- files that the index does not name -------------------------------------------------------------------------------
 
 
-def adopt(index: Index, load: Callable[[str], Any], extension: str = ".ckpt") -> list[str]:
+def adopt(index: Index, load: Callable[[str], Any], extension: str = ".ckpt", tidy: bool = True) -> list[str]:
     """Name the checkpoints that were written to this folder and are not in the index: their writer was killed before it
     could name them, or the index was lost.
 
@@ -251,6 +251,7 @@ def adopt(index: Index, load: Callable[[str], Any], extension: str = ".ckpt") ->
 
     Args:
         load: reads a checkpoint.
+        tidy: False: change no file, neither the index nor what is not whole.
 
     Returns:
         For each archive that is not whole what is said of it; it is put aside.
@@ -261,6 +262,8 @@ def adopt(index: Index, load: Callable[[str], Any], extension: str = ".ckpt") ->
         if name in known:
             continue
         path = join_path(index.folder, *name.split("/"))
+        if not is_whole(path) and not tidy:
+            continue
         if not is_whole(path):
             aside = posixpath.basename(put_aside(path).replace(os.sep, "/"))
             damaged.append(f"{path}: it is not whole; it is put aside as {aside}")
@@ -274,9 +277,9 @@ def adopt(index: Index, load: Callable[[str], Any], extension: str = ".ckpt") ->
     # by how far the run was, as the times of files do not outlive every copy
     for entry in sorted(found, key=lambda entry: (*entry.position[:2], entry.written)):
         _insert(index, entry)
-    if len(found) > 1 and not known:
-        rank_zero_info("%s was not there: it is made anew from %d checkpoints", FILE_NAME, len(found))
-    if found:
+    if found and tidy:
+        if len(found) > 1 and not known:
+            rank_zero_info("%s was not there: it is made anew from %d checkpoints", FILE_NAME, len(found))
         index.write()
     return damaged
 
