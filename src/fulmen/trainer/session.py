@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -163,7 +163,10 @@ def _set_up_optimizers(trainer: Trainer) -> None:
     except ValueError as error:
         explain_no_parameters(module, error)
         raise
-    trainer.optimizers, trainer.lr_scheduler_configs = configured_optimizers(module, returned)
+    optimizers, schedulers = configured_optimizers(module, returned)
+    _, trainer.optimizers, trainer.lr_scheduler_configs = trainer.precision_plugin.connect(
+        module, optimizers, schedulers
+    )
     check_optimizers(trainer)
     trainer.progress.counts_own_steps = module.automatic_optimization
     attach_optimizers(trainer)
@@ -185,7 +188,9 @@ def attach_optimizers(trainer: Trainer) -> None:
         lambda scheduler, metric: trainer.plan.lr_scheduler_step(scheduler, metric),
         lambda: trainer.callback_metrics,
     )
-    for optimizer in trainer.optimizers:
+    for optimizer, wrapped in zip(trainer.optimizers, trainer.wrapped_optimizers):
+        if not automatic and not trainer.precision_plugin.steps_alone:
+            _report_steps(trainer, optimizer, wrapped)
         if any(optimizer is one for one in before) or isinstance(optimizer, NoOptimizer):
             continue
         if not automatic:
@@ -201,13 +206,32 @@ def _profile_steps(trainer: Trainer, optimizer: Any) -> None:
     trainer.when_torn_down(optimizer.register_step_post_hook(lambda *args: profiler.stop(action)).remove)
 
 
+def _report_steps(trainer: Trainer, optimizer: Any, wrapped: LightningOptimizer) -> None:
+    """Let an optimizer in manual optimization report its steps also where the precision leaves one out: it counts all
+    the same.
+    """
+    progress = trainer.progress
+
+    def after() -> None:
+        progress.step += 1
+
+    reporting = ExitStack()
+    reporting.enter_context(wrapped.announcing(lambda: trainer.plan.on_before_optimizer_step(optimizer), after))
+    trainer.when_torn_down(reporting.close)
+
+
 def _count_steps(trainer: Trainer, optimizer: Any) -> None:
     """Let an optimizer in manual optimization report its steps, also when the user steps it directly."""
     if not hasattr(optimizer, "register_step_pre_hook"):
         return
     progress = trainer.progress
 
+    def reports_itself() -> bool:
+        return any(one.is_stepping and one.optimizer is optimizer for one in trainer.wrapped_optimizers)
+
     def before(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if reports_itself():
+            return None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             trainer.plan.on_before_optimizer_step(optimizer)
@@ -223,7 +247,8 @@ def _count_steps(trainer: Trainer, optimizer: Any) -> None:
         return args, {**kwargs, "closure": closure_and_hook}
 
     def after(optimizer: Any, args: Any, kwargs: Any) -> None:
-        progress.step += 1
+        if not reports_itself():
+            progress.step += 1
 
     trainer.when_torn_down(optimizer.register_step_pre_hook(before).remove)
     trainer.when_torn_down(optimizer.register_step_post_hook(after).remove)

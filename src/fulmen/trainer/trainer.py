@@ -23,7 +23,7 @@ from fulmen.loops.predict import predict_loop
 from fulmen.loops.progress import Progress
 from fulmen.plugins.precision.precision import Precision, WithoutInitialisation
 from fulmen.trainer import checkpoint as checkpoints
-from fulmen.trainer import flags
+from fulmen.trainer import flags, hardware
 from fulmen.trainer.attributes import Modes
 from fulmen.trainer.barebones import refuse_with_barebones
 from fulmen.trainer.boundary import Boundary
@@ -164,13 +164,15 @@ class Trainer(Windows):
 
         # where it runs
         flags.one_node(num_nodes)
-        self._plugins = flags.plugin_list(plugins)
-        kind = flags.accelerator(accelerator)
-        self._device_index = flags.device_index(devices, kind)
-        numbers = flags.precision(precision, self._plugins, kind.name)
-        self.strategy = flags.strategy(strategy, kind, self._device_index, numbers, self._plugins)
+        self._plugins = hardware.plugin_list(plugins)
+        strategy = hardware.chosen_strategy(strategy, self._plugins, accelerator)
+        kind = hardware.accelerator(accelerator)
+        self._device_indices = hardware.device_indices(devices, kind)
+        numbers = hardware.precision(precision, self._plugins, kind.device(self._device_indices[0]).type)
+        self.strategy = flags.strategy(strategy, kind, self._device_indices, numbers, self._plugins)
+        self.layer_sync = hardware.layer_sync(sync_batchnorm, self._plugins)
         self.use_distributed_sampler = flags.truth("use_distributed_sampler", use_distributed_sampler, True)
-        flags.warn_of_ignored(sync_batchnorm, model_registry)
+        flags.warn_of_ignored(sync_batchnorm and self.strategy.world_size == 1, model_registry)
 
         # how much
         self.fast_dev_run: bool | int = flags.fast_dev_run(fast_dev_run)

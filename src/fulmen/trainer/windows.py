@@ -62,7 +62,7 @@ class Windows:
     _given_loaders: dict[str, Any]
     _ckpt_path: Any = None
     signals: Signals
-    _device_index: int
+    _device_indices: list[int]
 
     @property
     def lightning_module(self) -> LightningModule:
@@ -476,11 +476,11 @@ class Windows:
 
     @property
     def num_devices(self) -> int:
-        return 1
+        return len(self._device_indices)
 
     @property
     def device_ids(self) -> list[int]:
-        return [self._device_index]
+        return list(self._device_indices)
 
     @property
     def is_global_zero(self) -> bool:
