@@ -52,10 +52,17 @@ def processes_of(devices: Any) -> int:
         TypeError: it is no whole number, nor text that is one.
         MisconfigurationException: it is zero.
     """
-    number = int(devices) if isinstance(devices, str) and devices.strip().isdecimal() else devices
-    if number == 0 and not isinstance(number, bool):
+    number = devices
+    if isinstance(devices, str) and "," not in devices:
+        try:
+            number = int(devices)
+        except ValueError:
+            raise MisconfigurationException(_bad(devices)) from None
+    if isinstance(number, bool) or not isinstance(number, (int, str, list, tuple)):
+        raise TypeError(_bad(devices))
+    if number == 0 or number == [] or number == ():
         raise MisconfigurationException(f"`devices={devices!r}` leaves nothing to run on. Write `devices=1` or 'auto'.")
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+    if not isinstance(number, int) or number < 0:
         raise TypeError(f"`devices={devices!r}`: on the CPU it is the number of processes, a whole number from 1.")
     return number
 

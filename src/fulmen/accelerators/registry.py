@@ -9,7 +9,6 @@ from fulmen.accelerators.accelerator import Accelerator
 from fulmen.accelerators.cpu import CPUAccelerator
 from fulmen.accelerators.cuda import CUDAAccelerator
 from fulmen.accelerators.mps import MPSAccelerator
-from fulmen.accelerators.xla import XLAAccelerator
 from fulmen.utilities.exceptions import MisconfigurationException
 
 
@@ -79,7 +78,20 @@ class _AcceleratorRegistry(dict[str, dict[str, Any]]):
         return f"accelerators: {', '.join(self)}"
 
 
+def _xla() -> Accelerator:
+    from fulmen.accelerators.xla import XLAAccelerator
+
+    return XLAAccelerator()
+
+
+def _tpu() -> Accelerator:
+    from fulmen.accelerators.xla import TPUAccelerator
+
+    return TPUAccelerator()
+
+
 AcceleratorRegistry = _AcceleratorRegistry()
-for _kind in (CPUAccelerator, CUDAAccelerator, MPSAccelerator, XLAAccelerator):
+for _kind in (CPUAccelerator, CUDAAccelerator, MPSAccelerator):
     _kind.register_accelerators(AcceleratorRegistry)
-AcceleratorRegistry.register("tpu", XLAAccelerator, description="XLAAccelerator")
+AcceleratorRegistry.register("tpu", _tpu, description="TPUAccelerator")
+AcceleratorRegistry.register("xla", _xla, description="XLAAccelerator")

@@ -25,11 +25,6 @@ class XLAAccelerator(Accelerator):
         return package_available("torch_xla")
 
     @staticmethod
-    def is_tpu() -> bool:
-        """Whether the device is a TPU."""
-        return XLAAccelerator.is_available() and _runtime().device_type() == "TPU"
-
-    @staticmethod
     def auto_device_count() -> int:
         return _runtime().addressable_device_count()
 
@@ -50,6 +45,18 @@ class XLAAccelerator(Accelerator):
         from torch_xla.core import xla_model  # type: ignore[import-not-found]
 
         return dict(xla_model.get_memory_info(str(device)))
+
+
+class TPUAccelerator(XLAAccelerator):
+    """The same, where it is a TPU."""
+
+    @staticmethod
+    def name() -> str:
+        return "tpu"
+
+    @staticmethod
+    def is_available() -> bool:
+        return XLAAccelerator.is_available() and _runtime().device_type() == "TPU"
 
 
 def _runtime() -> Any:

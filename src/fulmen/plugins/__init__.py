@@ -6,6 +6,7 @@ from fulmen.plugins.environments.slurm import SLURMEnvironment
 from fulmen.plugins.io.async_plugin import AsyncCheckpointIO
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
+from fulmen.plugins.io.xla_plugin import XLACheckpointIO
 from fulmen.plugins.layer_sync import LayerSync, TorchSyncBatchNorm
 from fulmen.plugins.precision.amp import MixedPrecision
 from fulmen.plugins.precision.bitsandbytes import BitsandbytesPrecision
@@ -30,5 +31,6 @@ __all__ = [
     "TorchCheckpointIO",
     "TorchSyncBatchNorm",
     "TransformerEnginePrecision",
+    "XLACheckpointIO",
     "XLAPrecision",
 ]

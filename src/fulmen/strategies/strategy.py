@@ -30,7 +30,12 @@ class Strategy(ABC):
         accelerator: the kind of device. None: the Trainer's.
         checkpoint_io: how checkpoint files are written. None: :class:`TorchCheckpointIO`.
         precision_plugin: how numbers are kept. None: the Trainer's.
+
+    Attributes:
+        allows_inference_mode: False: evaluation runs in ``torch.no_grad`` whatever the Trainer was told.
     """
+
+    allows_inference_mode: bool = True
 
     def __init__(
         self,

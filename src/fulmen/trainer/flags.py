@@ -241,6 +241,10 @@ def strategy(
         raise MisconfigurationException(
             f"`strategy={value!r}` is not there yet. Write `strategy='auto'` with `devices=1`."
         )
+    if name in ("auto", "single_device") and kind.device(indices[0]).type == "xla":
+        from fulmen.strategies.single_xla import SingleDeviceXLAStrategy
+
+        return SingleDeviceXLAStrategy(kind.device(indices[0]), kind, files, numbers)
     if name not in ("auto", "single_device"):
         raise ValueError(f"`strategy={value!r}`: must be 'auto', 'single_device', or a Strategy.")
     return SingleDeviceStrategy(kind.device(indices[0]), kind, files, numbers)

@@ -8,7 +8,6 @@ import torch
 
 from fulmen.accelerators.accelerator import Accelerator
 from fulmen.accelerators.registry import AcceleratorRegistry
-from fulmen.accelerators.xla import XLAAccelerator
 from fulmen.plugins.environments.requeue import Requeue
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
@@ -17,11 +16,10 @@ from fulmen.plugins.precision.amp import MixedPrecision
 from fulmen.plugins.precision.double import DoublePrecision
 from fulmen.plugins.precision.half import HalfPrecision
 from fulmen.plugins.precision.precision import Precision
-from fulmen.plugins.precision.transformer_engine import TransformerEnginePrecision
-from fulmen.plugins.precision.xla import XLAPrecision
 from fulmen.strategies.strategy import Strategy
 from fulmen.trainer.flags import refuse_class, truth
 from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.imports import package_available
 from fulmen.utilities.text import a_kind, shown
 
 # -- devices ----------------------------------------------------------------------------------------------------------
@@ -35,7 +33,7 @@ def accelerator(value: Any) -> Accelerator:
     current = torch.accelerator.current_accelerator(check_available=True)
     if value == "auto":
         if current is None:
-            return AcceleratorRegistry.get("xla" if XLAAccelerator.is_tpu() else "cpu")
+            return AcceleratorRegistry.get("tpu" if _has_tpu() else "cpu")
         value = current.type
     elif value == "gpu":
         if current is None:
@@ -48,6 +46,10 @@ def accelerator(value: Any) -> Accelerator:
     if not kind.is_available():
         raise MisconfigurationException(_no_device(value))
     return kind
+
+
+def _has_tpu() -> bool:
+    return package_available("torch_xla") and AcceleratorRegistry.get("tpu").is_available()
 
 
 def _no_device(value: str) -> str:
@@ -114,12 +116,16 @@ def precision(value: Any, plugins: list[Any], device_type: str) -> Precision:
             "bitsandbytes write `plugins=BitsandbytesPrecision('nf4')`."
         )
     if device_type == "xla":
+        from fulmen.plugins.precision.xla import XLAPrecision
+
         return XLAPrecision(name)
     if name in ("16-mixed", "bf16-mixed"):
         return MixedPrecision(name, device_type)  # type: ignore[arg-type]
     if name in ("16-true", "bf16-true"):
         return HalfPrecision(name)  # type: ignore[arg-type]
     if name.startswith("transformer-engine"):
+        from fulmen.plugins.precision.transformer_engine import TransformerEnginePrecision
+
         half = torch.float16 if name.endswith("float16") else torch.bfloat16
         return TransformerEnginePrecision(weights_dtype=half)
     return DoublePrecision() if name == "64-true" else Precision()

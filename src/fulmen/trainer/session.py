@@ -16,6 +16,7 @@ from fulmen.core.module import LightningModule
 from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, configured_optimizers
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
+from fulmen.plugins.layer_sync import LayerSync, TorchSyncBatchNorm
 from fulmen.trainer import checkpoint as checkpoints
 from fulmen.trainer import metric_objects, replay, resume, which_file
 from fulmen.trainer.explain import headline
@@ -24,6 +25,7 @@ from fulmen.trainer.hook_checks import check_hooks
 from fulmen.trainer.inexact import warn_of_inexact
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
 from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
+from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.seed import isolate_rng
 
@@ -111,6 +113,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         checkpoints.restore_model(trainer, checkpoint)
         if verb == "fit":
             restored = resume.states_of_callbacks(trainer, checkpoint)
+    if verb == "fit" and strategy.world_size > 1 and trainer.layer_sync is not None:
+        _share_layers(trainer, trainer.layer_sync)
     strategy.setup_module(module)
     if verb == "fit":
         metric_objects.begin(module, will_save=bool(trainer.checkpoint_callbacks))
@@ -123,6 +127,22 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     if checkpoint is not None and verb == "fit":
         checkpoints.restore_training(trainer, checkpoint, restored)
     torch.nn.Module.zero_grad(module)
+
+
+def _share_layers(trainer: Trainer, layers: LayerSync) -> None:
+    """Let layers share their statistics between processes for the length of the run."""
+    module, device = trainer.lightning_module, trainer.strategy.root_device
+    if isinstance(layers, TorchSyncBatchNorm) and device.type == "cpu":
+        raise MisconfigurationException(
+            f"`sync_batchnorm=True` on {trainer.strategy.world_size} processes of the CPU: torch's SyncBatchNorm works "
+            "on accelerators only. Leave it out, or pass a `LayerSync` of your own: `Trainer(plugins=...)`."
+        )
+    layers.apply(module)
+
+    def revert() -> None:
+        layers.revert(module)
+
+    trainer.when_torn_down(revert)
 
 
 def _make_folder_of(logger: Any) -> None:

@@ -533,7 +533,9 @@ class Trainer(Windows):
     @contextmanager
     def without_gradients(self) -> Generator[None, None, None]:
         """What evaluation runs in: inference mode outside of ``fit`` if the Trainer was told so, else ``no_grad``."""
-        with no_gradients(self.inference_mode and self.state.fn != "fit"):
+        with no_gradients(
+            self.inference_mode and self.strategy.allows_inference_mode and self.state.fn != "fit"
+        ):
             yield
 
     def compiled_logs_drain(self, step: str) -> Callable[[], None] | None:
