@@ -90,6 +90,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     check_hooks(trainer)
     trainer.begin_run()
     strategy.setup_environment()
+    if strategy.accelerator is not None:
+        strategy.accelerator.setup(trainer)
     which_file.return_to_run(trainer, verb, ckpt_path)
     if trainer.profiles:
         trainer.profiler.setup(stage=verb, local_rank=None, log_dir=trainer.log_dir)
