@@ -47,7 +47,7 @@ def clip_grad_norm(
     parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
 ) -> Tensor:
     """Scale all gradients together so that their norm is at most ``max_norm``, as ``torch.nn.utils.clip_grad_norm_``
-    does; parameters of several device meshes, and plain ones beside them, are measured as one vector.
+    does; sharded parameters, also of several device meshes, and plain ones beside them are measured as one vector.
 
     Args:
         parameters: those without a gradient are left out. To be called on all processes with the same ones; a plain
@@ -61,7 +61,7 @@ def clip_grad_norm(
     Raises:
         RuntimeError: ``error_if_nonfinite``, and the norm is NaN or infinite.
     """
-    groups = by_mesh(parameters)
+    groups = by_layout(parameters)
     if len(groups) <= 1:
         return _whole(clip_grad_norm_(next(iter(groups), []), max_norm, norm_type, error_if_nonfinite))
     gradients = [[parameter.grad.detach() for parameter in group if parameter.grad is not None] for group in groups]
@@ -81,19 +81,20 @@ def clip_grad_norm(
 
 def clip_grad_value(parameters: Iterable[Tensor], clip_value: float) -> None:
     """Limit each element of the gradients to ``[-clip_value, clip_value]``."""
-    for group in by_mesh(parameters):
+    for group in by_layout(parameters):
         clip_grad_value_(group, clip_value)
 
 
-def by_mesh(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
-    """The parameters that have a gradient, grouped by the device mesh that the gradient is spread over; plain ones are
-    a group of their own.
+def by_layout(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
+    """The parameters that have a gradient, grouped by how the gradient is spread over processes: over which device
+    mesh, and in what way. Plain ones are a group of their own.
     """
     groups: dict[Any, list[Tensor]] = {}
     for parameter in [parameters] if isinstance(parameters, Tensor) else parameters:
-        if parameter.grad is not None:
-            mesh: Any = getattr(parameter.grad, "device_mesh", None)
-            groups.setdefault(mesh, []).append(parameter)
+        gradient: Any = parameter.grad
+        if gradient is not None:
+            layout = (gradient.device_mesh, gradient.placements) if is_sharded(gradient) else None
+            groups.setdefault(layout, []).append(parameter)
     return list(groups.values())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fulmen.utilities.grads import by_mesh
+from fulmen.utilities.grads import by_layout
 from fulmen.utilities.rank_zero import rank_zero_warn
 
 #: steps left out in a row that are worth a warning: by then the scale has come from its default, 65536, down to 1
@@ -22,13 +22,14 @@ class GradScaler(torch.amp.GradScaler):
     def _unscale_grads_(
         self, optimizer: Any, inv_scale: Tensor, found_inf: Tensor, allow_fp16: bool
     ) -> dict[torch.device, Tensor]:
-        groups = by_mesh(parameter for group in optimizer.param_groups for parameter in group["params"])
+        groups = by_layout(parameter for group in optimizer.param_groups for parameter in group["params"])
         if len(groups) < 2:
             return super()._unscale_grads_(optimizer, inv_scale, found_inf, allow_fp16)
         found: dict[torch.device, Tensor] = {}
-        for group in groups:  # `found_inf` is only ever set, so that it tells of all of them
+        for group in groups:
             part: Any = SimpleNamespace(param_groups=[{"params": group}])
-            found.update(super()._unscale_grads_(part, inv_scale, found_inf, allow_fp16))
+            for device, one in super()._unscale_grads_(part, inv_scale, found_inf, allow_fp16).items():
+                found[device] = torch.maximum(found[device], one) if device in found else one
         return found
 
 
