@@ -84,8 +84,10 @@ def test_devices_of_the_cpu_are_processes(devices, expected):
 
 @pytest.mark.parametrize(
     ("devices", "error"),
-    [(0, MisconfigurationException), ([], MisconfigurationException), (-1, TypeError), ("-1", TypeError)]
-    + [([0], TypeError), ("0,1", TypeError), (1.0, TypeError), ("all", MisconfigurationException)],
+    [
+        *((devices, MisconfigurationException) for devices in (0, [], "all")),
+        *((devices, TypeError) for devices in (-1, "-1", [0], "0,1", 1.0)),
+    ],
 )
 def test_devices_of_the_cpu_that_are_no_number_of_processes_are_an_error(devices, error):
     with pytest.raises(error, match="devices="):

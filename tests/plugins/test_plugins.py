@@ -22,11 +22,16 @@ from fulmen.plugins import (
     TorchCheckpointIO,
     TorchSyncBatchNorm,
 )
-from fulmen.strategies import SingleDeviceStrategy
+from fulmen.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from fulmen.strategies import DDPStrategy, SingleDeviceStrategy
 from fulmen.utilities.exceptions import MisconfigurationException
 
 
 class OwnStrategy(SingleDeviceStrategy):
+    pass
+
+
+class OwnKind(CPUAccelerator):
     pass
 
 
@@ -65,6 +70,12 @@ def test_plugins_of_all_kinds_take_their_places_and_are_used(trainer_of, tmp_pat
     model = BoringModel()
     trainer.fit(model)
     assert model.dtype == torch.float64
+
+
+def test_kind_of_device_of_the_strategy_is_used_where_none_is_named():
+    kind = OwnKind()
+    assert Trainer(strategy=OwnStrategy(accelerator=kind), logger=False).accelerator is kind
+    assert Trainer(strategy=OwnStrategy(accelerator=kind), accelerator=OwnKind(), logger=False).accelerator is kind
 
 
 def test_one_plugin_needs_no_list(trainer_of):
@@ -111,9 +122,18 @@ def test_two_plugins_of_a_kind_are_an_error_that_names_both(one, other, kind):
             ("OwnFiles of OwnStrategy", "AsyncCheckpointIO"),
         ),
         (
-            {"strategy": OwnStrategy(accelerator=CPUAccelerator()), "accelerator": "cpu"},
+            {"strategy": OwnStrategy(accelerator=OwnKind()), "accelerator": "cpu"},
             None,
-            ("OwnStrategy(accelerator=CPUAccelerator)", "accelerator='cpu'"),
+            ("OwnStrategy(accelerator=OwnKind)", "accelerator='cpu'"),
+        ),
+        (
+            {
+                "strategy": DDPStrategy(cluster_environment=LightningEnvironment()),
+                "plugins": TorchElasticEnvironment(),
+                "devices": 2,
+            },
+            None,
+            ("LightningEnvironment of DDPStrategy", "TorchElasticEnvironment"),
         ),
     ],
 )
@@ -126,7 +146,9 @@ def test_two_that_choose_the_same_thing_are_an_error_that_names_both(arguments, 
 
 @pytest.mark.parametrize("plugin", ["bf16-mixed", nn.Linear(1, 1), Precision, 3])
 def test_what_is_no_plugin_is_an_error_that_lists_the_kinds(plugin):
-    words = "instead of an instance" if isinstance(plugin, type) else "must be a Precision, a CheckpointIO, a LayerSync"
+    words = "must be a Precision, a CheckpointIO, a ClusterEnvironment, a LayerSync"
+    if isinstance(plugin, type):
+        words = "instead of an instance"
     with pytest.raises(MisconfigurationException, match=words):
         Trainer(plugins=[plugin])
 

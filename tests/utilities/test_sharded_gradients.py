@@ -94,7 +94,7 @@ def test_norms_are_those_of_plain_parameters(layout):
 def test_norm_that_is_not_finite_is_an_error_where_that_is_asked_for(layout):
     spread, _ = layers(layout)
     list(spread.parameters())[-1].grad.mul_(float("nan"))
-    with pytest.raises(RuntimeError, match="norm of .*gradients"):
+    with pytest.raises(RuntimeError, match=r"norm of .*gradients"):
         clip_grad_norm(spread.parameters(), 1.0, error_if_nonfinite=True)
 
 
@@ -120,5 +120,3 @@ def test_scaler_unscales_and_looks_at_all_parameters(layout, bad):
     for parameter, old, gradient in zip(spread.parameters(), before, gradients):
         expected = old - gradient / 65536 if bad is None else old
         torch.testing.assert_close(whole(parameter.detach()), expected)
-
-

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from tests.xla.run_on_cpu import environment, python_of, train
 
 

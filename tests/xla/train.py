@@ -8,12 +8,12 @@ import sys
 from typing import Any
 
 import torch
+from tests.loops.by_hand import Regressor, loader, sgd, train_by_hand
 from torch import Tensor
 
 from fulmen import Trainer
 from fulmen.plugins import XLACheckpointIO, XLAPrecision
 from fulmen.strategies import SingleDeviceXLAStrategy
-from tests.loops.by_hand import Regressor, loader, sgd, train_by_hand
 
 
 class Model(Regressor):

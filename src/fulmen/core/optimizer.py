@@ -189,10 +189,10 @@ def _loss_of_before() -> None:
     """The closure of a step whose forward and backward have been done."""
 
 
-_OWN = frozenset(
-    ("__class__", "__getstate__", "__reduce__", "__reduce_ex__", "__repr__", "_after_step", "_before_step", "_module")
-    + ("_optimizer", "_precision", "_step_by_precision", "_steps_alone", "_strategy", "announcing", "attach")
-    + ("is_stepping", "optimizer", "step", "toggle_model")
+_OWN = (
+    frozenset(("__class__", "__getstate__", "__reduce__", "__reduce_ex__", "__repr__", "_after_step", "_before_step"))
+    | {"_module", "_optimizer", "_precision", "_step_by_precision", "_steps_alone", "_strategy", "announcing", "attach"}
+    | {"is_stepping", "optimizer", "step", "toggle_model"}
 )
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import cProfile
 import io
 import os
+import pstats
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fulmen.profilers.profiler import Profiler
 from fulmen.utilities.cloud_io import get_filesystem, is_remote, make_dirs, parent_path
-
-if TYPE_CHECKING:
-    import cProfile
 
 
 class AdvancedProfiler(Profiler):
@@ -57,12 +55,7 @@ class AdvancedProfiler(Profiler):
         if self._running:
             self.profiled_actions[self._running[-1]].disable()
         self._running.append(action_name)
-        profile = self.profiled_actions.get(action_name)
-        if profile is None:
-            from cProfile import Profile
-
-            profile = self.profiled_actions[action_name] = Profile()
-        profile.enable()
+        self.profiled_actions.setdefault(action_name, cProfile.Profile()).enable()
 
     def stop(self, action_name: str) -> None:
         if action_name not in self._running:
@@ -84,8 +77,6 @@ class AdvancedProfiler(Profiler):
             self._running.clear()
 
     def summary(self) -> str:
-        from pstats import Stats
-
         if self._running:
             self.profiled_actions[self._running[-1]].disable()
         parts = [f"\n{(self._stage or '').upper()} Profiler Report".rstrip() + "\n"]
@@ -93,7 +84,7 @@ class AdvancedProfiler(Profiler):
             if self.dump_stats:
                 self._dump(action_name, profile)
             text = io.StringIO()
-            stats = Stats(profile, stream=text)
+            stats = pstats.Stats(profile, stream=text)
             stats.strip_dirs().sort_stats("cumulative").print_stats(self.line_count_restriction)
             parts.append(f"Profile stats for: {action_name}\n{text.getvalue().strip()}\n")
         if self._running:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from fulmen.accelerators.accelerator import Accelerator
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.callbacks.model_checkpoint import ModelCheckpoint
@@ -27,14 +26,8 @@ from fulmen.loggers.tensorboard import TensorBoardLogger
 from fulmen.loops.progress import Limits
 from fulmen.plugins.environments.requeue import Requeue
 from fulmen.plugins.environments.slurm import SLURMEnvironment
-from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
-from fulmen.plugins.precision.precision import Precision
-from fulmen.profilers.advanced import AdvancedProfiler
 from fulmen.profilers.base import PassThroughProfiler
 from fulmen.profilers.profiler import Profiler
-from fulmen.profilers.simple import SimpleProfiler
-from fulmen.strategies.single_device import SingleDeviceStrategy
-from fulmen.strategies.strategy import Strategy
 from fulmen.utilities.enums import GradClipAlgorithmType
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.interval import Interval, parse_duration, parse_interval
@@ -211,45 +204,6 @@ def requeue(plugins: list[Any]) -> Requeue | None:
     return SLURMEnvironment() if passed is None and SLURMEnvironment.detect() else passed
 
 
-_LATER_STRATEGIES = ("ddp", "fsdp", "deepspeed", "model_parallel", "xla", "single_xla", "single_tpu")
-
-
-def strategy(
-    value: Any, kind: Accelerator, indices: list[int], numbers: Precision, plugins: list[Any]
-) -> Strategy:
-    """The strategy: the one that was passed, or the one that ``strategy=`` names."""
-    if len(indices) > 1:
-        raise MisconfigurationException(
-            f"{len(indices)} devices are asked for; more than one is not there yet. Write `devices=1`."
-        )
-    files = next((plugin for plugin in plugins if isinstance(plugin, CheckpointIO)), None)
-    if isinstance(value, Strategy):
-        value.accelerator = value.accelerator or kind
-        if type(value.precision_plugin) is Precision:
-            value.precision_plugin = numbers
-        elif type(numbers) is not Precision:
-            raise MisconfigurationException(
-                f"{type(value).__name__} already has the precision {value.precision_plugin.precision!r}, and the "
-                f"Trainer was given {numbers.precision!r}. Give one of them."
-            )
-        if files is not None:
-            value.checkpoint_io = files
-        return value
-    refuse_class("strategy", value, ValueError)
-    name = value.lower() if isinstance(value, str) else value
-    if isinstance(name, str) and name.startswith(_LATER_STRATEGIES):
-        raise MisconfigurationException(
-            f"`strategy={value!r}` is not there yet. Write `strategy='auto'` with `devices=1`."
-        )
-    if name in ("auto", "single_device") and kind.device(indices[0]).type == "xla":
-        from fulmen.strategies.single_xla import SingleDeviceXLAStrategy
-
-        return SingleDeviceXLAStrategy(kind.device(indices[0]), kind, files, numbers)
-    if name not in ("auto", "single_device"):
-        raise ValueError(f"`strategy={value!r}`: must be 'auto', 'single_device', or a Strategy.")
-    return SingleDeviceStrategy(kind.device(indices[0]), kind, files, numbers)
-
-
 # -- who listens ------------------------------------------------------------------------------------------------------
 
 
@@ -286,6 +240,9 @@ def profiler(value: Any) -> Profiler:
         return value
     refuse_class("profiler", value)
     if isinstance(value, str):
+        from fulmen.profilers.advanced import AdvancedProfiler  # the standard library's, which is not small
+        from fulmen.profilers.simple import SimpleProfiler
+
         known = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
         if value.lower() in known:
             return known[value.lower()]()
@@ -423,12 +380,11 @@ def set_determinism(deterministic: Any, benchmark: Any) -> None:
         torch.backends.cudnn.benchmark = benchmark
 
 
-def one_node(number: Any) -> None:
+def nodes(number: Any) -> int:
     """Check the number of machines."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise ValueError(f"`num_nodes={number!r}`: must be a whole number from 1.")
-    if number > 1:
-        raise MisconfigurationException(f"`num_nodes={number}`: more than one is not there yet. Write `num_nodes=1`.")
+    return number
 
 
 def warn_of_ignored(sync_batchnorm: Any, model_registry: Any) -> None:

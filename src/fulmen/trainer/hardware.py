@@ -8,13 +8,11 @@ import torch
 
 from fulmen.accelerators.accelerator import Accelerator
 from fulmen.accelerators.registry import AcceleratorRegistry
+from fulmen.plugins.environments.cluster_environment import ClusterEnvironment
 from fulmen.plugins.environments.requeue import Requeue
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
 from fulmen.plugins.layer_sync import LayerSync, TorchSyncBatchNorm
-from fulmen.plugins.precision.amp import MixedPrecision
-from fulmen.plugins.precision.double import DoublePrecision
-from fulmen.plugins.precision.half import HalfPrecision
 from fulmen.plugins.precision.precision import Precision
 from fulmen.strategies.strategy import Strategy
 from fulmen.trainer.flags import refuse_class, truth
@@ -25,8 +23,24 @@ from fulmen.utilities.text import a_kind, shown
 # -- devices ----------------------------------------------------------------------------------------------------------
 
 
-def accelerator(value: Any) -> Accelerator:
-    """The kind of device that ``accelerator=`` names."""
+def accelerator(value: Any, strategy: Any = None) -> Accelerator:
+    """The kind of device that ``accelerator=`` names, or that the strategy has.
+
+    Raises:
+        ValueError: ``value`` is no name of one.
+        MisconfigurationException: this machine has none, or the strategy has another.
+    """
+    own = strategy.accelerator if isinstance(strategy, Strategy) else None
+    if own is not None and isinstance(value, str) and value == "auto":
+        return own
+    kind = _accelerator(value)
+    if own is not None and type(own) is not type(kind):
+        name = f"{type(strategy).__name__}(accelerator={type(own).__name__})"
+        raise _both(name, f"`accelerator={shown(value)}`", "a kind of device")
+    return kind
+
+
+def _accelerator(value: Any) -> Accelerator:
     if isinstance(value, Accelerator):
         return value
     refuse_class("accelerator", value, ValueError)
@@ -115,25 +129,38 @@ def precision(value: Any, plugins: list[Any], device_type: str) -> Precision:
             f"`precision={shown(value)}`: must be one of {list(dict.fromkeys(_PRECISIONS.values()))}. For layers of "
             "bitsandbytes write `plugins=BitsandbytesPrecision('nf4')`."
         )
+    return _named(name, device_type)
+
+
+def _named(name: Any, device_type: str) -> Precision:
+    """The plugin of that name. Each is imported when it is chosen."""
     if device_type == "xla":
         from fulmen.plugins.precision.xla import XLAPrecision
 
         return XLAPrecision(name)
     if name in ("16-mixed", "bf16-mixed"):
-        return MixedPrecision(name, device_type)  # type: ignore[arg-type]
+        from fulmen.plugins.precision.amp import MixedPrecision
+
+        return MixedPrecision(name, device_type)
     if name in ("16-true", "bf16-true"):
-        return HalfPrecision(name)  # type: ignore[arg-type]
+        from fulmen.plugins.precision.half import HalfPrecision
+
+        return HalfPrecision(name)
+    if name == "64-true":
+        from fulmen.plugins.precision.double import DoublePrecision
+
+        return DoublePrecision()
     if name.startswith("transformer-engine"):
         from fulmen.plugins.precision.transformer_engine import TransformerEnginePrecision
 
         half = torch.float16 if name.endswith("float16") else torch.bfloat16
         return TransformerEnginePrecision(weights_dtype=half)
-    return DoublePrecision() if name == "64-true" else Precision()
+    return Precision()
 
 
 # -- plugins ----------------------------------------------------------------------------------------------------------
 
-_KINDS = (Precision, CheckpointIO, LayerSync, Requeue, Strategy)
+_KINDS = (Precision, CheckpointIO, ClusterEnvironment, LayerSync, Requeue, Strategy)
 
 
 def plugin_list(value: Any) -> list[Any]:
@@ -154,11 +181,8 @@ def plugin_list(value: Any) -> list[Any]:
     return plugins
 
 
-def chosen_strategy(value: Any, plugins: list[Any], accelerator: Any) -> Any:
+def chosen_strategy(value: Any, plugins: list[Any]) -> Any:
     """What ``strategy=`` and the plugins say together, where they do not contradict each other.
-
-    Args:
-        accelerator: ``accelerator=`` as it was given.
 
     Raises:
         MisconfigurationException: two of them choose the same thing; the message names both.
@@ -170,14 +194,14 @@ def chosen_strategy(value: Any, plugins: list[Any], accelerator: Any) -> Any:
         value = passed
     if not isinstance(value, Strategy):
         return value
-    if value.accelerator is not None and accelerator != "auto" and value.accelerator is not accelerator:
-        own = type(value.accelerator).__name__
-        raise _both(f"{type(value).__name__}(accelerator={own})", f"`accelerator={shown(accelerator)}`", "a device")
     for plugin in plugins:
         if isinstance(plugin, Precision) and type(value.precision_plugin) is not Precision:
             raise _both(value.precision_plugin, plugin, "a precision", value)
         if isinstance(plugin, CheckpointIO) and type(value.checkpoint_io) is not TorchCheckpointIO:
             raise _both(value.checkpoint_io, plugin, "how checkpoints are written", value)
+        environment = getattr(value, "cluster_environment", None)
+        if isinstance(plugin, ClusterEnvironment) and environment not in (None, plugin):
+            raise _both(environment, plugin, "who the processes are", value)
     return value
 
 

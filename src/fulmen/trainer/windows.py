@@ -65,6 +65,7 @@ class Windows:
     signals: Signals
     _device_indices: list[int]
     layer_sync: LayerSync | None  #: what lets layers share their statistics between processes
+    _num_nodes: int
 
     @property
     def lightning_module(self) -> LightningModule:
@@ -474,7 +475,7 @@ class Windows:
 
     @property
     def num_nodes(self) -> int:
-        return 1
+        return self._num_nodes
 
     @property
     def num_devices(self) -> int:
@@ -491,4 +492,7 @@ class Windows:
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any] | None:
         """What a DistributedSampler needs; None with one process."""
-        return None
+        strategy = self.strategy
+        if strategy.data_parallel_size == 1:
+            return None
+        return {"num_replicas": strategy.data_parallel_size, "rank": strategy.data_parallel_rank}

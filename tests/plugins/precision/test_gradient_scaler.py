@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from tests.loops.by_hand import Regressor, assert_same_optimizer, assert_same_weights, loader, sgd, twins
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from fulmen import Callback
 from fulmen.plugins import MixedPrecision
 from fulmen.utilities.exceptions import MisconfigurationException
-
-from tests.loops.by_hand import Regressor, assert_same_optimizer, assert_same_weights, loader, sgd, twins
 
 #: so large at first that gradients overflow and steps are left out, and growing again soon
 SHAKY = {"init_scale": 2.0**24, "growth_interval": 3}
@@ -447,7 +446,7 @@ def test_own_use_of_the_scaler_is_left_alone(trainer_of):
     assert_same_weights(module, twin)
 
 
-# -- what cannot be -----------------------------------------------------------------------------------------------------
+# -- what cannot be ---------------------------------------------------------------------------------------------------
 
 
 def test_lbfgs_is_refused_before_training(trainer_of):

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from tests.loops.by_hand import Regressor, loader
 from torch import nn
 
 from fulmen import LightningModule, Trainer, seed_everything
@@ -21,7 +22,6 @@ from fulmen.plugins import (
 )
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.imports import package_available
-from tests.loops.by_hand import Regressor, loader
 
 SPELLINGS = {
     "32-true": [None, 32, "32", "32-true", torch.float32],
@@ -61,7 +61,6 @@ def test_layers_of_init_module_and_configure_model_are_made_in_the_right_type(tr
         def __init__(self):
             super().__init__()
             self.made = None
-
 
         def configure_model(self):
             if self.made is None:

@@ -51,13 +51,13 @@ class MixedPrecision(Precision):
     ) -> None:
         if precision not in ("16-mixed", "bf16-mixed"):
             raise ValueError(
-                f"{type(self).__name__}(precision={precision!r}): must be '16-mixed' or 'bf16-mixed'. For whole numbers "
-                "of bits write `HalfPrecision('bf16-true')`."
+                f"{type(self).__name__}(precision={precision!r}): must be '16-mixed' or 'bf16-mixed'. For weights of "
+                "16 bits write `HalfPrecision('bf16-true')`."
             )
         if scaler is not None and precision == "bf16-mixed":
             raise MisconfigurationException(
-                f"`precision='bf16-mixed'` needs no gradient scaler, and was given a {type(scaler).__name__}: its range "
-                "is that of 32 bits. Leave the scaler out, or write `precision='16-mixed'`."
+                f"`precision='bf16-mixed'` needs no gradient scaler, and was given a {type(scaler).__name__}: its "
+                "range is that of 32 bits. Leave the scaler out, or write `precision='16-mixed'`."
             )
         self.precision = precision
         self.device = device

@@ -21,8 +21,8 @@ class BitsandbytesPrecision(Precision):
     so train others beside them, such as adapters.
 
     Args:
-        mode: ``"nf4"`` and ``"fp4"`` (4 bits), also with ``"-dq"``, for which the constants are quantized too; ``"int8"``
-            and ``"int8-training"`` (8 bits).
+        mode: ``"nf4"`` and ``"fp4"`` (4 bits), also with ``"-dq"``, for which the constants are quantized too;
+            ``"int8"`` and ``"int8-training"`` (8 bits).
         dtype: of all other numbers. None: for 4 bits ``torch.bfloat16`` where the GPU has it, for 8 ``torch.float16``.
         ignore_modules: names of modules, such as ``{"lm_head"}``, whose layers are left alone.
 
