@@ -22,7 +22,8 @@ from fulmen.plugins import (
     TorchCheckpointIO,
     TorchSyncBatchNorm,
 )
-from fulmen.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from fulmen.plugins.environments.lightning import LightningEnvironment
+from fulmen.plugins.environments.torchelastic import TorchElasticEnvironment
 from fulmen.strategies import DDPStrategy, SingleDeviceStrategy
 from fulmen.utilities.exceptions import MisconfigurationException
 

@@ -74,7 +74,7 @@ def clip_grad_norm(
         )
     factor = torch.clamp(max_norm / (total + 1e-6), max=1.0)  # as torch does it: nothing waits for the device
     for gradient in (gradient for group in gradients for gradient in group):
-        own = gradient.to_local() if is_sharded(gradient) else gradient
+        own: Tensor = gradient.to_local() if is_sharded(gradient) else gradient  # type: ignore[attr-defined]
         own.mul_(factor.to(own.device))
     return total
 

@@ -167,7 +167,7 @@ class MixedPrecision(Precision):
             self._step(optimizer.step, **kwargs)  # there is nothing to unscale
             return loss
         self.unscale_gradients(optimizer)
-        found = scaler._found_inf_per_device(optimizer)
+        found: dict[Any, Tensor] = scaler._found_inf_per_device(optimizer)
         if not found and not unscales_itself(optimizer):  # no gradients: `training_step` returned None
             scaler._per_optimizer_states.pop(id(optimizer), None)
             self._step(optimizer.step, **kwargs)
@@ -208,7 +208,7 @@ class MixedPrecision(Precision):
             watch.remove()
         self._watches = []
 
-    def agree(self, found_inf: dict[torch.device, Tensor]) -> None:
+    def agree(self, found_inf: dict[Any, Tensor]) -> None:
         """Make what this process found that which all processes found, in place: 1 where a gradient is not finite.
 
         There is nothing to do where all have the same gradients (DDP) or share them out as ``DTensor``, for which torch

@@ -66,7 +66,7 @@ class SkipCount:
     def total(self) -> int:
         return self._before + (int(self._total) if self._total is not None else 0)
 
-    def count(self, found_inf: dict[torch.device, Tensor], scaler: torch.amp.GradScaler, model: Any) -> None:
+    def count(self, found_inf: dict[Any, Tensor], scaler: torch.amp.GradScaler, model: Any) -> None:
         """A step was made, or left out where one of ``found_inf`` is not zero."""
         first, *others = found_inf.values()
         skipped = (first + sum(found.to(first.device) for found in others) > 0) if others else first > 0
