@@ -43,6 +43,8 @@ from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.text import shown
 
 if TYPE_CHECKING:
+    import torch
+
     from fulmen.accelerators.accelerator import Accelerator
     from fulmen.core.optimizer import Schedulers
     from fulmen.loggers.logger import Logger
@@ -57,12 +59,15 @@ class Trainer(Windows):
     environment, as ``PL_TRAINER_<ARGUMENT>``; what is written in the program wins.
 
     Args:
-        accelerator: the kind of device: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"``, or an Accelerator.
+        accelerator: the kind of device: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"``, ``"tpu"``, ``"xla"``,
+            a name registered with AcceleratorRegistry, or an Accelerator.
         strategy: ``"auto"``, ``"single_device"``, or a Strategy.
         devices: how many devices of each machine, or a list of their numbers; -1: all. On the CPU it is the number of
             processes. ``"auto"``: all, and one process on the CPU.
         num_nodes: how many machines.
-        precision: ``"32-true"``, ``"64-true"``, ``"bf16-mixed"``, ``"bf16-true"``, ``"16-true"``. None: ``"32-true"``.
+        precision: ``"32-true"``, ``"64-true"``, ``"bf16-mixed"``, ``"16-mixed"``, ``"bf16-true"``, ``"16-true"``,
+            ``"transformer-engine"``, ``"transformer-engine-float16"``; also 64, 32, 16, ``"bf16"``, or a type such as
+            ``torch.bfloat16`` for all numbers in it. None: ``"32-true"``.
         logger: a Logger or several; True: TensorBoard where installed, else CSV; False: none. None: True.
         callbacks: a Callback or a list of them.
         fast_dev_run: run this many batches of each stage (True: one) and write nothing, to see whether it works at all.
@@ -95,8 +100,10 @@ class Trainer(Windows):
         profiler: ``"simple"``, ``"advanced"`` or a Profiler. None: nothing is measured, at no cost.
         detect_anomaly: find the operation that made a NaN in backward; slow.
         barebones: switch off everything that costs time, to measure the rest.
-        plugins: a Precision, a CheckpointIO, a Requeue such as SLURMEnvironment, or a list of them.
-        sync_batchnorm: share the statistics of batch norms between processes; with one process it does nothing.
+        plugins: a Precision, a CheckpointIO, a ClusterEnvironment, a LayerSync, a Strategy, a Requeue such as
+            SLURMEnvironment, or a list of them, at most one of each kind.
+        sync_batchnorm: share the statistics of batch norms between processes, by TorchSyncBatchNorm; with one process
+            it does nothing.
         reload_dataloaders_every_n_epochs: ask for the loaders anew so often; 0: never.
         default_root_dir: where files go, a folder or a URL. None: the working directory.
         enable_autolog_hparams: send hyperparameters to the loggers when a run begins.
@@ -116,7 +123,7 @@ class Trainer(Windows):
         strategy: str | Strategy = "auto",
         devices: list[int] | str | int = "auto",
         num_nodes: int = 1,
-        precision: str | int | None = None,
+        precision: str | int | torch.dtype | None = None,
         logger: Logger | Iterable[Logger] | bool | None = None,
         callbacks: list[Callback] | Callback | None = None,
         fast_dev_run: int | bool = False,
