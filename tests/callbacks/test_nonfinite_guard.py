@@ -164,7 +164,7 @@ def test_infinite_gradients_are_left_to_the_gradient_scaler(tmp_path: Path) -> N
 
         scaler = object()
 
-        def optimizer_step(self, optimizer: Any, closure: Any, **kwargs: Any) -> Any:
+        def optimizer_step(self, optimizer: Any, model: Any, closure: Any, **kwargs: Any) -> Any:
             loss = closure()
             gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
             if all(gradient.isfinite().all() for gradient in gradients):

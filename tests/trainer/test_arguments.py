@@ -197,7 +197,7 @@ def test_argument_in_the_program_wins_over_the_environment(trainer_of, monkeypat
 def test_positional_arguments_stand_in_the_order_of_the_signature():
     trainer = Trainer("cpu", "auto", 1, logger=False, enable_checkpointing=False)
 
-    assert (trainer.accelerator.name, trainer.num_devices) == ("cpu", 1)
+    assert (trainer.accelerator.name(), trainer.num_devices) == ("cpu", 1)
     with pytest.raises(TypeError, match="two values for `accelerator`"):
         Trainer("cpu", accelerator="cpu")
 

@@ -58,8 +58,11 @@ class LightningOptimizer:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._precision: Precision | None = None
+        self._steps_alone = True
+        self.is_stepping = False  #: a step goes through the precision, which may leave it out
         self._strategy: Strategy | None = None
         self._before_step: Callable[[], None] | None = None
+        self._after_step: Callable[[], None] | None = None
         self._module: Callable[[], LightningModule | None] = lambda: None
         # a class of its own makes isinstance true and says what is inside
         kind = type(optimizer)
@@ -73,6 +76,7 @@ class LightningOptimizer:
     def attach(self, module: LightningModule, precision: Precision, strategy: Strategy) -> None:
         """Tell it through which precision plugin to step."""
         self._module, self._precision, self._strategy = ref(module), precision, strategy
+        self._steps_alone = precision.steps_alone
 
     def step(self, closure: Callable[[], Any] | None = None, **kwargs: Any) -> Any:
         """Step the wrapped optimizer.
@@ -85,6 +89,8 @@ class LightningOptimizer:
                 f"`optimizer.step` got the closure {closure!r}, which cannot be called. "
                 "Give a function that computes the loss, goes backward and returns the loss."
             )
+        if not self._steps_alone:
+            return self._step_by_precision(closure, kwargs)
         before_step = self._before_step
         if before_step is not None and closure is None:
             before_step()
@@ -92,16 +98,46 @@ class LightningOptimizer:
             closure = _followed_by(closure, before_step)
         if self._precision is None:
             return self._optimizer.step(closure, **kwargs)
-        return self._precision.optimizer_step(self._optimizer, closure, **kwargs)
+        return self._precision.optimizer_step(self._optimizer, self._module(), closure, **kwargs)
+
+    def _step_by_precision(self, closure: Callable[[], Any] | None, kwargs: dict[str, Any]) -> Any:
+        """A step of which the precision decides whether it is made: gradients are unscaled before anybody sees them,
+        and the step is announced and counted also if it is left out.
+        """
+        precision, optimizer, announce = self._precision, self._optimizer, self._before_step
+        assert precision is not None
+
+        def before_step() -> None:
+            precision.unscale_gradients(optimizer)
+            if announce is not None:
+                announce()
+
+        if closure is None:
+            before_step()
+            closure = _loss_of_before
+        else:
+            closure = _followed_by(closure, before_step)
+        self.is_stepping = True
+        try:
+            result = precision.optimizer_step(optimizer, self._module(), closure, **kwargs)
+        finally:
+            self.is_stepping = False
+        if self._after_step is not None:
+            self._after_step()
+        return result
 
     @contextmanager
-    def announcing(self, before_step: Callable[[], None]) -> Generator[None, None, None]:
-        """Call ``before_step`` before each update, once its gradients are there."""
-        self._before_step = before_step
+    def announcing(
+        self, before_step: Callable[[], None], after_step: Callable[[], None] | None = None
+    ) -> Generator[None, None, None]:
+        """Call ``before_step`` before each update, once its gradients are there, and ``after_step`` after it where the
+        precision may leave it out.
+        """
+        self._before_step, self._after_step = before_step, after_step
         try:
             yield
         finally:
-            self._before_step = None
+            self._before_step = self._after_step = None
 
     @contextmanager
     def toggle_model(self, sync_grad: bool = True) -> Generator[None, None, None]:
@@ -149,9 +185,15 @@ def _followed_by(closure: Callable[[], Any], before_step: Callable[[], None]) ->
     return closure_and_more
 
 
-_OWN = frozenset(
-    ("__class__", "__getstate__", "__reduce__", "__reduce_ex__", "__repr__", "_before_step", "_module", "_optimizer")
-) | {"_precision", "_strategy", "announcing", "attach", "optimizer", "step", "toggle_model"}
+def _loss_of_before() -> None:
+    """The closure of a step whose forward and backward have been done."""
+
+
+_OWN = (
+    frozenset(("__class__", "__getstate__", "__reduce__", "__reduce_ex__", "__repr__", "_after_step", "_before_step"))
+    | {"_module", "_optimizer", "_precision", "_step_by_precision", "_steps_alone", "_strategy", "announcing", "attach"}
+    | {"is_stepping", "optimizer", "step", "toggle_model"}
+)
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fulmen.strategies.parallel import ParallelStrategy as ParallelStrategy
     from fulmen.strategies.registry import StrategyRegistry as StrategyRegistry
     from fulmen.strategies.single_device import SingleDeviceStrategy as SingleDeviceStrategy
+    from fulmen.strategies.single_xla import SingleDeviceXLAStrategy as SingleDeviceXLAStrategy
     from fulmen.strategies.strategy import Strategy as Strategy
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ModelParallelStrategy",
     "ParallelStrategy",
     "SingleDeviceStrategy",
+    "SingleDeviceXLAStrategy",
     "Strategy",
     "StrategyRegistry",
 ]
@@ -35,6 +37,7 @@ __getattr__, __dir__ = at_first_use(
         "ModelParallelStrategy": "model_parallel",
         "ParallelStrategy": "parallel",
         "SingleDeviceStrategy": "single_device",
+        "SingleDeviceXLAStrategy": "single_xla",
         "Strategy": "strategy",
         "StrategyRegistry": "registry",
     },

@@ -37,6 +37,7 @@ class Strategy(ABC):
         precision_plugin: how numbers are kept. None: the Trainer's.
 
     Attributes:
+        allows_inference_mode: False: evaluation runs in ``torch.no_grad`` whatever the Trainer was told.
         forward_is_collective: every process must make the same number of forward passes. Those that have no batch of
             their own at the end of the data then run another one, whose results are thrown away.
         control: how the processes agree and hear of failures, from :meth:`setup_environment` on; None where there is one.
@@ -44,6 +45,7 @@ class Strategy(ABC):
             or no gradients that it could ride on.
     """
 
+    allows_inference_mode: bool = True
     forward_is_collective: bool = False
     control: Control | None = None
     late: Late | None = None

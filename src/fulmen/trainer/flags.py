@@ -12,10 +12,6 @@ from typing import Any
 
 import torch
 
-from fulmen.accelerators.accelerator import Accelerator, OtherAccelerator
-from fulmen.accelerators.cpu import CPUAccelerator
-from fulmen.accelerators.cuda import CUDAAccelerator
-from fulmen.accelerators.mps import MPSAccelerator
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.callbacks.model_checkpoint import ModelCheckpoint
@@ -28,14 +24,8 @@ from fulmen.loggers.csv_logs import CSVLogger
 from fulmen.loggers.logger import DummyLogger, Logger
 from fulmen.loggers.tensorboard import TensorBoardLogger
 from fulmen.loops.progress import Limits
-from fulmen.plugins.environments.cluster_environment import ClusterEnvironment
 from fulmen.plugins.environments.requeue import Requeue
 from fulmen.plugins.environments.slurm import SLURMEnvironment
-from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
-from fulmen.plugins.precision.amp import MixedPrecision
-from fulmen.plugins.precision.double import DoublePrecision
-from fulmen.plugins.precision.half import HalfPrecision
-from fulmen.plugins.precision.precision import Precision
 from fulmen.profilers.base import PassThroughProfiler
 from fulmen.profilers.profiler import Profiler
 from fulmen.utilities.enums import GradClipAlgorithmType
@@ -207,134 +197,7 @@ def root_dir(value: Any) -> str:
     return path if "://" in path else os.path.normpath(os.path.expanduser(path))
 
 
-# -- devices ----------------------------------------------------------------------------------------------------------
-
-
-def accelerator(value: Any) -> Accelerator:
-    """The kind of device that ``accelerator=`` names."""
-    if isinstance(value, Accelerator):
-        return value
-    refuse_class("accelerator", value, ValueError)
-    current = torch.accelerator.current_accelerator(check_available=True)
-    known: dict[str, Accelerator] = {"cpu": CPUAccelerator(), "cuda": CUDAAccelerator(), "mps": MPSAccelerator()}
-    if current is not None and current.type not in known:
-        known[current.type] = OtherAccelerator(current.type)
-    if value == "auto":
-        return known[current.type] if current is not None else known["cpu"]
-    if value == "gpu":
-        if current is None:
-            raise MisconfigurationException(_no_device("gpu", known))
-        return known[current.type]
-    if value in ("tpu", "xla"):
-        raise MisconfigurationException(f"`accelerator={value!r}` is not there yet. Write `accelerator='auto'`.")
-    if not isinstance(value, str) or value not in known:
-        names = ["auto", "gpu", *known]
-        raise ValueError(f"`accelerator={value!r}`: must be one of {names}, or an Accelerator.")
-    if not known[value].is_available():
-        raise MisconfigurationException(_no_device(value, known))
-    return known[value]
-
-
-def _no_device(value: str, known: dict[str, Accelerator]) -> str:
-    available = [name for name, kind in known.items() if kind.is_available()]
-    return f"`accelerator={value!r}`: this machine has none (available: {available}). Write `accelerator='auto'`."
-
-
-def device_indices(devices: Any, kind: Accelerator) -> list[int]:
-    """Which devices of this machine are used, by their numbers; on the CPU, the numbers of the processes.
-
-    Raises:
-        MisconfigurationException: none is asked for, or one that is not there.
-    """
-    count = kind.auto_device_count()
-    if devices == "auto":
-        return list(range(count))
-    if isinstance(devices, str):
-        try:
-            devices = [int(part) for part in devices.split(",") if part.strip()] if "," in devices else int(devices)
-        except ValueError:
-            raise MisconfigurationException(_bad_devices(devices)) from None
-    if isinstance(devices, bool) or not isinstance(devices, (int, list, tuple)):
-        raise TypeError(_bad_devices(devices))
-    if devices in (0, [], ()):
-        raise MisconfigurationException(f"`devices={devices!r}` leaves nothing to run on. Write `devices=1` or 'auto'.")
-    if kind.name == "cpu" and (not isinstance(devices, int) or devices < 0):
-        raise TypeError(f"`devices={devices!r}`: on the CPU it is the number of processes, a whole number from 1.")
-    if isinstance(devices, int):
-        number = count if devices == -1 else devices
-        if number < 1:
-            raise MisconfigurationException(_bad_devices(devices))
-        chosen = list(range(number))
-    else:
-        chosen = list(devices)
-    if len(set(chosen)) != len(chosen):
-        raise MisconfigurationException(f"`devices={devices!r}` names a device twice.")
-    if kind.name != "cpu" and not all(0 <= index < count for index in chosen):
-        raise MisconfigurationException(
-            f"`devices={devices!r}`: this machine has {count} of {kind.name!r}, numbered from 0."
-        )
-    return chosen
-
-
-def _bad_devices(devices: Any) -> str:
-    return f"`devices={devices!r}`: must be 'auto', a number of devices, or a list of their numbers such as [0]."
-
-
-_PRECISIONS = {
-    "32": "32-true",
-    "32-true": "32-true",
-    "64": "64-true",
-    "64-true": "64-true",
-    "16": "16-mixed",
-    "16-mixed": "16-mixed",
-    "16-true": "16-true",
-    "bf16": "bf16-mixed",
-    "bf16-mixed": "bf16-mixed",
-    "bf16-true": "bf16-true",
-}
-
-
-def precision(value: Any, plugins: list[Any], device_type: str) -> Precision:
-    """The precision plugin: the one that was passed, or the one that ``precision=`` names."""
-    passed = [plugin for plugin in plugins if isinstance(plugin, Precision)]
-    if passed:
-        if value is not None:
-            raise ValueError(
-                f"`precision={value!r}` and the plugin {type(passed[0]).__name__} both choose a precision. Give one of "
-                "them."
-            )
-        return passed[0]
-    name = _PRECISIONS.get(str(value if value is not None else "32-true"))
-    if name is None:
-        if value in ("transformer-engine", "transformer-engine-float16"):
-            raise MisconfigurationException(f"`precision={value!r}` is not there yet. Write `precision='bf16-mixed'`.")
-        raise ValueError(f"`precision={value!r}`: must be one of {list(dict.fromkeys(_PRECISIONS.values()))}.")
-    if name == "16-mixed" and device_type == "cpu":
-        rank_zero_warn(f"`precision={value!r}` is not for the CPU: 'bf16-mixed' is used, which needs no loss scaling.")
-        name = "bf16-mixed"
-    if name in ("16-mixed", "bf16-mixed"):
-        return MixedPrecision(name, device_type)  # type: ignore[arg-type]  # it says why not for 16-mixed
-    if name in ("16-true", "bf16-true"):
-        return HalfPrecision(name)  # type: ignore[arg-type]
-    return DoublePrecision() if name == "64-true" else Precision()
-
-
-def plugin_list(value: Any) -> list[Any]:
-    """``plugins=`` as a list, checked: at most one of each kind."""
-    plugins = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
-    kinds = (Precision, CheckpointIO, ClusterEnvironment, Requeue)
-    for plugin in plugins:
-        refuse_class("plugins", plugin)
-        if not isinstance(plugin, kinds):
-            raise MisconfigurationException(
-                f"`plugins={plugin!r}`: must be a Precision, a CheckpointIO, a ClusterEnvironment or a "
-                f"Requeue, or a list of them, not {a_kind(plugin)}."
-            )
-    for kind in kinds:
-        same = [type(plugin).__name__ for plugin in plugins if isinstance(plugin, kind)]
-        if len(same) > 1:
-            raise MisconfigurationException(f"`plugins` has {len(same)} of the kind {kind.__name__}: {same}. Pass one.")
-    return plugins
+# -- where it runs ----------------------------------------------------------------------------------------------------
 
 
 def requeue(plugins: list[Any]) -> Requeue | None:

@@ -62,7 +62,12 @@ def strategy(
                     f"`strategy={value!r}` runs on one device, and {len(indices)} on {num_nodes} machines were asked "
                     "for. Write `strategy='ddp'`, or `devices=1`."
                 )
-            return SingleDeviceStrategy(kind.device(indices[0]), kind, files, numbers)
+            device = kind.device(indices[0])
+            if device.type == "xla":
+                from fulmen.strategies.single_xla import SingleDeviceXLAStrategy
+
+                return SingleDeviceXLAStrategy(device, kind, files, numbers)
+            return SingleDeviceStrategy(device, kind, files, numbers)
         from fulmen.strategies.registry import StrategyRegistry
 
         if name not in StrategyRegistry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +16,7 @@ from fulmen.core.module import LightningModule
 from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, configured_optimizers
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
+from fulmen.plugins.layer_sync import LayerSync, TorchSyncBatchNorm
 from fulmen.trainer import checkpoint as checkpoints
 from fulmen.trainer import metric_objects, replay, together, which_file
 from fulmen.trainer.explain import headline
@@ -25,6 +26,7 @@ from fulmen.trainer.inexact import warn_of_inexact
 from fulmen.trainer.opening import Restored
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
 from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
+from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.seed import draw_apart, isolate_rng
 
@@ -95,6 +97,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     check_hooks(trainer)
     trainer.begin_run()
     strategy.setup_environment()
+    if strategy.accelerator is not None:
+        strategy.accelerator.setup(trainer)
     together.begin_run(trainer)
     which_file.return_to_run(trainer, verb, ckpt_path)
     if trainer.profiles:
@@ -121,6 +125,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         checkpoints.restore_model(trainer, checkpoint)
         if restored is not None:
             restored.note_model()
+    if verb == "fit" and strategy.world_size > 1 and trainer.layer_sync is not None:
+        _share_layers(trainer, trainer.layer_sync)
     strategy.setup_module(module)
     if verb == "fit":
         strategy.setup_training(module)
@@ -144,6 +150,22 @@ def _share_window(trainer: Trainer) -> None:
         from fulmen.strategies.late import share_of
 
         window.share = lambda: share_of(data.group_sizes, strategy.data_parallel_rank)
+
+
+def _share_layers(trainer: Trainer, layers: LayerSync) -> None:
+    """Let layers share their statistics between processes for the length of the run."""
+    module, device = trainer.lightning_module, trainer.strategy.root_device
+    if isinstance(layers, TorchSyncBatchNorm) and device.type == "cpu":
+        raise MisconfigurationException(
+            f"`sync_batchnorm=True` on {trainer.strategy.world_size} processes of the CPU: torch's SyncBatchNorm works "
+            "on accelerators only. Leave it out, or pass a `LayerSync` of your own: `Trainer(plugins=...)`."
+        )
+    layers.apply(module)
+
+    def revert() -> None:
+        layers.revert(module)
+
+    trainer.when_torn_down(revert)
 
 
 def _make_folder_of(logger: Any) -> None:
@@ -184,7 +206,10 @@ def _set_up_optimizers(trainer: Trainer) -> None:
     except ValueError as error:
         explain_no_parameters(module, error)
         raise
-    trainer.optimizers, trainer.lr_scheduler_configs = configured_optimizers(module, returned)
+    optimizers, schedulers = configured_optimizers(module, returned)
+    _, trainer.optimizers, trainer.lr_scheduler_configs = trainer.precision_plugin.connect(
+        module, optimizers, schedulers
+    )
     check_optimizers(trainer)
     trainer.progress.counts_own_steps = module.automatic_optimization
     attach_optimizers(trainer)
@@ -206,7 +231,9 @@ def attach_optimizers(trainer: Trainer) -> None:
         lambda scheduler, metric: trainer.plan.lr_scheduler_step(scheduler, metric),
         lambda: trainer.callback_metrics,
     )
-    for optimizer in trainer.optimizers:
+    for optimizer, wrapped in zip(trainer.optimizers, trainer.wrapped_optimizers):
+        if not automatic and not trainer.precision_plugin.steps_alone:
+            _report_steps(trainer, optimizer, wrapped)
         if any(optimizer is one for one in before) or isinstance(optimizer, NoOptimizer):
             continue
         if not automatic:
@@ -222,13 +249,32 @@ def _profile_steps(trainer: Trainer, optimizer: Any) -> None:
     trainer.when_torn_down(optimizer.register_step_post_hook(lambda *args: profiler.stop(action)).remove)
 
 
+def _report_steps(trainer: Trainer, optimizer: Any, wrapped: LightningOptimizer) -> None:
+    """Let an optimizer in manual optimization report its steps also where the precision leaves one out: it counts all
+    the same.
+    """
+    progress = trainer.progress
+
+    def after() -> None:
+        progress.step += 1
+
+    reporting = ExitStack()
+    reporting.enter_context(wrapped.announcing(lambda: trainer.plan.on_before_optimizer_step(optimizer), after))
+    trainer.when_torn_down(reporting.close)
+
+
 def _count_steps(trainer: Trainer, optimizer: Any) -> None:
     """Let an optimizer in manual optimization report its steps, also when the user steps it directly."""
     if not hasattr(optimizer, "register_step_pre_hook"):
         return
     progress = trainer.progress
 
+    def reports_itself() -> bool:
+        return any(one.is_stepping and one.optimizer is optimizer for one in trainer.wrapped_optimizers)
+
     def before(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if reports_itself():
+            return None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             trainer.plan.on_before_optimizer_step(optimizer)
@@ -244,7 +290,8 @@ def _count_steps(trainer: Trainer, optimizer: Any) -> None:
         return args, {**kwargs, "closure": closure_and_hook}
 
     def after(optimizer: Any, args: Any, kwargs: Any) -> None:
-        progress.step += 1
+        if not reports_itself():
+            progress.step += 1
 
     trainer.when_torn_down(optimizer.register_step_pre_hook(before).remove)
     trainer.when_torn_down(optimizer.register_step_post_hook(after).remove)

@@ -23,7 +23,7 @@ from fulmen.loops.predict import predict_loop
 from fulmen.loops.progress import Progress
 from fulmen.plugins.precision.precision import Precision, WithoutInitialisation
 from fulmen.trainer import checkpoint as checkpoints
-from fulmen.trainer import flags, placement
+from fulmen.trainer import flags, hardware, placement
 from fulmen.trainer.attributes import Modes
 from fulmen.trainer.barebones import refuse_with_barebones
 from fulmen.trainer.boundary import Boundary
@@ -44,6 +44,8 @@ from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.text import shown
 
 if TYPE_CHECKING:
+    import torch
+
     from fulmen.accelerators.accelerator import Accelerator
     from fulmen.core.optimizer import Schedulers
     from fulmen.loggers.logger import Logger
@@ -58,12 +60,15 @@ class Trainer(Windows):
     environment, as ``PL_TRAINER_<ARGUMENT>``; what is written in the program wins.
 
     Args:
-        accelerator: the kind of device: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"``, or an Accelerator.
+        accelerator: the kind of device: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"``, ``"tpu"``, ``"xla"``,
+            a name registered with AcceleratorRegistry, or an Accelerator.
         strategy: ``"auto"``, ``"single_device"``, or a Strategy.
         devices: how many devices of each machine, or a list of their numbers; -1: all. On the CPU it is the number of
             processes. ``"auto"``: all, and one process on the CPU.
         num_nodes: how many machines.
-        precision: ``"32-true"``, ``"64-true"``, ``"bf16-mixed"``, ``"bf16-true"``, ``"16-true"``. None: ``"32-true"``.
+        precision: ``"32-true"``, ``"64-true"``, ``"bf16-mixed"``, ``"16-mixed"``, ``"bf16-true"``, ``"16-true"``,
+            ``"transformer-engine"``, ``"transformer-engine-float16"``; also 64, 32, 16, ``"bf16"``, or a type such as
+            ``torch.bfloat16`` for all numbers in it. None: ``"32-true"``.
         logger: a Logger or several; True: TensorBoard where installed, else CSV; False: none. None: True.
         callbacks: a Callback or a list of them.
         fast_dev_run: run this many batches of each stage (True: one) and write nothing, to see whether it works at all.
@@ -96,8 +101,10 @@ class Trainer(Windows):
         profiler: ``"simple"``, ``"advanced"`` or a Profiler. None: nothing is measured, at no cost.
         detect_anomaly: find the operation that made a NaN in backward; slow.
         barebones: switch off everything that costs time, to measure the rest.
-        plugins: a Precision, a CheckpointIO, a Requeue such as SLURMEnvironment, or a list of them.
-        sync_batchnorm: share the statistics of batch norms between processes; with one process it does nothing.
+        plugins: a Precision, a CheckpointIO, a ClusterEnvironment, a LayerSync, a Strategy, a Requeue such as
+            SLURMEnvironment, or a list of them, at most one of each kind.
+        sync_batchnorm: share the statistics of batch norms between processes, by TorchSyncBatchNorm; with one process
+            it does nothing.
         reload_dataloaders_every_n_epochs: ask for the loaders anew so often; 0: never.
         default_root_dir: where files go, a folder or a URL. None: the working directory.
         enable_autolog_hparams: send hyperparameters to the loggers when a run begins.
@@ -117,7 +124,7 @@ class Trainer(Windows):
         strategy: str | Strategy = "auto",
         devices: list[int] | str | int = "auto",
         num_nodes: int = 1,
-        precision: str | int | None = None,
+        precision: str | int | torch.dtype | None = None,
         logger: Logger | Iterable[Logger] | bool | None = None,
         callbacks: list[Callback] | Callback | None = None,
         fast_dev_run: int | bool = False,
@@ -165,16 +172,16 @@ class Trainer(Windows):
         self.state = TrainerState()
 
         # where it runs
-        self._plugins = flags.plugin_list(plugins)
-        kind = flags.accelerator(accelerator)
+        self._plugins = hardware.plugin_list(plugins)
+        chosen = hardware.chosen_strategy(strategy, self._plugins)
+        kind = hardware.accelerator(accelerator, chosen)
         self._num_nodes = flags.nodes(num_nodes)
-        self._device_indices = flags.device_indices(devices, kind)
-        numbers = flags.precision(precision, self._plugins, kind.name)
-        self.strategy = placement.strategy(
-            strategy, kind, self._device_indices, self._num_nodes, numbers, self._plugins
-        )
+        self._device_indices = hardware.device_indices(devices, kind)
+        numbers = hardware.precision(precision, self._plugins, kind.device(self._device_indices[0]).type)
+        self.strategy = placement.strategy(chosen, kind, self._device_indices, self._num_nodes, numbers, self._plugins)
+        self.layer_sync = hardware.layer_sync(sync_batchnorm, self._plugins)
         self.use_distributed_sampler = flags.truth("use_distributed_sampler", use_distributed_sampler, True)
-        flags.warn_of_ignored(sync_batchnorm, model_registry)
+        flags.warn_of_ignored(sync_batchnorm and self.strategy.world_size == 1, model_registry)
 
         # how much
         self.fast_dev_run: bool | int = flags.fast_dev_run(fast_dev_run)
@@ -555,8 +562,8 @@ class Trainer(Windows):
     def without_gradients(self) -> Generator[None, None, None]:
         """What evaluation runs in: inference mode outside of ``fit`` if the Trainer was told so, else ``no_grad``."""
         # shards that are gathered in inference mode could not be trained afterwards
-        inference = self.inference_mode and self.state.fn != "fit" and not self.strategy.forward_is_collective
-        with no_gradients(inference):
+        allowed = self.strategy.allows_inference_mode and not self.strategy.forward_is_collective
+        with no_gradients(self.inference_mode and allowed and self.state.fn != "fit"):
             yield
 
     def compiled_logs_drain(self, step: str) -> Callable[[], None] | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fulmen.core.optimizer import LightningOptimizer, LRSchedulerConfig
     from fulmen.loggers.logger import Logger
     from fulmen.loops.progress import Limits, Progress
+    from fulmen.plugins.layer_sync import LayerSync
     from fulmen.plugins.precision.precision import Precision
     from fulmen.profilers.profiler import Profiler
     from fulmen.strategies.strategy import Strategy
@@ -63,6 +64,7 @@ class Windows:
     _ckpt_path: Any = None
     signals: Signals
     _device_indices: list[int]
+    layer_sync: LayerSync | None  #: what lets layers share their statistics between processes
     _num_nodes: int
 
     @property

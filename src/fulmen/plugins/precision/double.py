@@ -12,11 +12,13 @@ from fulmen.plugins.precision.precision import DefaultDtype, Precision
 from fulmen.utilities.apply_func import apply_to_collection
 
 
-def _cast(data: Any, dtype: torch.dtype) -> Any:
-    def cast(tensor: Tensor) -> Tensor:
+def cast(data: Any, dtype: torch.dtype) -> Any:
+    """A nest of tensors with those of floating point in another type."""
+
+    def to_dtype(tensor: Tensor) -> Tensor:
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-    return apply_to_collection(data, Tensor, cast)
+    return apply_to_collection(data, Tensor, to_dtype)
 
 
 class DoublePrecision(Precision):
@@ -29,10 +31,10 @@ class DoublePrecision(Precision):
         return module.to(self.dtype)
 
     def convert_input(self, data: Any) -> Any:
-        return _cast(data, self.dtype)
+        return cast(data, self.dtype)
 
     def convert_output(self, data: Any) -> Any:
-        return _cast(data, torch.get_default_dtype())
+        return cast(data, torch.get_default_dtype())
 
     def forward_context(self) -> AbstractContextManager[Any]:
         return DefaultDtype(self.dtype)

@@ -29,7 +29,21 @@ class Precision:
     @property
     def steps_alone(self) -> bool:
         """Whether ``optimizer.step()`` is all there is to a step; a gradient scaler, say, answers no."""
-        return type(self).optimizer_step is Precision.optimizer_step
+        return not self._writes("optimizer_step", "unscale_gradients")
+
+    def _writes(self, *names: str) -> bool:
+        """Whether one of these methods does anything."""
+        return any(getattr(type(self), name) is not getattr(Precision, name) for name in names)
+
+    def connect(
+        self, model: nn.Module, optimizers: list[Optimizer], lr_schedulers: list[Any]
+    ) -> tuple[nn.Module, list[Optimizer], list[Any]]:
+        """Look at what will be trained, when its optimizers are there; called once per ``fit``.
+
+        Returns:
+            The three, or what is to be used instead of the optimizers and schedulers.
+        """
+        return model, optimizers, lr_schedulers
 
     def convert_module(self, module: nn.Module) -> nn.Module:
         """Change the module's numbers before training; called once per run."""
@@ -69,10 +83,47 @@ class Precision:
 
     def backward_for(self, module: LightningModule) -> Callable[..., None]:
         """The function that goes backward from a loss: the module's own, and around it what this precision needs."""
-        return module.backward
+        if not self._writes("pre_backward", "backward", "post_backward"):
+            return module.backward
 
-    def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any] | None, **kwargs: Any) -> Any:
-        """Step ``optimizer``; ``closure`` does the forward and the backward, if it has not been done."""
+        def backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
+            loss = self.pre_backward(loss, module)
+            self.backward(loss, module, module.trainer.optimizer, *args, **kwargs)
+            self.post_backward(loss, module)
+
+        return backward
+
+    def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:
+        """Change a loss before the backward pass from it."""
+        return tensor
+
+    def backward(self, tensor: Tensor, model: LightningModule, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Go backward from a loss. ``optimizer`` is None in manual optimization."""
+        model.backward(tensor, *args, **kwargs)
+
+    def post_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:
+        """Called with the loss after the backward pass from it."""
+        return tensor
+
+    def unscale_gradients(self, optimizer: Optimizer) -> None:
+        """Give the optimizer's gradients their true size, when all those of a step are there: before
+        ``on_before_optimizer_step``, clipping and the step. May be called several times.
+        """
+
+    def optimizer_step(
+        self,
+        optimizer: Optimizer,
+        model: LightningModule | None = None,
+        closure: Callable[[], Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Step ``optimizer``.
+
+        Args:
+            model: the module that is trained.
+            closure: does the forward and the backward. Where this method is overridden it is always there, and does
+                nothing if that has been done.
+        """
         if closure is None:
             return optimizer.step(**kwargs)
         return optimizer.step(closure=closure, **kwargs)
