@@ -29,6 +29,7 @@ _MEETINGS = (
     "torch.distributed._functional_collectives",
     "fulmen.strategies.control",
 )
+_SAVING = ("save_checkpoint", "save_now")  #: also of the user's classes
 _BACKWARD = "_engine_run_backward"
 _WITHOUT_COUNTERS = ("setting up", "saving")  #: whoever is at another line than before advances
 _PATIENCE = 3  #: times as long may what takes long by its nature take: to set up, to save, the first batch of an epoch
@@ -121,6 +122,8 @@ def _work_of(frame: FrameType | None) -> tuple[str, str]:
         elif function == _BACKWARD and innermost:
             waits_in = "backward"
         innermost = False
+        if function in _SAVING:
+            return "saving", waits_in
         work = next((work for start, work in _WORK if module.startswith(start)), "")
         frame = frame.f_back
     return work or "setting up", waits_in

@@ -1,0 +1,155 @@
+"""A signal or a clock of one process makes all of them save, validate or end after the same batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.distributed.processes import Failed, run
+from torch.utils.data import DataLoader
+
+from fulmen import Callback, LightningModule, Trainer
+from fulmen.callbacks import ModelCheckpoint, Timer
+from fulmen.plugins.environments import ExitCodeRequeue
+
+
+class Module(LightningModule):
+    def __init__(self, send: dict[int, tuple[int, int]]) -> None:
+        super().__init__()
+        self.send = send  # by rank: after which batch, which signal
+        self.layer = torch.nn.Linear(3, 1)
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        time.sleep(0.01)
+        at, number = self.send.get(self.global_rank, (-1, 0))
+        if self.global_step == at:
+            os.kill(os.getpid(), number)
+        return self.layer(batch).mean()
+
+    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        pass
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Diary(Callback):
+    """Writes down what happened after which batch."""
+
+    def __init__(self) -> None:
+        self.validations: list[int] = []
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.validations.append(trainer.global_step)
+
+
+def trainer_of(**arguments: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        devices=int(os.environ["WORLD_SIZE"]),
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"max_epochs": -1, "max_steps": 3000, **arguments},
+    )
+
+
+def loader() -> DataLoader:
+    return DataLoader(torch.ones(200, 3), batch_size=2)
+
+
+def train_until_signal(send: dict[int, tuple[int, int]]) -> None:
+    checkpoint = ModelCheckpoint(dirpath="checkpoints", every_n_epochs=10_000)
+    requeue = ExitCodeRequeue(99, [signal.SIGUSR1])
+    trainer = trainer_of(callbacks=[checkpoint], plugins=[requeue])
+    try:
+        trainer.fit(Module(send), loader())
+    finally:
+        print("ended at", trainer.global_step)
+        sys.stdout.flush()
+
+
+@pytest.mark.parametrize(
+    ("send", "code"),
+    [
+        pytest.param({1: (7, signal.SIGTERM)}, 143, id="SIGTERM-to-rank-1"),
+        pytest.param({0: (7, signal.SIGTERM), 1: (9, signal.SIGTERM)}, 143, id="SIGTERM-to-all"),
+        pytest.param({0: (7, signal.SIGTERM)}, 143, id="SIGTERM-to-rank-0", marks=pytest.mark.slow),
+        pytest.param({1: (7, signal.SIGUSR1)}, 99, id="SIGUSR1-to-rank-1"),
+        pytest.param({0: (7, signal.SIGUSR1), 1: (7, signal.SIGTERM)}, 99, id="both", marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_to_any_process_saves_once_and_ends_all_after_the_same_batch(
+    tmp_path: Path, send: dict[int, tuple[int, int]], code: int
+) -> None:
+    with pytest.raises(Failed) as caught:
+        run(2, train_until_signal, send, cwd=tmp_path)
+    assert caught.value.codes == [code, code]
+    ends = [output.split("ended at ")[1].split()[0] for output in caught.value.outputs]
+    assert ends[0] == ends[1]
+    saved = json.loads((tmp_path / "checkpoints" / "checkpoints.json").read_text())["checkpoints"]
+    assert [str(one["step"]) for one in saved] == ends[:1]
+
+
+def train_until_time_is_over() -> tuple[int, int]:
+    seconds = 1.0 if os.environ["LOCAL_RANK"] == "0" else 100.0  # rank 0's clock decides
+    timer = Timer(timedelta(seconds=seconds))
+    trainer = trainer_of(callbacks=[timer], enable_checkpointing=False)
+    begin = time.monotonic()
+    trainer.fit(Module({}), loader())
+    return trainer.global_step, round(time.monotonic() - begin)
+
+
+def test_the_clock_of_rank_zero_ends_all_after_the_same_batch(tmp_path: Path) -> None:
+    (steps, seconds), (other_steps, _) = run(2, train_until_time_is_over, cwd=tmp_path)
+    assert steps == other_steps
+    assert 0 < steps < 3000
+    assert seconds < 20
+
+
+def train_by_the_clock() -> tuple[list[int], list[str]]:
+    checkpoint = ModelCheckpoint(
+        dirpath="checkpoints", train_time_interval=timedelta(seconds=0.7), save_top_k=-1, filename="{step}"
+    )
+    diary = Diary()
+    trainer = trainer_of(callbacks=[checkpoint, diary], max_steps=250, val_check_interval="1s")
+    trainer.fit(Module({}), loader(), DataLoader(torch.ones(4, 3)))
+    return diary.validations, sorted(checkpoint.best_k_models)
+
+
+def test_validations_and_checkpoints_by_the_clock_come_after_the_same_batch(tmp_path: Path) -> None:
+    (validations, _), (others, _) = run(2, train_by_the_clock, cwd=tmp_path)
+    assert validations == others
+    assert len(validations) >= 2
+    saved = json.loads((tmp_path / "checkpoints" / "checkpoints.json").read_text())["checkpoints"]
+    assert sum(one["reason"] == "time" for one in saved) >= 2
+
+
+def collectives_of(steps: int) -> int:
+    calls = 0
+    for name in ("all_reduce", "broadcast", "barrier", "all_gather", "all_gather_object", "broadcast_object_list"):
+
+        def counted(*args: Any, original: Any = getattr(torch.distributed, name), **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return original(*args, **kwargs)
+
+        setattr(torch.distributed, name, counted)
+    checkpoint = ModelCheckpoint(dirpath="checkpoints", train_time_interval=timedelta(hours=1))
+    trainer = trainer_of(callbacks=[checkpoint, Timer("1h")], max_steps=steps, val_check_interval="1h")
+    trainer.fit(Module({}), loader(), DataLoader(torch.ones(4, 3)))
+    return calls
+
+
+def test_clocks_cost_no_collective_per_step(tmp_path: Path) -> None:
+    few, many = (run(2, collectives_of, steps, cwd=tmp_path) for steps in (10, 60))
+    assert few == many
