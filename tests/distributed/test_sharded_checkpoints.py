@@ -4,13 +4,6 @@ any number of processes.
 
 from __future__ import annotations
 
-import json
-import os
-import pickle
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +13,6 @@ from tests.distributed.processes import run
 from tests.distributed.test_fsdp import Net, loader, trainer_of, whole
 
 from fulmen import Callback
-from fulmen.callbacks import ModelCheckpoint
-from fulmen.plugins.io import AsyncCheckpointIO
 from fulmen.strategies import FSDPStrategy
 
 
@@ -36,7 +27,9 @@ def state_of(trainer: Any, module: Any) -> dict[str, Any]:
     states = trainer.optimizers[0].state_dict()["state"]
     return {
         "weights": {name: whole(value) for name, value in module.state_dict().items()},
-        "optimizer": {f"{number}.{name}": whole(value) for number, one in states.items() for name, value in one.items()},
+        "optimizer": {
+            f"{number}.{name}": whole(value) for number, one in states.items() for name, value in one.items()
+        },
     }
 
 
