@@ -148,7 +148,8 @@ class GradientExchange:
         everybody: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(everybody, self._passes)
         where = "; ".join(
-            f"rank {rank}: backward pass {number + 1} of batch {batch}" for rank, (batch, number) in enumerate(everybody)
+            f"rank {rank}: backward pass {number + 1} of batch {batch}"
+            for rank, (batch, number) in enumerate(everybody)
         )
         raise RuntimeError(
             f"the processes did not make the same backward passes, so their gradients cannot be averaged ({where}). In "
