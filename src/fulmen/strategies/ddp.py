@@ -103,10 +103,14 @@ class DDPStrategy(ParallelStrategy):
         self.model = steps
         self.configure_ddp()
         assert self.model is not None
+        steps.finds_unused = bool(getattr(self.model, "find_unused_parameters", False)) and not self._is_static()
         averages = self.world_size > 1 and not getattr(self.model, "_comm_hooks", ())  # no hook that does otherwise
         self.late = steps.late = Late(steps.carry, self.global_rank, self._unused_parameters if averages else None)
         module.trainer.window.late = self.late
         self._trained = _trained_ones(module)
+
+    def _is_static(self) -> bool:
+        return bool(getattr(self.model, "static_graph", False))
 
     def configure_ddp(self) -> None:
         """Wrap ``self.model``, and have gradients exchanged as the user said."""
