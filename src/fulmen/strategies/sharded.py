@@ -114,16 +114,13 @@ class ShardedStrategy(ParallelStrategy, ABC):
         if root is None:
             return step
 
-        def run(*args: Any) -> Any:
-            return root.run(step, args, casts)
-
         if name != "training_step":
-            return run
+            return lambda *args: root.run(step, args, casts)
 
         def training_step(*args: Any) -> Any:
             assert self.late is not None
             self.late.begin()
-            output = run(*args)
+            output = root.run(step, args, casts, trains=True)
             self._joining = root.taken_joining()
             if self._joining is not None:
                 return None
@@ -142,7 +139,7 @@ class ShardedStrategy(ParallelStrategy, ABC):
         output = None
         if self._last is not None:
             with self._module.trainer.metrics.unheard():
-                output = self._root.run(step, self._last, self.casts_batches)
+                output = self._root.run(step, self._last, self.casts_batches, trains=True)
         loss = output.get("loss", output.get("loss_sum")) if isinstance(output, dict) else output
         if not isinstance(loss, Tensor):
             raise MisconfigurationException(
