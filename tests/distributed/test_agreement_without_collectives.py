@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 import torch.distributed
+from tests.distributed.processes import run
 
 from fulmen.strategies.control.control import Control
-
-from tests.distributed.processes import run
 
 
 def control_of_process(**arguments: Any) -> Control:
@@ -86,7 +85,8 @@ def steps_with_requests(seed: int, runs: int, seconds: float, step_time: float) 
 def test_all_processes_see_the_same_requests_at_the_same_boundary(
     world: int, runs: int, seconds: float, step_time: float
 ) -> None:
-    stories = run(world, steps_with_requests, 7, runs, seconds, step_time, timeout=30 * max(1, runs * int(seconds) // 20))
+    timeout = 30 * max(1, runs * int(seconds) // 20)
+    stories = run(world, steps_with_requests, 7, runs, seconds, step_time, timeout=timeout)
     answered_within_run = 0
     for of_run in zip(*stories, strict=True):
         asked, seen, late = zip(*of_run, strict=True)

@@ -37,7 +37,7 @@ class Strategy(ABC):
     Attributes:
         forward_is_collective: every process must make the same number of forward passes. Those that have no batch of
             their own at the end of the data then run another one, whose results are thrown away.
-        control: how the processes agree and hear of failures, from :meth:`setup_environment` on; None where there is one.
+        control: how the processes agree and hear of failures, from :meth:`setup_environment` on; None for one process.
     """
 
     forward_is_collective: bool = False

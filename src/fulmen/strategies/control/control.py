@@ -74,7 +74,8 @@ class Control:
         os.set_blocking(self._bell, False)
         os.set_blocking(self._woken, False)
         self._lines = Lines(self._store, prefix, rank)
-        self._kept_ports = frozenset({getattr(innermost(store), "port", 0), *(one.getsockname()[1] for one in self._lines.sockets)})
+        ports = [one.getsockname()[1] for one in self._lines.sockets]
+        self._kept_ports = frozenset({getattr(innermost(store), "port", 0), *ports})
         self._thread = threading.Thread(target=self._talk, name="fulmen control", daemon=True)
         self._thread.start()
         if _WAKE_UP is not None and threading.current_thread() is threading.main_thread():
@@ -100,7 +101,9 @@ class Control:
         """
         self._check()
         name = f"{self._run or self._prefix}/training"
-        lease = Lease(self._store, name, self.rank, self.world_size, position, self._wake, self._check, tell or _nothing)
+        lease = Lease(
+            self._store, name, self.rank, self.world_size, position, self._wake, self._check, tell or _nothing
+        )
         while self._before:
             lease.ask(self._before.pop(0))
         self._lease = lease

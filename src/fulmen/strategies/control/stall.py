@@ -24,7 +24,11 @@ _WORK = (
     ("fulmen.loops.predict", "prediction"),
     ("fulmen.loops.fit", "training"),
 )
-_MEETINGS = ("torch.distributed.distributed_c10d", "torch.distributed._functional_collectives", "fulmen.strategies.control")
+_MEETINGS = (
+    "torch.distributed.distributed_c10d",
+    "torch.distributed._functional_collectives",
+    "fulmen.strategies.control",
+)
 _SAVING = ("save_checkpoint", "save_now")  #: also of the user's classes
 _BACKWARD = "_engine_run_backward"
 _WITHOUT_COUNTERS = ("setting up", "saving")  #: whoever is at another line than before advances
