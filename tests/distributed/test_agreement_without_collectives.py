@@ -85,9 +85,8 @@ def steps_with_requests(seed: int, runs: int, seconds: float, step_time: float) 
 def test_all_processes_see_the_same_requests_at_the_same_boundary(
     world: int, runs: int, seconds: float, step_time: float
 ) -> None:
-    stories = run(
-        world, steps_with_requests, 7, runs, seconds, step_time, timeout=30 * max(1, runs * int(seconds) // 20)
-    )
+    timeout = 30 * max(1, runs * int(seconds) // 20)
+    stories = run(world, steps_with_requests, 7, runs, seconds, step_time, timeout=timeout)
     answered_within_run = 0
     for of_run in zip(*stories, strict=True):
         asked, seen, late = zip(*of_run, strict=True)

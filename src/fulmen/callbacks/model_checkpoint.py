@@ -251,9 +251,7 @@ class ModelCheckpoint(Checkpoint):
     ) -> None:
         if trainer.progress.accumulating or not self._may_save(trainer):
             return
-        agree = bool
-        if self._trigger.train_time_interval is not None:
-            agree = partial(trainer.boundary.agree, f"save {trainer.callbacks.index(self)}")
+        agree = partial(trainer.boundary.agree, f"save {trainer.callbacks.index(self)}")
         if not self._trigger.after_batch(Position.of(trainer), agree):
             return
         if self.monitor is None:

@@ -48,7 +48,7 @@ class ParallelStrategy(Strategy, ABC):
 
     Attributes:
         stall_timeout: how long none of the processes may advance before they are reported: which one is where, and what
-            its threads do. To set up, to save and the first batch of an epoch may take three times as long. None: never.
+            its threads do. Setting up, saving and the first batch of an epoch may take three times that. None: never.
         on_stall: ``"report"`` and go on waiting, or ``"end"`` the job.
     """
 

@@ -1,4 +1,6 @@
-"""How far a run has come, for people: in a terminal, in a notebook, in a file. Each is imported when it is first used."""
+"""How far a run has come, for people: in a terminal, in a notebook, in a file. Each is imported when it is first
+used.
+"""
 
 from __future__ import annotations
 
