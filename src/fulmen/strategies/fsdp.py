@@ -307,4 +307,3 @@ def _known(kwargs: dict[str, Any]) -> dict[str, Any]:
             f"`fully_shard`: {', '.join(_OF_FULLY_SHARD)}."
         )
     return {name: value for name, value in kwargs.items() if name not in _OF_THE_OLDER_ONE}
-

@@ -112,7 +112,10 @@ for _stage in (1, 2, 3):
     StrategyRegistry.register(f"deepspeed_stage_{_stage}", _DEEPSPEED, f"its stage {_stage}", stage=_stage)
     if _stage != 1:
         StrategyRegistry.register(
-            f"deepspeed_stage_{_stage}_offload", _DEEPSPEED, f"its stage {_stage}, in the memory of the host", **_offload
+            f"deepspeed_stage_{_stage}_offload",
+            _DEEPSPEED,
+            f"its stage {_stage}, in the memory of the host",
+            **_offload,
         )
 StrategyRegistry.register(
     "deepspeed_stage_3_offload_nvme",
