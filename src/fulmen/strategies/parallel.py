@@ -126,6 +126,11 @@ class ParallelStrategy(Strategy, ABC):
 
     @property
     def launcher(self) -> Launcher | None:
+        before = SubprocessScriptLauncher.latest
+        if before is not None and before.is_of_other_job:
+            leave_group()
+            before.finish()
+            self._environment.teardown()
         if self._environment.creates_processes_externally and not self._starts_processes:
             return None
         if self._launcher is None:
@@ -165,7 +170,7 @@ class ParallelStrategy(Strategy, ABC):
                 world_size=self.world_size,
                 **more,
             )
-            atexit.register(_leave_group)
+            atexit.register(leave_group)
         elif dist.get_world_size() != self.world_size:
             raise MisconfigurationException(
                 f"this process belongs to a group of {dist.get_world_size()} processes, and the Trainer was asked for "
@@ -237,6 +242,10 @@ def _control_of_group() -> Control | None:
     return _controls[group]
 
 
-def _leave_group() -> None:
+def leave_group() -> None:
+    """Make this process one that works alone."""
+    for control in _controls.values():
+        control.close()
+    _controls.clear()
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SECONDS_UNTIL_SAID = 15.0  # before it is said who is missing
 _SECONDS_ALONE, _SECONDS_WITH_OTHERS = 60, 600  # one machine; several, which start at different times
+_SECONDS_TO_ITSELF = 30.0  # for rank 0, which listens already, to come to its own address
 
 
 def meet(
@@ -75,13 +76,15 @@ def _connected(address: str, port: int, rank: int, world_size: int, deadline: fl
     is_host = rank == 0 and not of_agent
     if is_host:
         _refuse_taken(address, port)
-    wait = timedelta(seconds=max(1.0, deadline - time.monotonic()))
+    wait = max(1.0, deadline - time.monotonic())
+    connect = min(wait, _SECONDS_TO_ITSELF) if is_host else wait
     try:
-        store = dist.TCPStore(address, port, None, is_host, wait, wait_for_workers=False)
+        store = dist.TCPStore(address, port, None, is_host, timedelta(seconds=connect), wait_for_workers=False)
+        store.set_timeout(timedelta(seconds=wait))
     except (dist.DistError, RuntimeError, ValueError) as error:
         if is_host:
             raise MisconfigurationException(
-                f"rank 0 cannot listen at {address}:{port} (MASTER_ADDR, MASTER_PORT): {_first_line(error)}. "
+                f"rank 0 cannot listen at {address}:{port} (MASTER_ADDR, MASTER_PORT): {_first_line(error)} "
                 f"MASTER_ADDR must be this machine, {socket.gethostname()!r}."
             ) from None
         raise TimeoutError(
@@ -122,4 +125,4 @@ def _ranks(ranks: list[int]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+    return str(error).partition("\n")[0].rstrip(".") + "."

@@ -16,6 +16,8 @@ from fulmen.strategies.single_device import SingleDeviceStrategy
 from fulmen.strategies.strategy import Strategy
 from fulmen.trainer.flags import refuse_class
 from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.program import is_interactive
+from fulmen.utilities.rank_zero import rank_zero_info
 
 _LATER_STRATEGIES = ("xla", "single_xla", "single_tpu")
 
@@ -55,7 +57,7 @@ def strategy(
         if isinstance(name, str) and name.startswith(_LATER_STRATEGIES):
             raise MisconfigurationException(f"`strategy={value!r}` is not there yet. Write `strategy='ddp'`.")
         if name == "auto":
-            name = "ddp" if several else "single_device"
+            name = _automatic(indices, num_nodes) if several else "single_device"
         if name == "single_device":
             if several:
                 raise MisconfigurationException(
@@ -87,6 +89,17 @@ def strategy(
     if not isinstance(found, SingleDeviceStrategy):
         _place(found, kind, indices, num_nodes, plugins)
     return found
+
+
+def _automatic(indices: list[int], num_nodes: int) -> str:
+    """The strategy for several processes."""
+    where = f"{len(indices)} devices" + (f" on each of {num_nodes} machines" if num_nodes > 1 else "")
+    name, why = "ddp", f"{where}, one process for each"
+    if is_interactive() and not environment([]).creates_processes_externally:
+        name = "ddp_notebook"
+        why += ", which get the model and the data from this interactive session, where no program can be started anew"
+    rank_zero_info("`strategy='auto'` is %r: %s", name, why)
+    return name
 
 
 def _place(found: Strategy, kind: Accelerator, indices: list[int], num_nodes: int, plugins: list[Any]) -> None:

@@ -432,7 +432,8 @@ def _tear_down(trainer: Trainer) -> None:
     for optimizer in trainer.optimizers:
         _optimizer_to_cpu(optimizer)
     trainer.metrics.to_host()
-    trainer.data.close()
+    if trainer.data is not None:  # the run came that far
+        trainer.data.close()
 
 
 def _optimizer_to_cpu(optimizer: Any) -> None:

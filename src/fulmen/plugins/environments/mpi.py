@@ -9,6 +9,8 @@ from typing import Any
 
 from fulmen.plugins.environments.cluster_environment import ClusterEnvironment
 from fulmen.plugins.environments.lightning import find_free_network_port
+from fulmen.plugins.environments.variables import whole
+from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.imports import package_available
 
 _STARTED_BY_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "PALS_RANKID")
@@ -51,9 +53,21 @@ class MPIEnvironment(ClusterEnvironment):
 
     @staticmethod
     def detect() -> bool:
-        """Whether this process is one of several that MPI has started."""
-        if not any(name in os.environ for name in _STARTED_BY_MPI) or not package_available("mpi4py"):
+        """Whether this process is one of several that MPI has started.
+
+        Raises:
+            MisconfigurationException: it seems so, and mpi4py is not there to tell which one.
+        """
+        name = next((name for name in _STARTED_BY_MPI if name in os.environ), None)
+        if name is None:
             return False
+        if not package_available("mpi4py"):
+            if name.endswith("_SIZE") and whole(name) < 2:
+                return False
+            raise MisconfigurationException(
+                f"MPI has started this process ({name}={os.environ[name]}), and the package mpi4py is not installed, "
+                f"which tells the processes who they are: `pip install mpi4py`, or `unset {name}` if it is a leftover."
+            )
         from mpi4py import MPI
 
         return MPI.COMM_WORLD.Get_size() > 1

@@ -54,6 +54,6 @@ class TorchElasticEnvironment(ClusterEnvironment):
             raise MisconfigurationException(
                 f"torchrun has started {self.world_size()} processes (WORLD_SIZE), and the Trainer was asked for "
                 f"`devices={num_devices}` on `num_nodes={num_nodes}`. Write `Trainer(devices={here}, "
-                f"num_nodes={max(1, self.world_size() // here)})`, `devices='auto'`, or `torchrun --nproc-per-node` "
-                "and `--nnodes` to match."
+                f"num_nodes={max(1, self.world_size() // here)})`, or `torchrun --nproc-per-node={num_devices} "
+                f"--nnodes={num_nodes}`."
             )

@@ -6,6 +6,12 @@ import os
 
 from fulmen.utilities.exceptions import MisconfigurationException
 
+_STARTED_BY = {
+    "SLURM_": "`srun` in a job of SLURM",
+    "JSM_": "`jsrun` in a job of LSF",
+    "LSB_": "`jsrun` in a job of LSF",
+}
+
 
 def whole(name: str, default: int | None = None, least: int = 0) -> int:
     """The whole number in the environment variable ``name``.
@@ -55,13 +61,18 @@ def rank_of(rank: str, size: str, count: int) -> int:
     if number >= count:
         raise MisconfigurationException(
             f"the environment variables contradict each other: {rank}={number}, and {size} is {count}; ranks count "
-            f"from 0. {advice(rank).capitalize()}"
+            f"from 0. So {advice(rank)}"
         )
     return number
 
 
 def advice(name: str) -> str:
     """What to do about a wrong variable."""
+    if name.startswith("FULMEN_"):
+        return "write another value, or unset it."
+    scheduler = next((how for prefix, how in _STARTED_BY.items() if name.startswith(prefix)), None)
+    if scheduler is not None:
+        return f"start the program by {scheduler}."
     return (
         f"start the program by `torchrun --nproc-per-node=N program.py` or by your scheduler, or `unset {name}` and "
         "let the Trainer start the processes."

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -152,6 +154,12 @@ def _first_error(folder: Path, codes: list[int | None]) -> Exception:
     first = reports[0]
     text = f"\nin the process of local rank {first['rank']}:\n{first['traceback']}"
     error = pickle.loads(first["exception"]) if first["exception"] is not None else RuntimeError(first["summary"])
+    if "autograd's threading in combination with fork" in str(error):
+        error = MisconfigurationException(
+            "this process has gone backward on a device already, so it cannot be copied (`start_method='fork'`): the "
+            "threads of autograd stay behind. Write `strategy='ddp_spawn'`, or in a notebook `'ddp_notebook'`, or "
+            "call the Trainer first."
+        )
     if isinstance(error, SystemExit):
         error = RuntimeError(f"the process of local rank {first['rank']} ended with {error.code!r}")
     error.add_note(text)
@@ -160,6 +168,7 @@ def _first_error(folder: Path, codes: list[int | None]) -> Exception:
 
 def _forked(folder: str, variables: dict[str, str], trainer: Trainer, function: Callable[..., Any], args: Any) -> None:
     os.environ.update(variables)
+    torch.set_num_threads(1)  # the threads of OpenMP were not copied, and whoever waits for them waits for ever
     trainer.strategy.__setstate__(trainer.strategy.__getstate__())
     code = work(folder, lambda: (trainer, function, args))
     sys.stdout.flush()
@@ -170,6 +179,7 @@ def _forked(folder: str, variables: dict[str, str], trainer: Trainer, function: 
 def work(folder: str, read: Callable[[], tuple[Any, Callable[..., Any], Any]]) -> int:
     """What each of the new processes does; returns its exit code."""
     rank = int(os.environ["LOCAL_RANK"])
+    threading.Thread(target=_end_with, args=(os.getppid(),), name="fulmen parent", daemon=True).start()
     try:
         trainer, function, args = read()
         result = function(*args)
@@ -194,6 +204,13 @@ def work(folder: str, read: Callable[[], tuple[Any, Callable[..., Any], Any]]) -
             pass
         Path(folder, f"error-{rank}").write_bytes(pickle.dumps(report))
         return 1
+
+
+def _end_with(parent: int) -> None:
+    """Whoever has asked for the run is gone, perhaps killed: nobody waits for it."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _sendable(value: Any) -> bytes:
