@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.distributed.processes import Failed, run
+from tests.distributed.processes import run
 from tests.distributed.regression import Regression, quiet, samples, weights_of
-from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from fulmen import Trainer
