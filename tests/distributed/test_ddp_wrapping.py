@@ -11,8 +11,11 @@ import torch.distributed as dist
 from tests.distributed.processes import Failed, run
 from tests.distributed.regression import Regression, quiet, samples, weights_of
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook, fp16_compress_wrapper
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import (
+    allreduce_hook,
+    fp16_compress_hook,
+    fp16_compress_wrapper,
+)
 from torch.distributed.algorithms.ddp_comm_hooks.post_localSGD_hook import PostLocalSGDState, post_localSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
@@ -93,10 +96,10 @@ class Counting(Callback):
     def __init__(self) -> None:
         self.counts: list[int] = []
 
-    def on_train_batch_start(self, trainer: Trainer, *rest: Any) -> None:
+    def on_train_batch_start(self, *rest: Any, **more: Any) -> None:
         self.before = number_of_collectives()
 
-    def on_train_batch_end(self, *rest: Any) -> None:
+    def on_train_batch_end(self, *rest: Any, **more: Any) -> None:
         self.counts.append(number_of_collectives() - self.before)
 
 
@@ -164,11 +167,13 @@ class Noisy(Regression):
 class Normalised(Leaving):
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__(dtype)
-        self.net.insert(1, nn.BatchNorm1d(8, dtype=dtype))
+        self.norm = nn.BatchNorm1d(8, dtype=dtype)
+        self.net.insert(1, self.norm)
         self.seen: list[Tensor] = []
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.seen.append(self.net[1].running_mean.clone())
+        assert self.norm.running_mean is not None
+        self.seen.append(self.norm.running_mean.clone())
 
 
 def of_modules() -> dict[str, Any]:
@@ -217,7 +222,7 @@ class AveragingSeldom(Regression):
         super().__init__(dtype)
         self.after: list[Tensor] = []
 
-    def on_train_batch_end(self, *rest: Any) -> None:
+    def on_train_batch_end(self, *rest: Any, **more: Any) -> None:
         self.after.append(weights_of(self).clone())
 
 
@@ -300,15 +305,15 @@ class Unused(Regression):
 
 def with_unused() -> Any:
     used = fit(Unused, "ddp_find_unused_parameters_true")
+    return used, error_of("ddp", max_steps=1), error_of(DDPStrategy(gradient_as_bucket_view=True))
+
+
+def error_of(strategy: Any, **arguments: Any) -> str:
     try:
-        fit(Unused, max_steps=1)
+        fit(Unused, strategy, **arguments)
     except Exception as error:
-        first = str(error)
-    try:
-        fit(Unused, DDPStrategy(gradient_as_bucket_view=True))
-    except Exception as error:
-        return used, first, str(error)
-    return used, first, ""
+        return str(error)
+    return "none"
 
 
 def test_unused_parameters_are_named_in_the_first_step_with_the_line_to_write() -> None:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class DDPStrategy(ParallelStrategy):
     """``DistributedDataParallel`` around the training step.
 
-    In manual optimization, where a step may go backward as often as it likes, nothing is wrapped: gradients are averaged
-    at the end of each backward pass.
+    In manual optimization, where a step may go backward as often as it likes, nothing is wrapped: gradients are
+    averaged at the end of each backward pass.
 
     Args:
         ddp_comm_state: the state of ``ddp_comm_hook``.
@@ -259,8 +259,8 @@ def average_periodically(trainer: Trainer, period: int | None, state: PostLocalS
 
     if period is None:
         raise ValueError(
-            "DDPStrategy: post-local SGD needs `model_averaging_period`, the number of steps between two averages of the "
-            "parameters. Write `DDPStrategy(..., model_averaging_period=8)`."
+            "DDPStrategy: post-local SGD needs `model_averaging_period`, the number of steps between two averages of "
+            "the parameters. Write `DDPStrategy(..., model_averaging_period=8)`."
         )
     averager = PeriodicModelAverager(period=period, warmup_steps=state.start_localSGD_iter)
     averager.step = trainer.progress.step  # a run that goes on does so here, too

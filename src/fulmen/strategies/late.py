@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: the places of the numbers: what is missing, the batches that came as sums, their weight (in three scales, as a hook may
-#: send gradients in 16 bits), the loss, and 1 on the first process
+#: the places of the numbers: what is missing, the batches that came as sums, their weight (in three scales, as a hook
+#: may send gradients in 16 bits), the loss, and 1 on the first process
 _MISSING, _SUMMED, _WEIGHT, _LOSS, _FIRST = 0, 1, slice(2, 5), 5, 6
 _SCALES = (1.0, 2.0**15, 2.0**30)
 COUNT = 7
@@ -21,8 +21,8 @@ JOINS = "_joins"
 
 
 def share_of(sizes: Sequence[int | None] | None, rank: int) -> float:
-    """What the mean loss of process ``rank`` counts in the mean of its group, where 1 is an equal share: as many samples
-    as the process has of the group.
+    """What the mean loss of process ``rank`` counts in the mean of its group, where 1 is an equal share: as many
+    samples as the process has of the group.
 
     Args:
         sizes: samples by rank: 0 where a process has no batch, None where it is unknown; those that are unknown count
