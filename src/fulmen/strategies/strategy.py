@@ -38,11 +38,13 @@ class Strategy(ABC):
     Attributes:
         forward_is_collective: every process must make the same number of forward passes. Those that have no batch of
             their own at the end of the data then run another one, whose results are thrown away.
+        gradients_are_common: those of an open accumulation window are the same on all processes, or parts of one whole.
         late: what each process knows only at the end of an accumulation window, on its way to all. None: one process,
             or no gradients that it could ride on.
     """
 
     forward_is_collective: bool = False
+    gradients_are_common: bool = False
     late: Late | None = None
 
     def __init__(
