@@ -75,10 +75,9 @@ def trainer_of(strategy: Any, world: int, **arguments: Any) -> Trainer:
         devices=world,
         strategy=strategy,
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **{"max_epochs": 2, **arguments},
+        **{"max_epochs": 2, "enable_checkpointing": False, **arguments},
     )
 
 

@@ -20,6 +20,8 @@ from fulmen.strategies.late import share_of
 from fulmen.strategies.parallel import ParallelStrategy
 from fulmen.strategies.sharding import broadcast_from_first, spread_like, topmost_sharded, whole
 from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.memory import buffers_kept
+from fulmen.utilities.seed import isolate_rng
 
 if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
@@ -36,6 +38,7 @@ class ShardedStrategy(ParallelStrategy, ABC):
     """
 
     forward_is_collective = True
+    gradients_are_common = True
     saves_shards: bool = False  #: checkpoints are folders into which each process writes what it has
     casts_batches: bool = False  #: steps get their batches in the type that parameters are gathered in
 
@@ -47,6 +50,8 @@ class ShardedStrategy(ParallelStrategy, ABC):
         self._promises = Promises()
         self._last: tuple[Any, ...] | None = None  # what the last training step was given that gave a loss
         self._joining: Tensor | None = None  # what this process goes backward from, as its user has skipped the batch
+        self._step: Callable[..., Any] = _nothing
+        self._exchanges = True
         self._holds_back = False  # gradients were added up here that the other processes have not seen
         self._topmost: list[FSDPModule] = []
 
@@ -102,6 +107,7 @@ class ShardedStrategy(ParallelStrategy, ABC):
         if self._root is not None:
             self._root.late = None
         self.late = self._joining = self._weights = self._last = None
+        self._step, self._holds_back = _nothing, False
         self._promises.forget()
         self._module = self._root = self.model = None  # it stays spread over the processes, and where it is
         self._topmost = []
@@ -117,35 +123,38 @@ class ShardedStrategy(ParallelStrategy, ABC):
         if name != "training_step":
             return lambda *args: root.run(step, args, casts)
 
+        self._step = step
+
         def training_step(*args: Any) -> Any:
             assert self.late is not None
             self.late.begin()
+            self._holds_back = not self._exchanges
             output = root.run(step, args, casts, trains=True)
             self._joining = root.taken_joining()
             if self._joining is not None:
                 return None
             if output is None:
-                self._joining = self._ghost(step) * 0
+                self._joining = self._ghost() * 0
             else:
                 self._last = args
             return output
 
         return training_step
 
-    def _ghost(self, step: Callable[..., Any]) -> Tensor:
-        """Run the module on an earlier batch, as the user has skipped the one of this step without running it."""
+    def _ghost(self) -> Tensor:
+        """Run the module on the last batch that gave a loss, so that nobody hears of it; what it gives now."""
         assert self._module is not None
         assert self._root is not None
         output = None
         if self._last is not None:
-            with self._module.trainer.metrics.unheard():
-                output = self._root.run(step, self._last, self.casts_batches, trains=True)
+            with self._module.trainer.metrics.unheard(), buffers_kept(self._module):
+                output = self._root.run(self._step, self._last, self.casts_batches, trains=True)
         loss = output.get("loss", output.get("loss_sum")) if isinstance(output, dict) else output
         if not isinstance(loss, Tensor):
             raise MisconfigurationException(
                 f"`training_step` returned None on rank {self.global_rank} before it ran the module, and "
-                f"{type(self).__name__} needs all processes to run it equally often; there is no earlier batch either "
-                "that it could be run on. Return a loss of zero instead, as `self(inputs).sum() * 0`."
+                f"{type(self).__name__} needs all processes to run it equally often. There is no earlier batch that it "
+                "could be run on instead. Return a loss of zero, as `self(inputs).sum() * 0`."
             )
         return loss
 
@@ -164,15 +173,28 @@ class ShardedStrategy(ParallelStrategy, ABC):
     @contextmanager
     def no_backward_sync(self) -> Generator[None, None, None]:  # type: ignore[override]
         self._exchange(False)
-        self._holds_back = True
         try:
             yield
         finally:
             self._exchange(True)
 
     def _exchange(self, wanted: bool) -> None:
+        self._exchanges = wanted
         for part in self._topmost:
             part.set_requires_gradient_sync(wanted)
+
+    def settle_gradients(self) -> None:
+        """Exchange what was added up within an accumulation window, by a backward pass without a gradient."""
+        if not self._holds_back:
+            return
+        self._holds_back = False
+        assert self._module is not None
+        assert self._root is not None
+        assert self.late is not None
+        self.late.begin()
+        with isolate_rng():
+            loss = self._ghost()
+        (loss * 0).backward()
 
     # -- its state ----------------------------------------------------------------------------------------------------
 
@@ -220,6 +242,10 @@ class ShardedStrategy(ParallelStrategy, ABC):
         self.checkpoint_io.settle()
         found = self._promises.read(checkpoint_path, weights_only)
         return found if found is not None else super().load_checkpoint(checkpoint_path, weights_only)
+
+
+def _nothing(*args: Any) -> None:
+    """The training step while there is none."""
 
 
 def _innermost(files: Any) -> DistributedCheckpointIO:
