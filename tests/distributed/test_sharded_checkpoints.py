@@ -4,6 +4,13 @@ any number of processes.
 
 from __future__ import annotations
 
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +38,7 @@ def state_of(trainer: Any, module: Any) -> dict[str, Any]:
     states = trainer.optimizers[0].state_dict()["state"]
     return {
         "weights": {name: whole(value) for name, value in module.state_dict().items()},
-        "optimizer": {
-            f"{number}.{name}": whole(value) for number, one in states.items() for name, value in one.items()
-        },
+        "optimizer": {f"{number}.{name}": whole(value) for number, one in states.items() for name, value in one.items()},
     }
 
 
