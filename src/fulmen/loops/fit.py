@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from fulmen.loops.accumulation import detached_outputs
+from fulmen.loops.progress import ABSENT
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
@@ -31,6 +32,8 @@ def fit_loop(trainer: Trainer) -> None:
             call.on_before_backward(loss)
             call.backward(loss)
             call.on_after_backward()
+        elif not progress.accumulating:
+            call.join_backward()  # of the other processes
         return loss
 
     def before_step() -> None:
@@ -45,7 +48,7 @@ def fit_loop(trainer: Trainer) -> None:
         trainer.replan()  # ... and that hook may have patched others, even training_step, or the optimizer
         optimizer, schedulers = trainer.optimizer, trainer.schedulers
         for batch_idx, batch in trainer.data.train_batches():  # already on the device
-            call = trainer.plan
+            call = trainer.plan if batch is not ABSENT else trainer.plan.absent
             if call.on_train_batch_start(batch, batch_idx) == -1:  # the user skips the rest of the epoch
                 progress.skip_rest_of_epoch()
                 schedulers.step(progress)

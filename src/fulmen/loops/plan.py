@@ -248,9 +248,10 @@ class Plan:
                 drain()
                 return result
 
+        wrap = self._trainer.strategy.wrap_step
         if takes(getattr(self.module, name), "batch_idx", 1):
-            return method
-        return lambda batch, *positions: method(batch)
+            return wrap(name, method)
+        return wrap(name, lambda batch, *positions: method(batch))
 
     def _precision_context(self, step: str) -> Callable[[], AbstractContextManager[Any]] | None:
         precision, name = self._trainer.precision_plugin, _CONTEXTS[step]
@@ -331,6 +332,20 @@ class Plan:
             model_train=self._quiet(restore) if written(self.module, restore, LightningModule) else None,
         )
 
+    # -- several processes --------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def join_backward(self) -> Callable[[], None]:
+        """What a process does that has no loss while others go backward."""
+        return written(self._trainer.strategy, "join_backward", Strategy) or nobody
+
+    @functools.cached_property
+    def absent(self) -> Plan:
+        """The plan of a step for which this process has no batch, while others have: nothing of the user's is called
+        for it, but the process takes part in what all do together.
+        """
+        return _WithoutBatch(self._trainer, self.callbacks)
+
     # -- for people ---------------------------------------------------------------------------------------------------
 
     def __str__(self) -> str:
@@ -348,6 +363,24 @@ class Plan:
         elif not self.optimizes_itself:
             lines.append(f"{'each step':<32} manual optimization: training_step steps the optimizers")
         return "\n".join(lines)
+
+
+class _WithoutBatch(Plan):
+    """See :attr:`Plan.absent`."""
+
+    def listeners(self, name: str) -> list[tuple[Any, Callable[..., Any]]]:
+        """Of those who get batches only Fulmen's own callbacks, which count steps and do not look at them."""
+        found = super().listeners(name)
+        if "train_batch" not in name:
+            return found
+        return [(owner, call) for owner, call in found if type(owner).__module__.startswith("fulmen.callbacks.")]
+
+    def _plan_training_step(self) -> Callable[..., Any]:
+        return nobody_at_all
+
+
+def nobody_at_all(*args: Any) -> None:
+    """What stands for an operation that is left out."""
 
 
 _PLANNED = frozenset(name.removeprefix("_plan_") for name in vars(Plan) if name.startswith("_plan_"))

@@ -12,6 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+class _Absent:
+    """The type of :data:`ABSENT`."""
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+#: stands for the batch of a process that has none at this step, while others have: the data has come to its end
+ABSENT: Any = _Absent()
+
+
 @dataclass(slots=True)
 class Limits:
     """When training must stop, and before when it must not. ``-1`` means no limit."""

@@ -1,6 +1,26 @@
-"""Where a run happens and how its processes work together."""
+"""Where a run happens and how its processes work together. Each is imported when it is first used."""
 
-from fulmen.strategies.single_device import SingleDeviceStrategy
-from fulmen.strategies.strategy import Strategy
+from __future__ import annotations
 
-__all__ = ["SingleDeviceStrategy", "Strategy"]
+from typing import TYPE_CHECKING
+
+from fulmen.utilities.imports import at_first_use
+
+if TYPE_CHECKING:
+    from fulmen.strategies.ddp import DDPStrategy as DDPStrategy
+    from fulmen.strategies.parallel import ParallelStrategy as ParallelStrategy
+    from fulmen.strategies.registry import StrategyRegistry as StrategyRegistry
+    from fulmen.strategies.single_device import SingleDeviceStrategy as SingleDeviceStrategy
+    from fulmen.strategies.strategy import Strategy as Strategy
+
+__all__ = ["DDPStrategy", "ParallelStrategy", "SingleDeviceStrategy", "Strategy", "StrategyRegistry"]
+__getattr__, __dir__ = at_first_use(
+    __name__,
+    {
+        "DDPStrategy": "ddp",
+        "ParallelStrategy": "parallel",
+        "SingleDeviceStrategy": "single_device",
+        "Strategy": "strategy",
+        "StrategyRegistry": "registry",
+    },
+)

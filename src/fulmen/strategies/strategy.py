@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fulmen.accelerators.accelerator import Accelerator
     from fulmen.core.module import LightningModule
     from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
+    from fulmen.strategies.launchers.launcher import Launcher
 
 T = TypeVar("T")
 _NOTHING = nullcontext()
@@ -30,7 +32,13 @@ class Strategy(ABC):
         accelerator: the kind of device. None: the Trainer's.
         checkpoint_io: how checkpoint files are written. None: :class:`TorchCheckpointIO`.
         precision_plugin: how numbers are kept. None: the Trainer's.
+
+    Attributes:
+        forward_is_collective: every process must make the same number of forward passes. Those that have no batch of
+            their own at the end of the data then run another one, whose results are thrown away.
     """
+
+    forward_is_collective: bool = False
 
     def __init__(
         self,
@@ -70,6 +78,21 @@ class Strategy(ABC):
     def is_global_zero(self) -> bool:
         return self.global_rank == 0
 
+    @property
+    def data_parallel_size(self) -> int:
+        """Into how many shares the data is split: the number of processes, unless several work on one share."""
+        return self.world_size
+
+    @property
+    def data_parallel_rank(self) -> int:
+        """Which share of the data is this process's, from 0."""
+        return self.global_rank
+
+    @property
+    def launcher(self) -> Launcher | None:
+        """What starts the processes; None where all are there."""
+        return None
+
     # -- the module ---------------------------------------------------------------------------------------------------
 
     def setup_environment(self) -> None:
@@ -81,6 +104,17 @@ class Strategy(ABC):
         """Put the module onto its device, and wrap it if this strategy does."""
         module.to(self.root_device)
         self.model = module
+
+    def setup_training(self, module: LightningModule) -> None:
+        """Wrap the module for training, if this strategy does; its weights are those to begin with by now, and
+        optimizers are made after it.
+        """
+
+    def wrap_step(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        """What the loop calls instead of ``step``, the method ``name`` of the module, so that it passes through what
+        the module is wrapped in.
+        """
+        return step
 
     def teardown(self) -> None:
         """Bring the module back to the CPU and let it go."""
@@ -99,6 +133,11 @@ class Strategy(ABC):
     def no_backward_sync(self) -> AbstractContextManager[Any]:
         """What the backward passes run in that make no step: without exchanging gradients."""
         return _NOTHING
+
+    def join_backward(self) -> None:
+        """Take part in the backward pass of the other processes, at the end of an accumulation window in which this one
+        has no loss: its user skipped the batch, or there was none.
+        """
 
     def lightning_module_state_dict(self, module: LightningModule) -> dict[str, Any]:
         """The whole ``state_dict`` of the module, under its own names."""
@@ -121,6 +160,10 @@ class Strategy(ABC):
     @abstractmethod
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
         """The tensors of all processes, stacked."""
+
+    def gather_objects(self, obj: Any) -> list[Any]:
+        """The objects of all processes, by rank; to be called on all of them."""
+        return [obj]
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         """Whether ``decision`` is True on all processes (or, with ``all=False``, on any)."""

@@ -28,6 +28,7 @@ from fulmen.loggers.csv_logs import CSVLogger
 from fulmen.loggers.logger import DummyLogger, Logger
 from fulmen.loggers.tensorboard import TensorBoardLogger
 from fulmen.loops.progress import Limits
+from fulmen.plugins.environments.cluster_environment import ClusterEnvironment
 from fulmen.plugins.environments.requeue import Requeue
 from fulmen.plugins.environments.slurm import SLURMEnvironment
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
@@ -35,12 +36,8 @@ from fulmen.plugins.precision.amp import MixedPrecision
 from fulmen.plugins.precision.double import DoublePrecision
 from fulmen.plugins.precision.half import HalfPrecision
 from fulmen.plugins.precision.precision import Precision
-from fulmen.profilers.advanced import AdvancedProfiler
 from fulmen.profilers.base import PassThroughProfiler
 from fulmen.profilers.profiler import Profiler
-from fulmen.profilers.simple import SimpleProfiler
-from fulmen.strategies.single_device import SingleDeviceStrategy
-from fulmen.strategies.strategy import Strategy
 from fulmen.utilities.enums import GradClipAlgorithmType
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.interval import Interval, parse_duration, parse_interval
@@ -241,15 +238,15 @@ def _no_device(value: str, known: dict[str, Accelerator]) -> str:
     return f"`accelerator={value!r}`: this machine has none (available: {available}). Write `accelerator='auto'`."
 
 
-def device_index(devices: Any, kind: Accelerator) -> int:
-    """Which one device of its kind is used.
+def device_indices(devices: Any, kind: Accelerator) -> list[int]:
+    """Which devices of this machine are used, by their numbers; on the CPU, the numbers of the processes.
 
     Raises:
-        MisconfigurationException: none, or more than one is asked for, or one that is not there.
+        MisconfigurationException: none is asked for, or one that is not there.
     """
     count = kind.auto_device_count()
     if devices == "auto":
-        return 0
+        return list(range(count))
     if isinstance(devices, str):
         try:
             devices = [int(part) for part in devices.split(",") if part.strip()] if "," in devices else int(devices)
@@ -270,15 +267,11 @@ def device_index(devices: Any, kind: Accelerator) -> int:
         chosen = list(devices)
     if len(set(chosen)) != len(chosen):
         raise MisconfigurationException(f"`devices={devices!r}` names a device twice.")
-    if len(chosen) > 1:
-        raise MisconfigurationException(
-            f"`devices={devices!r}` asks for {len(chosen)} devices; more than one is not there yet. Write `devices=1`."
-        )
-    if kind.name != "cpu" and not 0 <= chosen[0] < count:
+    if kind.name != "cpu" and not all(0 <= index < count for index in chosen):
         raise MisconfigurationException(
             f"`devices={devices!r}`: this machine has {count} of {kind.name!r}, numbered from 0."
         )
-    return chosen[0]
+    return chosen
 
 
 def _bad_devices(devices: Any) -> str:
@@ -327,13 +320,13 @@ def precision(value: Any, plugins: list[Any], device_type: str) -> Precision:
 def plugin_list(value: Any) -> list[Any]:
     """``plugins=`` as a list, checked: at most one of each kind."""
     plugins = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
-    kinds = (Precision, CheckpointIO, Requeue)
+    kinds = (Precision, CheckpointIO, ClusterEnvironment, Requeue)
     for plugin in plugins:
         refuse_class("plugins", plugin)
         if not isinstance(plugin, kinds):
             raise MisconfigurationException(
-                f"`plugins={plugin!r}`: must be a Precision, a CheckpointIO or a Requeue, or a list of them, not "
-                f"{a_kind(plugin)}."
+                f"`plugins={plugin!r}`: must be a Precision, a CheckpointIO, a ClusterEnvironment or a "
+                f"Requeue, or a list of them, not {a_kind(plugin)}."
             )
     for kind in kinds:
         same = [type(plugin).__name__ for plugin in plugins if isinstance(plugin, kind)]
@@ -346,35 +339,6 @@ def requeue(plugins: list[Any]) -> Requeue | None:
     """What has the job started again: the plugin that was passed, or SLURM where the job is one of its own."""
     passed = next((plugin for plugin in plugins if isinstance(plugin, Requeue)), None)
     return SLURMEnvironment() if passed is None and SLURMEnvironment.detect() else passed
-
-
-_LATER_STRATEGIES = ("ddp", "fsdp", "deepspeed", "model_parallel", "xla", "single_xla", "single_tpu")
-
-
-def strategy(value: Any, kind: Accelerator, index: int, numbers: Precision, plugins: list[Any]) -> Strategy:
-    """The strategy: the one that was passed, or the one that ``strategy=`` names."""
-    files = next((plugin for plugin in plugins if isinstance(plugin, CheckpointIO)), None)
-    if isinstance(value, Strategy):
-        value.accelerator = value.accelerator or kind
-        if type(value.precision_plugin) is Precision:
-            value.precision_plugin = numbers
-        elif type(numbers) is not Precision:
-            raise MisconfigurationException(
-                f"{type(value).__name__} already has the precision {value.precision_plugin.precision!r}, and the "
-                f"Trainer was given {numbers.precision!r}. Give one of them."
-            )
-        if files is not None:
-            value.checkpoint_io = files
-        return value
-    refuse_class("strategy", value, ValueError)
-    name = value.lower() if isinstance(value, str) else value
-    if isinstance(name, str) and name.startswith(_LATER_STRATEGIES):
-        raise MisconfigurationException(
-            f"`strategy={value!r}` is not there yet. Write `strategy='auto'` with `devices=1`."
-        )
-    if name not in ("auto", "single_device"):
-        raise ValueError(f"`strategy={value!r}`: must be 'auto', 'single_device', or a Strategy.")
-    return SingleDeviceStrategy(kind.device(index), kind, files, numbers)
 
 
 # -- who listens ------------------------------------------------------------------------------------------------------
@@ -413,6 +377,9 @@ def profiler(value: Any) -> Profiler:
         return value
     refuse_class("profiler", value)
     if isinstance(value, str):
+        from fulmen.profilers.advanced import AdvancedProfiler  # the standard library's, which is not small
+        from fulmen.profilers.simple import SimpleProfiler
+
         known = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
         if value.lower() in known:
             return known[value.lower()]()
@@ -550,12 +517,11 @@ def set_determinism(deterministic: Any, benchmark: Any) -> None:
         torch.backends.cudnn.benchmark = benchmark
 
 
-def one_node(number: Any) -> None:
+def nodes(number: Any) -> int:
     """Check the number of machines."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise ValueError(f"`num_nodes={number!r}`: must be a whole number from 1.")
-    if number > 1:
-        raise MisconfigurationException(f"`num_nodes={number}`: more than one is not there yet. Write `num_nodes=1`.")
+    return number
 
 
 def warn_of_ignored(sync_batchnorm: Any, model_registry: Any) -> None:

@@ -117,6 +117,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
             restored = resume.states_of_callbacks(trainer, checkpoint)
     strategy.setup_module(module)
     if verb == "fit":
+        strategy.setup_training(module)
         metric_objects.begin(module, will_save=bool(trainer.checkpoint_callbacks))
         _set_up_optimizers(trainer)
         bar = trainer.progress_bar_callback

@@ -23,7 +23,7 @@ from fulmen.loops.predict import predict_loop
 from fulmen.loops.progress import Progress
 from fulmen.plugins.precision.precision import Precision, WithoutInitialisation
 from fulmen.trainer import checkpoint as checkpoints
-from fulmen.trainer import flags
+from fulmen.trainer import flags, placement
 from fulmen.trainer.attributes import Modes
 from fulmen.trainer.barebones import refuse_with_barebones
 from fulmen.trainer.boundary import Boundary
@@ -59,8 +59,9 @@ class Trainer(Windows):
     Args:
         accelerator: the kind of device: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"``, or an Accelerator.
         strategy: ``"auto"``, ``"single_device"``, or a Strategy.
-        devices: how many devices, or a list of their numbers; ``"auto"`` for one. More than one is not there yet.
-        num_nodes: how many machines. More than one is not there yet.
+        devices: how many devices of each machine, or a list of their numbers; -1: all. On the CPU it is the number of
+            processes. ``"auto"``: all, and one process on the CPU.
+        num_nodes: how many machines.
         precision: ``"32-true"``, ``"64-true"``, ``"bf16-mixed"``, ``"bf16-true"``, ``"16-true"``. None: ``"32-true"``.
         logger: a Logger or several; True: TensorBoard where installed, else CSV; False: none. None: True.
         callbacks: a Callback or a list of them.
@@ -163,12 +164,14 @@ class Trainer(Windows):
         self.state = TrainerState()
 
         # where it runs
-        flags.one_node(num_nodes)
         self._plugins = flags.plugin_list(plugins)
         kind = flags.accelerator(accelerator)
-        self._device_index = flags.device_index(devices, kind)
+        self._num_nodes = flags.nodes(num_nodes)
+        self._device_indices = flags.device_indices(devices, kind)
         numbers = flags.precision(precision, self._plugins, kind.name)
-        self.strategy = flags.strategy(strategy, kind, self._device_index, numbers, self._plugins)
+        self.strategy = placement.strategy(
+            strategy, kind, self._device_indices, self._num_nodes, numbers, self._plugins
+        )
         self.use_distributed_sampler = flags.truth("use_distributed_sampler", use_distributed_sampler, True)
         flags.warn_of_ignored(sync_batchnorm, model_registry)
 
@@ -331,6 +334,11 @@ class Trainer(Windows):
                 f"`trainer.{verb}` was called while `{self.state.fn}` is running on this Trainer, which does one thing "
                 f"at a time. Call it when `{self.state.fn}` has returned, or use another Trainer."
             )
+        launcher = self.strategy.launcher
+        if launcher is not None and launcher.spawns:
+            return launcher.run(self, self._run, verb, loop, model, loaders, datamodule, ckpt_path, weights_only)
+        if launcher is not None:
+            launcher.start()
         self._take_inputs(verb, model, loaders, datamodule)
         compiled = compiled_steps(self, model, self._compile)
         path = ckpt_path or self._ckpt_path

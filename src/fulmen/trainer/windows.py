@@ -62,7 +62,8 @@ class Windows:
     _given_loaders: dict[str, Any]
     _ckpt_path: Any = None
     signals: Signals
-    _device_index: int
+    _device_indices: list[int]
+    _num_nodes: int
 
     @property
     def lightning_module(self) -> LightningModule:
@@ -472,15 +473,15 @@ class Windows:
 
     @property
     def num_nodes(self) -> int:
-        return 1
+        return self._num_nodes
 
     @property
     def num_devices(self) -> int:
-        return 1
+        return len(self._device_indices)
 
     @property
     def device_ids(self) -> list[int]:
-        return [self._device_index]
+        return list(self._device_indices)
 
     @property
     def is_global_zero(self) -> bool:
@@ -489,4 +490,7 @@ class Windows:
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any] | None:
         """What a DistributedSampler needs; None with one process."""
-        return None
+        strategy = self.strategy
+        if strategy.data_parallel_size == 1:
+            return None
+        return {"num_replicas": strategy.data_parallel_size, "rank": strategy.data_parallel_rank}

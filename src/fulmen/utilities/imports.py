@@ -1,12 +1,15 @@
-"""What is installed, found out without importing it."""
+"""What is installed, found out without importing it, and imports that wait until they are needed."""
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import Any
 
 _IS_WINDOWS = sys.platform == "win32"
 _IS_INTERACTIVE = hasattr(sys, "ps1")
@@ -80,3 +83,21 @@ def _compare(left: tuple[int, ...], operator: str, right: tuple[int, ...]) -> bo
             return left == right
         case _:
             return left != right
+
+
+def at_first_use(package: str, homes: dict[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The ``__getattr__`` and ``__dir__`` of a package that imports its public names when they are first used.
+
+    Args:
+        package: its ``__name__``.
+        homes: the public names, each with the module of the package that it is in.
+    """
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{package}.{homes[name]}"), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return get, lambda: sorted(homes)

@@ -1,0 +1,168 @@
+"""Several processes, each with a device of its own, that work on one run together."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from abc import ABC
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fulmen.plugins.environments.lightning import LightningEnvironment
+from fulmen.strategies.launchers.launcher import Launcher
+from fulmen.strategies.launchers.subprocess_script import SubprocessScriptLauncher
+from fulmen.strategies.strategy import Strategy
+from fulmen.utilities.rank_zero import rank_zero_only
+
+if TYPE_CHECKING:
+    from fulmen.accelerators.accelerator import Accelerator
+    from fulmen.plugins.environments.cluster_environment import ClusterEnvironment
+    from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
+    from fulmen.plugins.precision.precision import Precision
+
+T = TypeVar("T")
+
+
+class ParallelStrategy(Strategy, ABC):
+    """A process group of ``torch.distributed``, and what its processes do together.
+
+    Args:
+        accelerator: the kind of device. None: the Trainer's.
+        parallel_devices: the device of each process of this machine. None: those that the Trainer chose.
+        cluster_environment: who the processes are and where they meet. None: as the Trainer finds it.
+        checkpoint_io: how checkpoint files are written. None: :class:`TorchCheckpointIO`.
+        precision_plugin: how numbers are kept. None: the Trainer's.
+        process_group_backend: of ``torch.distributed``. None: the one for the device, such as ``"gloo"`` for the CPU.
+        timeout: how long a collective operation waits for the other processes. None: torch's default.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator | None = None,
+        parallel_devices: list[torch.device] | None = None,
+        cluster_environment: ClusterEnvironment | None = None,
+        checkpoint_io: CheckpointIO | None = None,
+        precision_plugin: Precision | None = None,
+        process_group_backend: str | None = None,
+        timeout: timedelta | None = None,
+    ) -> None:
+        super().__init__(accelerator, checkpoint_io, precision_plugin)
+        self.parallel_devices = parallel_devices
+        self.cluster_environment = cluster_environment
+        self.num_nodes = 1
+        self._backend, self._timeout = process_group_backend, timeout
+        self._launcher: Launcher | None = None
+
+    # -- who and where ------------------------------------------------------------------------------------------------
+
+    @property
+    def num_processes(self) -> int:
+        """How many processes this machine has."""
+        return len(self.parallel_devices or ())
+
+    @property
+    def world_size(self) -> int:
+        return self.num_processes * self.num_nodes
+
+    @property
+    def local_rank(self) -> int:
+        return self._environment.local_rank()
+
+    @property
+    def node_rank(self) -> int:
+        return self._environment.node_rank()
+
+    @property
+    def global_rank(self) -> int:
+        return self.node_rank * self.num_processes + self.local_rank
+
+    @property
+    def root_device(self) -> torch.device:
+        assert self.parallel_devices is not None
+        return self.parallel_devices[self.local_rank]
+
+    @property
+    def _environment(self) -> ClusterEnvironment:
+        if self.cluster_environment is None:
+            self.cluster_environment = LightningEnvironment()
+        return self.cluster_environment
+
+    @property
+    def process_group_backend(self) -> str:
+        """The backend of ``torch.distributed`` for the devices."""
+        return self._backend or dist.get_default_backend_for_device(self.root_device)
+
+    @property
+    def launcher(self) -> Launcher | None:
+        if self._launcher is None and not self._environment.creates_processes_externally:
+            self._launcher = SubprocessScriptLauncher(self._environment, self.num_processes, self.num_nodes)
+        return self._launcher
+
+    # -- the process group --------------------------------------------------------------------------------------------
+
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        environment = self._environment
+        environment.set_world_size(self.world_size)
+        environment.set_global_rank(self.global_rank)
+        rank_zero_only.rank = self.global_rank  # type: ignore[attr-defined]
+        if not dist.is_initialized():
+            os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
+            more = {} if self._timeout is None else {"timeout": self._timeout}
+            dist.init_process_group(
+                self.process_group_backend, rank=self.global_rank, world_size=self.world_size, **more
+            )
+            atexit.register(_leave_group)
+
+    def reduce(self, tensor: Any, group: Any = None, reduce_op: str | None = "mean") -> Any:
+        if not isinstance(tensor, Tensor):
+            tensor = torch.as_tensor(tensor, device=self.root_device)
+        result = tensor.detach().clone()
+        if reduce_op in ("mean", "avg") and not result.is_floating_point():
+            result = result.to(torch.get_default_dtype())
+        operation = {"min": dist.ReduceOp.MIN, "max": dist.ReduceOp.MAX}.get(str(reduce_op), dist.ReduceOp.SUM)
+        dist.all_reduce(result, op=operation, group=group)
+        return result / dist.get_world_size(group) if reduce_op in ("mean", "avg") else result
+
+    def barrier(self, name: str | None = None) -> None:
+        if self.root_device.type == "cpu":
+            dist.barrier()
+        else:
+            dist.barrier(device_ids=[self.root_device.index or 0])
+
+    def broadcast(self, obj: T, src: int = 0) -> T:
+        objects: list[Any] = [obj]
+        dist.broadcast_object_list(objects, src, device=self.root_device)
+        return objects[0]
+
+    def gather_objects(self, obj: Any) -> list[Any]:
+        objects: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(objects, obj)
+        return objects
+
+    def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
+        tensor = tensor.contiguous()
+        if sync_grads:
+            from torch.distributed.nn.functional import all_gather
+
+            return torch.stack(list(all_gather(tensor, group)))  # type: ignore[arg-type]
+        gathered = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
+        dist.all_gather(gathered, tensor.detach(), group=group)
+        return torch.stack(gathered)
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        count = self.reduce(torch.tensor(int(decision), device=self.root_device), reduce_op="sum")
+        return int(count) == self.world_size if all else int(count) > 0
+
+    def teardown(self) -> None:
+        super().teardown()
+        self._environment.teardown()
+
+
+def _leave_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,82 @@
+"""Where a run happens: from the Trainer's arguments to the strategy. What is for several processes is imported only
+where there are several.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fulmen.accelerators.accelerator import Accelerator
+from fulmen.plugins.environments.cluster_environment import ClusterEnvironment
+from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
+from fulmen.plugins.precision.precision import Precision
+from fulmen.strategies.single_device import SingleDeviceStrategy
+from fulmen.strategies.strategy import Strategy
+from fulmen.trainer.flags import refuse_class
+from fulmen.utilities.exceptions import MisconfigurationException
+
+_LATER_STRATEGIES = ("fsdp", "deepspeed", "model_parallel", "xla", "single_xla", "single_tpu")
+
+
+def environment(plugins: list[Any]) -> ClusterEnvironment:
+    """Who the processes are and where they meet: the plugin that was passed, or what this process was started in."""
+    passed = next((plugin for plugin in plugins if isinstance(plugin, ClusterEnvironment)), None)
+    if passed is not None:
+        return passed
+    from fulmen.plugins.environments.lightning import LightningEnvironment
+    from fulmen.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
+
+
+def strategy(
+    value: Any, kind: Accelerator, indices: list[int], num_nodes: int, numbers: Precision, plugins: list[Any]
+) -> Strategy:
+    """The strategy: the one that was passed, or the one that ``strategy=`` names."""
+    refuse_class("strategy", value, ValueError)
+    files = next((plugin for plugin in plugins if isinstance(plugin, CheckpointIO)), None)
+    several = len(indices) > 1 or num_nodes > 1
+    if isinstance(value, Strategy):
+        found = value
+    else:
+        name = value.lower() if isinstance(value, str) else value
+        if isinstance(name, str) and name.startswith(_LATER_STRATEGIES):
+            raise MisconfigurationException(f"`strategy={value!r}` is not there yet. Write `strategy='ddp'`.")
+        if name == "auto":
+            name = "ddp" if several else "single_device"
+        if name == "single_device":
+            if several:
+                raise MisconfigurationException(
+                    f"`strategy={value!r}` runs on one device, and {len(indices)} on {num_nodes} machines were asked "
+                    "for. Write `strategy='ddp'`, or `devices=1`."
+                )
+            return SingleDeviceStrategy(kind.device(indices[0]), kind, files, numbers)
+        from fulmen.strategies.registry import StrategyRegistry
+
+        if name not in StrategyRegistry:
+            names = ", ".join(map(repr, ("auto", "single_device", *StrategyRegistry)))
+            raise ValueError(f"`strategy={value!r}`: must be one of {names}, or a Strategy.")
+        found = StrategyRegistry.get(name)
+    found.accelerator = found.accelerator or kind
+    if type(found.precision_plugin) is Precision:
+        found.precision_plugin = numbers
+    elif type(numbers) is not Precision:
+        raise MisconfigurationException(
+            f"{type(found).__name__} already has the precision {found.precision_plugin.precision!r}, and the "
+            f"Trainer was given {numbers.precision!r}. Give one of them."
+        )
+    if files is not None:
+        found.checkpoint_io = files
+    if not isinstance(found, SingleDeviceStrategy):
+        _place(found, kind, indices, num_nodes, plugins)
+    return found
+
+
+def _place(found: Strategy, kind: Accelerator, indices: list[int], num_nodes: int, plugins: list[Any]) -> None:
+    from fulmen.strategies.parallel import ParallelStrategy
+
+    if not isinstance(found, ParallelStrategy):
+        return  # a user's, which knows its devices
+    found.num_nodes = num_nodes
+    found.parallel_devices = found.parallel_devices or [kind.device(index) for index in indices]
+    found.cluster_environment = found.cluster_environment or environment(plugins)
