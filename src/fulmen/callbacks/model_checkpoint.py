@@ -34,13 +34,9 @@ if TYPE_CHECKING:
 def _kept(name: str) -> Any:
     """A window onto one field of what is announced."""
 
-    def read(self: ModelCheckpoint) -> Any:
-        return getattr(self._files.announced, name)
-
-    def write(self: ModelCheckpoint, value: Any) -> None:
-        self._files.change(name, value)
-
-    return property(read, write)
+    return property(
+        lambda self: getattr(self._files.announced, name), lambda self, value: self._files.change(name, value)
+    )
 
 
 class ModelCheckpoint(Checkpoint):
@@ -352,10 +348,8 @@ class ModelCheckpoint(Checkpoint):
         if self.verbose:
             said = saved(trainer, self.monitor, path, score)
             self._files.when_written(trainer, partial(rank_zero_info, said))
-        if self._links():
-            self._files.link(
-                trainer, self.dirpath or "", path, self._path_of_last(trainer, metrics)
-            )  # away from what is removed now
+        if self._links():  # away from what is removed now
+            self._files.link(trainer, self.dirpath or "", path, self._path_of_last(trainer, metrics))
         for gone in filter(None, (dropped, stale)):
             self._files.remove(trainer, self.dirpath or "", gone)
         return path
