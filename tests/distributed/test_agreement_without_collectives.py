@@ -85,7 +85,7 @@ def steps_with_requests(seed: int, runs: int, seconds: float, step_time: float) 
 def test_all_processes_see_the_same_requests_at_the_same_boundary(
     world: int, runs: int, seconds: float, step_time: float
 ) -> None:
-    timeout = 30 * max(1, runs * int(seconds) // 20)
+    timeout = 30 + 4 * runs * seconds
     stories = run(world, steps_with_requests, 7, runs, seconds, step_time, timeout=timeout)
     answered_within_run = 0
     for of_run in zip(*stories, strict=True):
@@ -143,9 +143,10 @@ def slow_steps(step_time: float) -> tuple[int, int]:
     return asked, seen
 
 
-def test_a_request_in_a_slow_step_is_answered_at_the_end_of_that_step() -> None:
-    (_, seen), (asked, other) = run(2, slow_steps, 0.8)
-    assert asked == seen == other
+def test_a_request_in_a_slow_step_is_answered_at_the_end_of_that_step_or_the_next() -> None:
+    (_, seen), (asked, other) = run(2, slow_steps, 0.6)
+    assert seen == other
+    assert asked <= seen <= asked + 1  # the next one, if the other process has ended that step by then
 
 
 def steps_without_requests(count: int, step_time: float) -> int:
