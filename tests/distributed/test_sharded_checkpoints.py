@@ -4,6 +4,8 @@ any number of processes.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import pickle
@@ -20,10 +22,12 @@ from tests.distributed.processes import run
 from tests.distributed.test_fsdp import Net, loader, trainer_of, whole
 
 from fulmen import Callback
+from fulmen.__main__ import main
 from fulmen.callbacks import ModelCheckpoint
 from fulmen.plugins.environments.lightning import find_free_network_port
 from fulmen.plugins.io import AsyncCheckpointIO
 from fulmen.plugins.io.distributed_plugin import DistributedCheckpointIO
+from fulmen.plugins.io.torch_plugin import read_checkpoint
 from fulmen.strategies import FSDPStrategy
 
 
@@ -246,3 +250,42 @@ def test_a_damaged_folder_of_shards_is_told(tmp_path: Path) -> None:
 def test_a_sharded_checkpoint_goes_to_a_local_folder_only() -> None:
     with pytest.raises(ValueError, match="state_dict_type='full'"):
         DistributedCheckpointIO().save_checkpoint({}, "s3://bucket/run.ckpt")
+
+
+def command(*arguments: Any) -> tuple[int, str]:
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        code = main(["checkpoint", *map(str, arguments)])
+    return code, output.getvalue()
+
+
+def test_consolidate_and_shard_bring_a_checkpoint_there_and_back(tmp_path: Path) -> None:
+    folder, file, again = tmp_path / "run.ckpt", tmp_path / "one.ckpt", tmp_path / "again.ckpt"
+    saved_alone(folder)
+    code, told = command("consolidate", folder, file)
+    assert code == 0, told
+    assert command("shard", file, again)[0] == 0
+    one, other = torch.load(file, weights_only=True), read_checkpoint(again)
+    assert list(one) == list(other) == list(read_checkpoint(folder))
+    assert one["state_dict"].keys() == other["state_dict"].keys()
+    first, second = one["optimizer_states"][0], other["optimizer_states"][0]
+    assert first["param_groups"] == second["param_groups"]
+    assert all(torch.equal(first["state"][3][name], value) for name, value in second["state"][3].items())
+    assert gone_on(1, "auto", str(file), 3)["start"]["weights"].keys() == one["state_dict"].keys()
+
+
+def test_consolidate_and_shard_lose_nothing(tmp_path: Path) -> None:
+    folder, file = tmp_path / "run.ckpt", tmp_path / "one.ckpt"
+    saved_alone(folder)
+    assert command("consolidate", folder)[0] == 0
+    for arguments, told in (
+        (("consolidate", folder), "is there already"),
+        (("consolidate", tmp_path), "is no folder of shards"),
+        (("consolidate", file), "there is no folder"),
+        (("shard", folder, file), "is a folder of shards already"),
+        (("shard", f"{folder}.consolidated", folder), "is there already"),
+        (("shard", f"{folder}.consolidated", tmp_path, "--force"), "is no folder of shards"),
+    ):
+        code, output = command(*arguments)
+        assert code == 2
+        assert told in output
