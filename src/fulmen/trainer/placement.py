@@ -15,7 +15,7 @@ from fulmen.strategies.strategy import Strategy
 from fulmen.trainer.flags import refuse_class
 from fulmen.utilities.exceptions import MisconfigurationException
 
-_LATER_STRATEGIES = ("xla", "single_xla", "single_tpu")
+_LATER_STRATEGIES = ("deepspeed", "xla", "single_xla", "single_tpu")
 
 
 def environment(plugins: list[Any]) -> ClusterEnvironment:
@@ -41,7 +41,9 @@ def strategy(
     else:
         name = value.lower() if isinstance(value, str) else value
         if isinstance(name, str) and name.startswith(_LATER_STRATEGIES):
-            raise MisconfigurationException(f"`strategy={value!r}` is not there yet. Write `strategy='ddp'`.")
+            raise MisconfigurationException(
+                f"`strategy={value!r}` is not there yet. Write `strategy='ddp'`, or `'fsdp'`."
+            )
         if name == "auto":
             name = "ddp" if several else "single_device"
         if name == "single_device":
