@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fulmen import Callback, LightningModule, Trainer
 from fulmen.strategies import FSDPStrategy
+from fulmen.strategies.sharding import parts_of
 from fulmen.utilities.exceptions import MisconfigurationException
 
 
@@ -320,3 +321,19 @@ def test_a_policy_that_chooses_nothing_names_the_classes_that_there_are() -> Non
     trainer = trainer_of(FSDPStrategy(auto_wrap_policy={nn.Conv2d}), 1)
     with pytest.raises(MisconfigurationException, match="of the classes Linear, ModuleList, Block, LayerNorm"):
         trainer.fit(Net(), loader(8, 4))
+
+
+def test_the_parts_are_the_outermost_blocks_that_a_model_repeats() -> None:
+    def block() -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.Linear(2, 2))
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList([block(), block(), nn.Tanh()])
+            self.head = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+
+    encoder = Encoder()
+    assert parts_of(encoder, None) == [*encoder.blocks][:2]
+    encoder.blocks[1][0].weight = encoder.head[0].weight  # type: ignore[index, assignment]
+    assert parts_of(encoder, None) == [encoder.blocks[0]]

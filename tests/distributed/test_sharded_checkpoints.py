@@ -42,7 +42,9 @@ def state_of(trainer: Any, module: Any) -> dict[str, Any]:
     states = trainer.optimizers[0].state_dict()["state"]
     return {
         "weights": {name: whole(value) for name, value in module.state_dict().items()},
-        "optimizer": {f"{number}.{name}": whole(value) for number, one in states.items() for name, value in one.items()},
+        "optimizer": {
+            f"{number}.{name}": whole(value) for number, one in states.items() for name, value in one.items()
+        },
     }
 
 
@@ -139,7 +141,9 @@ def test_a_run_goes_on_within_an_accumulation_window(kind: str, tmp_path: Path) 
 def with_callback(folder: str, asynchronous: bool, steps: int) -> Any:
     torch.manual_seed(1)
     module, strategy = Net(), FSDPStrategy(state_dict_type="sharded")
-    checkpoint = ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=2, monitor="step", mode="max", save_last=True)
+    checkpoint = ModelCheckpoint(
+        folder, every_n_train_steps=1, save_top_k=2, monitor="step", mode="max", save_last=True
+    )
     arguments: dict[str, Any] = {"plugins": [AsyncCheckpointIO()]} if asynchronous else {}
     trainer = trainer_of(
         strategy, 2, max_steps=steps, max_epochs=-1, callbacks=[checkpoint], enable_checkpointing=True, **arguments
@@ -152,7 +156,12 @@ def with_callback(folder: str, asynchronous: bool, steps: int) -> Any:
 def test_a_callback_keeps_folders_of_shards_and_removes_those_that_fall_out(asynchronous: bool, tmp_path: Path) -> None:
     (best, end), other = run(2, with_callback, str(tmp_path), asynchronous, 4)
     assert best == other[0] == str(tmp_path / "epoch=1-step=4.ckpt")
-    assert sorted(os.listdir(tmp_path)) == ["checkpoints.json", "epoch=0-step=3.ckpt", "epoch=1-step=4.ckpt", "last.ckpt"]
+    assert sorted(os.listdir(tmp_path)) == [
+        "checkpoints.json",
+        "epoch=0-step=3.ckpt",
+        "epoch=1-step=4.ckpt",
+        "last.ckpt",
+    ]
     entries = json.loads((tmp_path / "checkpoints.json").read_text())["checkpoints"]
     assert {entry["path"] for entry in entries} == {"epoch=0-step=3.ckpt", "epoch=1-step=4.ckpt", "last.ckpt"}
     for entry in entries:

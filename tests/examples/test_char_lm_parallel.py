@@ -10,7 +10,7 @@ import pytest
 
 from .load import EXAMPLES
 
-FEW_STEPS = "--max-steps 6 --val-every 3 --context 16 --width 16 --layers 2 --batch-size 8".split()
+FEW_STEPS = "--max-steps 6 --val-every 6 --context 64 --width 16 --layers 2 --batch-size 64".split()
 
 
 def bits(strategy: str, folder: Path) -> float:

@@ -199,8 +199,7 @@ class DDPStrategy(ParallelStrategy):
     def join_backward(self) -> None:
         if self._joining is not None:
             loss, self._joining = self._joining, None
-            prepare = getattr(self.precision_plugin, "pre_backward", None)  # a scaler knows of a loss here, too
-            (loss if prepare is None else prepare(loss, self._module)).backward()
+            self.precision_plugin.pre_backward(loss, self._module).backward()  # a scaler knows of a loss here, too
 
     def no_backward_sync(self) -> AbstractContextManager[Any]:
         if isinstance(self.model, DistributedDataParallel):

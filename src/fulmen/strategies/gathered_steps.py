@@ -131,7 +131,7 @@ class Root(nn.Module):
     def _nothing(self, carry: Tensor) -> Tensor:
         """A loss from which each parameter gets a gradient of zeros, through all parts that were run."""
         outputs: list[Tensor] = []
-        gathered = [parameter for parameter in self.module.parameters() if not isinstance(parameter, DTensor)]
+        gathered: list[Tensor] = [one for one in self.module.parameters() if not isinstance(one, DTensor)]
         for output, parameters in self._seen:
             outputs += [one for one in _tensors_in(output) if one.requires_grad]
             gathered += parameters

@@ -33,8 +33,8 @@ _ROOT = "_gathered_by"
 class ShardedStrategy(ParallelStrategy, ABC):
     """The parameters of the module are spread over the processes, which gather what they need when they need it.
 
-    So all must run it equally often, whatever they have to run it on. The module itself stays of the user's class. After
-    a run it is left as it is, spread over the processes; a later run of any verb goes on with it.
+    So all must run it equally often, whatever they have to run it on. The module itself stays of the user's class.
+    After a run it is left as it is, spread over the processes; a later run of any verb goes on with it.
     """
 
     forward_is_collective = True
@@ -262,7 +262,7 @@ def _sharded_io(files: Any) -> Any:
     if type(files) is TorchCheckpointIO:
         return DistributedCheckpointIO()
     raise MisconfigurationException(
-        f"{type(files).__name__} was given to write checkpoints, and the strategy writes sharded ones, by all processes. "
-        "Derive it from DistributedCheckpointIO, or write whole files: `state_dict_type='full'` "
+        f"{type(files).__name__} was given to write checkpoints, and the strategy writes sharded ones, by all "
+        "processes. Derive it from DistributedCheckpointIO, or write whole files: `state_dict_type='full'` "
         "(`save_distributed_checkpoint=False` for ModelParallelStrategy)."
     )

@@ -19,7 +19,7 @@ from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.program import is_interactive
 from fulmen.utilities.rank_zero import rank_zero_info
 
-_LATER_STRATEGIES = ("xla", "single_xla", "single_tpu")
+_LATER_STRATEGIES = ("deepspeed", "xla", "single_xla", "single_tpu")
 
 
 def environment(plugins: list[Any]) -> ClusterEnvironment:
@@ -55,7 +55,9 @@ def strategy(
     else:
         name = value.lower() if isinstance(value, str) else value
         if isinstance(name, str) and name.startswith(_LATER_STRATEGIES):
-            raise MisconfigurationException(f"`strategy={value!r}` is not there yet. Write `strategy='ddp'`.")
+            raise MisconfigurationException(
+                f"`strategy={value!r}` is not there yet. Write `strategy='ddp'`, or `'fsdp'`."
+            )
         if name == "auto":
             name = _automatic(indices, num_nodes) if several else "single_device"
         if name == "single_device":

@@ -89,14 +89,16 @@ class DistributedCheckpointIO(CheckpointIO):
             raise
 
     def _write(self, tensors: dict[str, Any], part: Path) -> None:
-        from torch.distributed import checkpoint as dcp
         from torch.distributed.checkpoint.api import CheckpointException
+        from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+        from torch.distributed.checkpoint.filesystem import FileSystemWriter
+        from torch.distributed.checkpoint.state_dict_saver import save
 
-        planner = dcp.DefaultSavePlanner(dedup_save_to_lowest_rank=True)  # of what all have, that of the first process
-        writer = dcp.FileSystemWriter(part, sync_files=True)
+        planner = DefaultSavePlanner(dedup_save_to_lowest_rank=True)  # of what all have, that of the first process
+        writer = FileSystemWriter(part, sync_files=True)
         try:
             with _quiet():
-                dcp.save(
+                save(
                     tensors,
                     storage_writer=writer,
                     planner=planner,
@@ -198,9 +200,9 @@ def _split(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], 
             place[names[-1]] = value.detach()
             table.append((list(path), ".".join(names)))
             return None
-        if type(value) in (dict, OrderedDict):
+        if isinstance(value, dict) and type(value) in (dict, OrderedDict):
             fresh = type(value)((key, without(one, (*path, key))) for key, one in value.items())
-            if type(value) is OrderedDict:
+            if isinstance(fresh, OrderedDict):
                 fresh.__dict__.update(vars(value))
             return fresh
         if type(value) in (list, tuple):
@@ -297,12 +299,13 @@ class Shards:
         """Fill tensors, each from what is stored under its name; of those that are spread over processes, what this
         process has.
         """
-        from torch.distributed import checkpoint as dcp
+        from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+        from torch.distributed.checkpoint.state_dict_loader import load as read
 
-        planner = dcp.DefaultLoadPlanner(flatten_state_dict=False)
+        planner = DefaultLoadPlanner(flatten_state_dict=False)
         try:
             with _quiet():
-                dcp.load(dict(tensors), storage_reader=_reader(self._folder), planner=planner, no_dist=True)
+                read(dict(tensors), storage_reader=_reader(self._folder), planner=planner, no_dist=True)
         except (pickle.UnpicklingError, OSError):
             raise
         except Exception as error:  # what a damaged file makes of the reader can be anything
@@ -450,7 +453,7 @@ def _check(metadata: Any, folder: Path) -> None:
 
 def _reader(folder: Path) -> Any:
     """Torch's reader of shards, with the strict reader of their metadata."""
-    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import StorageMeta
 
     class Reader(FileSystemReader):
