@@ -197,7 +197,7 @@ class DDPStrategy(ParallelStrategy):
         return training_step
 
     def join_backward(self) -> None:
-        if self._joining is not None:
+        if self._joining is not None and self._module is not None:
             loss, self._joining = self._joining, None
             self.precision_plugin.pre_backward(loss, self._module).backward()  # a scaler knows of a loss here, too
 

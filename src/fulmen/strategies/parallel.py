@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, Store
 
 from fulmen.plugins.environments.lightning import LightningEnvironment
 from fulmen.strategies.launchers.launcher import Launcher
@@ -80,7 +81,7 @@ class ParallelStrategy(Strategy, ABC):
         self._backend, self._timeout = process_group_backend, timeout
         self._launcher: Launcher | None = None
         self._starts_processes = False
-        self.store: dist.Store | None = None  #: where the processes met; what they tell each other outside of steps
+        self.store: Store | None = None  #: where the processes met; what they tell each other outside of steps
 
     # -- who and where ------------------------------------------------------------------------------------------------
 
@@ -142,9 +143,6 @@ class ParallelStrategy(Strategy, ABC):
         """For a copy in a process that a launcher has started."""
         return {**self.__dict__, "_launcher": None, "_starts_processes": False, "store": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
     def _new_launcher(self) -> Launcher:
         if self._start_method == "popen":
             return SubprocessScriptLauncher(self._environment, self.num_processes, self.num_nodes)
@@ -162,13 +160,12 @@ class ParallelStrategy(Strategy, ABC):
             self.store = meet(
                 self._environment, self.global_rank, self.world_size, self._rendezvous_timeout, self._launcher
             )
-            more = {} if self._timeout is None else {"timeout": self._timeout}
             dist.init_process_group(
                 self.process_group_backend,
-                store=dist.PrefixStore("group", self.store),
+                store=PrefixStore("group", self.store),
                 rank=self.global_rank,
                 world_size=self.world_size,
-                **more,
+                timeout=self._timeout,
             )
             atexit.register(leave_group)
         elif dist.get_world_size() != self.world_size:

@@ -140,7 +140,7 @@ def _overrides_of_hydra(config: Any) -> Iterator[str]:
 
 
 def _is_missing(config: Any, name: str) -> bool:
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf  # type: ignore[import-not-found]  # comes with Hydra
 
     return OmegaConf.is_missing(config, name)
 
