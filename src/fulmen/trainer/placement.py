@@ -75,7 +75,8 @@ def strategy(
         from fulmen.strategies.registry import StrategyRegistry
 
         if name not in StrategyRegistry:
-            names = ", ".join(map(repr, ("auto", "single_device", *StrategyRegistry)))
+            short = [name for name in StrategyRegistry if "_find_unused" not in name]
+            names = ", ".join(map(repr, ("auto", "single_device", *short)))
             raise ValueError(f"`strategy={value!r}`: must be one of {names}, or a Strategy.")
         found = StrategyRegistry.get(name)
     found.accelerator = found.accelerator or kind
