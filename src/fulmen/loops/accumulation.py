@@ -25,11 +25,11 @@ class Window:
     really in the window, also at the end of an epoch. A step may instead return ``{"loss_sum": s, "weight": w}`` (say,
     the summed loss over tokens and their number); the update is then that of ``sum(s) / sum(w)`` over the window.
 
-    With several processes the batches that they have at the same step are a *group*, which counts as one batch: the mean
-    over its samples. Of a loss that comes as a sum, sums and weights are those of all processes.
+    With several processes the batches that they have at the same step are a *group*, which counts as one batch: the
+    mean over its samples. Of a loss that comes as a sum, sums and weights are those of all processes.
     """
 
-    __slots__ = ("contributed", "late", "missing", "share", "size", "skipped", "weight")
+    __slots__ = ("contributed", "late", "missing", "share", "short", "size", "skipped", "weight")
 
     def __init__(self) -> None:
         self.size = 1  #: batches that the window will have
@@ -37,6 +37,7 @@ class Window:
         self.weight: Tensor | float | None = None  #: sum of weights, if losses come as sums
         self.skipped = 0  #: batches of the epoch that gave no loss
         self.missing = 0.0  #: what batches that gave no loss would have counted
+        self.short = 0  #: batches that did not come, of an epoch of unknown length
         self.share: Callable[[], float] | None = None  #: what this process's batch counts in its group; None: all
         self.late: Late | None = None  #: what all processes are told at the end of the window
 
@@ -58,9 +59,11 @@ class Window:
             self.size, self.contributed, self.weight, self.missing = progress.window, 0, None, 0.0
         share = 1.0 if self.share is None else self.share()
         loss, outputs = self._read(output, share)
-        if self.late is not None and not progress.accumulating:
-            told = loss if self.late.wants_loss else None
-            self.late.send(self.missing, self.weight, self.contributed, told)
+        if not progress.accumulating:
+            self.short = 0 if self.size == 1 else self.size - 1 - progress.batch_idx % progress.accumulate_grad_batches
+            if self.late is not None:
+                told = loss if self.late.wants_loss else None
+                self.late.send(self.missing + self.short, self.weight, self.contributed, told)
         return loss, outputs
 
     def _read(self, output: Any, share: float) -> tuple[Tensor | None, dict[str, Any]]:
@@ -133,15 +136,15 @@ class Window:
         self.skipped = 0
 
     def rescale(self, optimizer: Any) -> None:
-        """Multiply the gradients by what only the end of the window could tell: by the weight, or for skipped batches."""
+        """Divide the gradients by what only the end of the window could tell: the weight, or skipped batches."""
         if self.late is not None:
             self._rescale_together(optimizer, self.late)
         elif self.weight is not None:
             weight = torch.as_tensor(self.weight, dtype=torch.float64 if isinstance(self.weight, float) else None)
             nothing = torch.zeros_like(weight)  # nothing but empty batches: no update
             _multiply(optimizer, torch.where(weight > 0, 1 / weight, nothing))
-        elif 0 < self.contributed < self.size:
-            _multiply(optimizer, self.size / self.contributed)
+        elif self.contributed and (self.missing or self.short):
+            _multiply(optimizer, self.size / (self.size - self.missing - self.short))
 
     def _rescale_together(self, optimizer: Any, late: Late) -> None:
         if not self.contributed and late.nobody_had_a_loss(self.size):  # as if nobody had gone backward
@@ -186,7 +189,7 @@ def _multiply(optimizer: Any, factor: Tensor | float) -> None:
             alike.setdefault((parameter.grad.device, parameter.grad.dtype), []).append(parameter.grad)
     for (device, dtype), gradients in alike.items():
         one = factor.to(device=device, dtype=dtype) if isinstance(factor, Tensor) else factor
-        torch._foreach_mul_(gradients, one)
+        torch._foreach_mul_(gradients, one)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def detached_outputs(output: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Loaders:
         sources: its leaves.
         num_batches: how many batches each leaf gives to each process, limits applied; ``inf`` when unknown.
         mode: how several are combined (:class:`CombinedLoader`).
-        limits: the most batches to take from each leaf, all processes together.
+        rows: the same for all processes together.
         hook: the hook that gives them.
     """
 
@@ -45,7 +45,7 @@ class Loaders:
     num_batches: list[int | float]
     mode: str
     combined: CombinedLoader | None
-    limits: list[int | float]
+    rows: list[int | float]
     hook: str = ""
 
     @property
@@ -61,7 +61,7 @@ class Loaders:
     @property
     def num_rows(self) -> int | float:
         """The same, for all processes together."""
-        return self._together([min(source.num_rows, limit) for source, limit in zip(self.sources, self.limits)])
+        return self._together(self.rows)
 
     def _together(self, numbers: list[int | float]) -> int | float:
         if self.mode == "sequential":
@@ -124,8 +124,9 @@ def prepared(stage: str, given: Any, flags: DataFlags, share: Share, user_shards
     if copy is not None or share.size > 1:
         for leaf, limit in zip(sources, limits):
             leaf.limit = limit
-    num_batches = [of_each(min(leaf.num_rows, limit), share.size) for leaf, limit in zip(sources, limits)]
-    return Loaders(given, sources, num_batches, combined.mode, copy, limits, LOADER_HOOKS[stage])
+    rows = [min(leaf.num_rows, limit) for leaf, limit in zip(sources, limits)]
+    num_batches = [of_each(number, share.size) for number in rows]
+    return Loaders(given, sources, num_batches, combined.mode, copy, rows, LOADER_HOOKS[stage])
 
 
 def of_each(rows: int | float, size: int) -> int | float:

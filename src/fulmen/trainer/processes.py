@@ -211,10 +211,13 @@ def _reduced(values: list[Any], kind: str) -> Any:
 
 def _window_of_all(states: list[dict[str, Any]], is_first: bool, factor: float) -> dict[str, Any]:
     weights = [state["weight"] for state in states if state.get("weight") is not None]
+    missing = sum(state.get("missing", 0.0) for state in states) * factor
+    contributed = max(state["contributed"] for state in states)
+    window = {**states[0], "contributed": contributed, "missing": missing if is_first else 0.0}
     if not weights:
-        return states[0]
+        return window
     total = sum(torch.as_tensor(weight, dtype=torch.float64) for weight in weights) * factor
-    return {**states[0], "weight": total if is_first else total * 0}
+    return {**window, "weight": total if is_first else total * 0}
 
 
 def _sum_of_gradients(gradients: list[dict[str, Tensor]], factor: float) -> dict[str, Tensor]:

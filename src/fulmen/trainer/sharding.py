@@ -90,7 +90,7 @@ def _decide(
         )
         return
     rank_zero_info(
-        "%s from `%s` knows nothing of processes: each of the %d reads all of it, and takes every %d-th batch. To have "
+        "%s from `%s` knows nothing of processes: each of the %d reads all of it, and takes one batch of %d. To have "
         "each read its own part, divide it in `__iter__` by `torch.utils.data.get_worker_info()`, which then counts "
         "over all processes",
         a_kind(source.loader.dataset),
@@ -249,7 +249,8 @@ def _functions(owner: Any, depth: int, seen: set[int]) -> Iterator[FunctionType]
     if isinstance(owner, (list, tuple)):
         members: list[Any] = list(owner) if len(owner) <= _MEMBERS else []
     elif isinstance(owner, (Dataset, DataLoader)) or callable(owner) or hasattr(owner, "__iter__"):
-        for kind in type(owner).__mro__:
+        kinds: tuple[type, ...] = type(owner).__mro__  # type: ignore[assignment]
+        for kind in kinds:
             if kind.__module__.partition(".")[0] not in ("torch", "builtins", "typing", "abc", "collections"):
                 yield from (value for value in vars(kind).values() if isinstance(value, FunctionType))
         members = list(getattr(owner, "__dict__", {}).values())
@@ -273,8 +274,10 @@ def _names(function: Callable[..., Any], seen: set[int], depth: int) -> set[str]
         package = str(scope.get("__name__", "")).partition(".")[0]
         cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or () if _is_full(cell)]
         for called in (*(scope.get(name) for name in tuple(found)), *cells):
-            if isinstance(called, FunctionType) and called.__module__.partition(".")[0] in (package, "webdataset"):
-                found |= _names(called, seen, depth - 1)
+            if isinstance(called, FunctionType):
+                found.add(called.__name__)  # it may have been imported under another name
+                if str(called.__module__).partition(".")[0] in (package, "webdataset"):
+                    found |= _names(called, seen, depth - 1)
     return found
 
 

@@ -490,6 +490,8 @@ class Source:
 
     def _read_again(self, batches: Iterator[Any], number: int, hook: str) -> None:
         """Leave out so many batches where that needs reading, and let the user see it."""
+        if self.is_sharded:
+            number //= self.share.size  # they were those of all processes
         if number <= 0:
             return
         if not self._is_list:

@@ -153,7 +153,7 @@ class IndexStream:
         self.split: tuple[int, int] | None = None
         self.row = 0
         self.stop: int | float = math.inf
-        self.places = (1, 0)
+        self.places: tuple[int, int] = (1, 0)
         self._pass: Iterator[Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:

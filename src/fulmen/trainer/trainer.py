@@ -92,7 +92,7 @@ class Trainer(Windows):
         deterministic: use torch's deterministic algorithms; ``"warn"``: warn where there is none. None: leave it.
         benchmark: let cuDNN try which algorithm is fastest. None: leave it.
         inference_mode: evaluate in ``torch.inference_mode`` instead of ``torch.no_grad``.
-        use_distributed_sampler: give each process its share of the data.
+        use_distributed_sampler: give each process its share of the batches; False: what each loader gives is a share.
         profiler: ``"simple"``, ``"advanced"`` or a Profiler. None: nothing is measured, at no cost.
         detect_anomaly: find the operation that made a NaN in backward; slow.
         barebones: switch off everything that costs time, to measure the rest.
