@@ -318,9 +318,17 @@ def test_arguments_of_fsdp_that_cannot_be_are_refused() -> None:
 
 
 def test_a_policy_that_chooses_nothing_names_the_classes_that_there_are() -> None:
-    trainer = trainer_of(FSDPStrategy(auto_wrap_policy={nn.Conv2d}), 1)
-    with pytest.raises(MisconfigurationException, match="of the classes Linear, ModuleList, Block, LayerNorm"):
-        trainer.fit(Net(), loader(8, 4))
+    with pytest.raises(MisconfigurationException, match="of the classes ModuleList, Block, LayerNorm, Linear"):
+        parts_of(nn.ModuleDict({"blocks": nn.ModuleList([Block(2)])}), {nn.Conv2d})
+
+
+def alone_with_fsdp() -> dict[str, Any]:
+    return trained("fsdp", 1, 24, 8, {"precision": "64-true"})
+
+
+def test_fsdp_with_one_process_trains_as_one_process() -> None:
+    [found] = run(1, alone_with_fsdp)
+    assert_close(trained("auto", 1, 24, 8, {"precision": "64-true"}), found, 1e-12)
 
 
 def test_the_parts_are_the_outermost_blocks_that_a_model_repeats() -> None:
