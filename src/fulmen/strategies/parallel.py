@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, Store  # pyright: ignore[reportPrivateImportUsage]
 
 from fulmen.plugins.environments.lightning import LightningEnvironment
 from fulmen.strategies.launchers.launcher import Launcher
@@ -81,7 +82,7 @@ class ParallelStrategy(Strategy, ABC):
         self._backend, self._timeout = process_group_backend, timeout
         self._launcher: Launcher | None = None
         self._starts_processes = False
-        self.store: dist.Store | None = None  #: where the processes met; what they tell each other outside of steps
+        self.store: Store | None = None  #: where the processes met; what they tell each other outside of steps
 
     # -- who and where ------------------------------------------------------------------------------------------------
 
@@ -166,10 +167,10 @@ class ParallelStrategy(Strategy, ABC):
             card = interface_to(self._environment.main_address) if self.num_nodes > 1 else None
             if card is not None:
                 os.environ.setdefault("GLOO_SOCKET_IFNAME", card)
-            more = {} if self._timeout is None else {"timeout": self._timeout}
+            more: dict[str, Any] = {} if self._timeout is None else {"timeout": self._timeout}
             dist.init_process_group(
                 self.process_group_backend,
-                store=dist.PrefixStore("group", self.store),
+                store=PrefixStore("group", self.store),
                 rank=self.global_rank,
                 world_size=self.world_size,
                 **more,

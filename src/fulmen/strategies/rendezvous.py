@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch.distributed as dist
+from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from fulmen.plugins.environments.lightning import find_free_network_port
 from fulmen.plugins.environments.variables import whole
@@ -29,7 +30,7 @@ _SECONDS_TO_ITSELF = 30.0  # for rank 0, which listens already, to come to its o
 
 def meet(
     environment: ClusterEnvironment, rank: int, world_size: int, timeout: float | None, launcher: Launcher | None
-) -> dist.Store:
+) -> Store:
     """Wait for all processes of the job.
 
     Args:
@@ -94,7 +95,7 @@ def interface_to(address: str) -> str | None:
     return None
 
 
-def _connected(address: str, port: int, rank: int, world_size: int, deadline: float, timeout: float) -> dist.Store:
+def _connected(address: str, port: int, rank: int, world_size: int, deadline: float, timeout: float) -> Store:
     of_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     is_host = rank == 0 and not of_agent
     if is_host:
@@ -102,7 +103,7 @@ def _connected(address: str, port: int, rank: int, world_size: int, deadline: fl
     wait = max(1.0, deadline - time.monotonic())
     connect = min(wait, _SECONDS_TO_ITSELF) if is_host else wait
     try:
-        store = dist.TCPStore(address, port, None, is_host, timedelta(seconds=connect), wait_for_workers=False)
+        store = TCPStore(address, port, None, is_host, timedelta(seconds=connect), wait_for_workers=False)
         store.set_timeout(timedelta(seconds=wait))
     except (dist.DistError, RuntimeError, ValueError) as error:
         if is_host:
@@ -116,7 +117,7 @@ def _connected(address: str, port: int, rank: int, world_size: int, deadline: fl
             "See the output of rank 0."
         ) from None
     if of_agent:  # a job that torchrun has started again meets anew
-        return dist.PrefixStore(f"attempt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        return PrefixStore(f"attempt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     return store
 
 
