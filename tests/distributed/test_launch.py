@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-PREFIXES = ("SLURM_", "LSB_", "JSM_", "OMPI_", "PMI_", "TORCHELASTIC_")
+PREFIXES = ("MASTER_", "SLURM_", "LSB_", "JSM_", "OMPI_", "PMI_", "TORCHELASTIC_")
 NAMES = (
     "RANK",
     "LOCAL_RANK",
@@ -284,7 +284,11 @@ if len(sys.argv) > 2:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["ddp_spawn"], pytest.param(["ddp_spawn", "all"], marks=pytest.mark.slow), ["ddp_fork", "all"]],
+    [
+        ["ddp_spawn"],
+        pytest.param(["ddp_spawn", "all"], marks=pytest.mark.slow),
+        pytest.param(["ddp_fork", "all"], marks=pytest.mark.slow),
+    ],
     ids=["spawn", "spawn and all verbs", "fork and all verbs"],
 )
 def test_spawned_run_leaves_its_results_with_the_program(arguments: list[str], folder: Path) -> None:
@@ -354,6 +358,7 @@ def test_forked_processes_train_after_the_program_has_used_threads(folder: Path)
     assert json.loads((folder / "rank0.json").read_text())["steps"] == 4
 
 
+@pytest.mark.slow
 def test_fork_that_autograd_refuses_is_an_error_with_advice(folder: Path) -> None:
     (folder / "train.py").write_text(
         "from common import *\n"
@@ -380,7 +385,9 @@ trainer(strategy=sys.argv[1], max_epochs=1000).fit(Slow(), loader())
 """
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("ddp_spawn", marks=pytest.mark.slow), "ddp_fork"])
+@pytest.mark.parametrize(
+    "strategy", ["ddp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ddp_spawn", "ddp_fork"))]
+)
 def test_no_process_is_left_when_the_first_is_killed(strategy: str, folder: Path) -> None:
     (folder / "train.py").write_text(KILLED)
     process = subprocess.Popen(

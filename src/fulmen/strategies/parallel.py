@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 from abc import ABC
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed import PrefixStore, Store  # pyright: ignore[reportPrivateImportUsage]
 
 from fulmen.plugins.environments.lightning import LightningEnvironment
 from fulmen.strategies.launchers.launcher import Launcher
 from fulmen.strategies.launchers.subprocess_script import SubprocessScriptLauncher
-from fulmen.strategies.rendezvous import meet
+from fulmen.strategies.rendezvous import interface_to, meet
 from fulmen.strategies.strategy import Strategy
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_only
@@ -160,6 +161,9 @@ class ParallelStrategy(Strategy, ABC):
             self.store = meet(
                 self._environment, self.global_rank, self.world_size, self._rendezvous_timeout, self._launcher
             )
+            card = interface_to(self._environment.main_address) if self.num_nodes > 1 else None
+            if card is not None:
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", card)
             dist.init_process_group(
                 self.process_group_backend,
                 store=PrefixStore("group", self.store),

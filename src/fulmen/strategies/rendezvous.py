@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from fulmen.plugins.environments.lightning import find_free_network_port
 from fulmen.plugins.environments.variables import whole
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _SECONDS_UNTIL_SAID = 15.0  # before it is said who is missing
 _SECONDS_ALONE, _SECONDS_WITH_OTHERS = 60, 600  # one machine; several, which start at different times
+_SIOCGIFADDR = 0x8915  # of Linux: the address of a network card
 _SECONDS_TO_ITSELF = 30.0  # for rank 0, which listens already, to come to its own address
 
 
@@ -70,6 +72,27 @@ def meet(
             rank_zero_info("waiting for %s at %s:%d ...", _ranks(missing), address, port)
         time.sleep(0.01 if missing else 0)
     return store
+
+
+def interface_to(address: str) -> str | None:
+    """The network card of this machine by which ``address`` is reached; None if that is not known.
+
+    gloo would take the one that the machine's own name stands for, which on many machines is the loopback.
+    """
+    try:
+        import fcntl  # not on Windows
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # sends nothing
+            own = probe.getsockname()[0]
+            for _, name in [] if own.startswith("127.") else socket.if_nameindex():
+                with suppress(OSError):  # it has no address
+                    answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                    if socket.inet_ntoa(answer[20:24]) == own:
+                        return name
+    except (ImportError, OSError):
+        pass
+    return None
 
 
 def _connected(address: str, port: int, rank: int, world_size: int, deadline: float, timeout: float) -> Store:

@@ -132,17 +132,11 @@ def _overrides_of_hydra(config: Any) -> Iterator[str]:
     yield f"hydra.run.dir={_quoted(config.runtime.output_dir)}"
     yield f"hydra.job.name={_quoted(config.job.name)}"
     for name in ("num", "id"):
-        value = None if _is_missing(config.job, name) else config.job[name]
+        value = config.job[name] if name in config.job else None  # what has no value yet is not in it
         if value is not None:
             yield f"hydra.job.{name}={_quoted(value) if isinstance(value, str) else value}"
     yield "hydra.output_subdir=null"
     yield "hydra/hydra_logging=disabled"
-
-
-def _is_missing(config: Any, name: str) -> bool:
-    from omegaconf import OmegaConf  # type: ignore[import-not-found]  # comes with Hydra
-
-    return OmegaConf.is_missing(config, name)
 
 
 def _quoted(text: str) -> str:

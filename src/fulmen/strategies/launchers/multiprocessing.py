@@ -143,8 +143,9 @@ def _exit_code(process: Any) -> int | None:
 
 
 def _first_error(folder: Path, codes: list[int | None]) -> Exception:
-    """What the process raised that failed first."""
-    reports = sorted((pickle.loads(path.read_bytes()) for path in folder.glob("error-*")), key=lambda one: one["time"])
+    """What the process raised that failed first; those that end because another failed do so by themselves."""
+    reports = [pickle.loads(path.read_bytes()) for path in folder.glob("error-*")]
+    reports.sort(key=lambda report: (report["ends"], report["time"]))
     if not reports:
         how = [f"rank {rank}: {code}" for rank, code in enumerate(codes) if code]
         return RuntimeError(
@@ -192,6 +193,7 @@ def work(folder: str, read: Callable[[], tuple[Any, Callable[..., Any], Any]]) -
         report = {
             "rank": rank,
             "time": time.time(),
+            "ends": isinstance(error, SystemExit),
             "traceback": traceback.format_exc(),
             "summary": f"{type(error).__name__}: {error}",
             "exception": None,
