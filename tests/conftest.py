@@ -20,16 +20,28 @@ def _no_traces_in_torch() -> Iterator[None]:
     """Settings of the whole process are put back, so that no test depends on the one before it."""
     dtype, deterministic = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
     warn_only, benchmark = torch.is_deterministic_algorithms_warn_only_enabled(), torch.backends.cudnn.benchmark
-    environment = {name: value for name, value in os.environ.items() if name.startswith("PL_")}
+    environment = {name: value for name, value in os.environ.items() if _is_of_a_run(name)}
     torch.manual_seed(0)
     yield
     torch.set_default_dtype(dtype)
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
     torch.backends.cudnn.benchmark = benchmark
-    for name in [name for name in os.environ if name.startswith("PL_")]:
+    for name in [name for name in os.environ if _is_of_a_run(name)]:
         del os.environ[name]
     os.environ.update(environment)
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _is_of_a_run(name: str) -> bool:
+    return name.startswith(("PL_", "MASTER_")) or name in (
+        "WORLD_SIZE",
+        "RANK",
+        "LOCAL_RANK",
+        "NODE_RANK",
+        "GROUP_RANK",
+    )
 
 
 @pytest.fixture

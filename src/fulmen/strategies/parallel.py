@@ -177,7 +177,9 @@ class ParallelStrategy(Strategy, ABC):
                 f"this process belongs to a group of {dist.get_world_size()} processes, and the Trainer was asked for "
                 f"{self.world_size}. Use the same `devices` and `num_nodes` for all Trainers of a program."
             )
-        self.control = _control_of_group()
+        control = self.control = _control_of_group()
+        if control is not None and isinstance(self._launcher, SubprocessScriptLauncher):
+            self._launcher.is_told = lambda: control.failure is not None
 
     def reduce(self, tensor: Any, group: Any = None, reduce_op: str | None = "mean") -> Any:
         if not isinstance(tensor, Tensor):

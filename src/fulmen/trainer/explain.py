@@ -48,9 +48,8 @@ def _where(trainer: Trainer) -> str:
         kind = type(strategy)
         return f"{strategy.root_device}" + ("" if kind is SingleDeviceStrategy else f" ({kind.__name__})")
     machines = f" on {trainer.num_nodes} machines" if trainer.num_nodes > 1 else ""
-    why = ", chosen by 'auto'" if trainer.strategy_is_automatic else ""
     each = "on the CPU" if strategy.root_device.type == "cpu" else f"each on a {strategy.root_device.type}"
-    return f"{world} processes{machines}, {each} ({type(strategy).__name__}{why})"
+    return f"{world} processes{machines}, {each} ({type(strategy).__name__})"
 
 
 def _stops(trainer: Trainer) -> str:

@@ -89,7 +89,7 @@ def fail(trainer: Trainer, exception: BaseException) -> BaseException:
     from fulmen.strategies.control.failure import PeerFailure
 
     failure = control.fail(exception)
-    if control.failed_first or isinstance(exception, PeerFailure):
+    if control.failed_itself or isinstance(exception, PeerFailure):
         return exception
     ends = PeerFailure(failure)
     ends.__cause__ = exception

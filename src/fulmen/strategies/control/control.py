@@ -64,7 +64,7 @@ class Control:
         self._failed = threading.Event()
         self._failed_at = 0.0
         self._main_ends = self._was_interrupted = self._closed = False
-        self._is_cut_off = self._is_over = self._is_told = self._is_first = False
+        self._is_cut_off = self._is_over = self._is_told = self._is_first = self._is_own = False
         self._runs, self._run, self._listened_before = 0, "", None
         self._whereabouts: stall.Whereabouts | None = None
         self._run_began = self._next_beat = 0.0
@@ -230,9 +230,9 @@ class Control:
         self._run, self.finalize = "", _nothing
 
     @property
-    def failed_first(self) -> bool:
-        """Whether it was this process whose failure ends the job."""
-        return self._is_first
+    def failed_itself(self) -> bool:
+        """Whether it was this process whose failure ends the job, or one that made the same mistake."""
+        return self._is_first or self._is_own
 
     # -- failure ------------------------------------------------------------------------------------------------------
 
@@ -245,10 +245,12 @@ class Control:
         self._main_ends = True
         if may_be_consequence(exception):
             self._failed.wait(_TIME_FOR_CAUSE)
+        mine = Failure.of(self.rank, exception)
         if self.failure is None:
-            mine = Failure.of(self.rank, exception)
             self._post(mine)
-            self._is_first = self.failure == mine
+        # what all do alike is told by each of them, as its program may expect it
+        self._is_own = self.failure is not None and mine.is_like(self.failure)
+        self._is_first = self.failure == mine
         abort_process_groups(self._kept_ports)
         assert self.failure is not None
         return self.failure
@@ -267,6 +269,9 @@ class Control:
             return
         if self.rank == 0:  # with it, the store may end
             self._wait_for_others_to_leave(self.world_size - 2, _TIME_FOR_OTHERS - 1)
+        if self._is_own:
+            self._tell_that_it_leaves()
+            return
         self._say_why(failure)
         raise SystemExit(failure.code)
 
@@ -282,6 +287,9 @@ class Control:
 
     def _say_why(self, failure: Failure) -> None:
         print(f"rank {self.rank} ends because {failure}", file=sys.stderr, flush=True)
+        self._tell_that_it_leaves()
+
+    def _tell_that_it_leaves(self) -> None:
         with contextlib.suppress(RuntimeError):
             if not self._is_cut_off:
                 self._store.add(f"{self._prefix}/left", 1)

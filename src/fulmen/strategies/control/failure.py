@@ -22,12 +22,14 @@ class Failure:
         what: what it did, in a line: ``"failed: ValueError: ..."``, ``"is gone: ..."``.
         text: its traceback, or "".
         code: what the other processes exit with.
+        site: the kind of exception, and where it was raised, or "".
     """
 
     rank: int
     what: str
     text: str = ""
     code: int = 1
+    site: str = ""
 
     @classmethod
     def of(cls, rank: int, exception: BaseException) -> Failure:
@@ -37,7 +39,13 @@ class Failure:
             code = exception.code if isinstance(exception.code, int) else 1
             return cls(rank, f"was ended ({type(exception).__name__}: {exception.code})", text, code or 1)
         lines = traceback.format_exception_only(exception)[0].strip().splitlines()
-        return cls(rank, f"failed: {lines[0][:300]}", text)
+        frames = traceback.extract_tb(exception.__traceback__)
+        site = f"{type(exception).__qualname__} at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        return cls(rank, f"failed: {lines[0][:300]}", text, site=site)
+
+    def is_like(self, other: Failure) -> bool:
+        """Whether it is the same mistake, made by all alike."""
+        return bool(self.site) and self.site == other.site
 
     def __str__(self) -> str:
         return f"rank {self.rank} {self.what}"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import ClassVar
 
@@ -35,6 +36,7 @@ class SubprocessScriptLauncher(Launcher):
         self.cluster_environment = cluster_environment
         self.num_processes, self.num_nodes = num_processes, num_nodes
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.is_told: Callable[[], bool] = bool  #: whether it was said why one of them failed
         self._variables_before: dict[str, str | None] = {}
         self._job = ""
 
@@ -103,10 +105,13 @@ class SubprocessScriptLauncher(Launcher):
     def _end(self) -> None:
         """This process is through: no other outlives it, and one that failed makes the job fail."""
         failed = self._wait()
+        codes = [process.returncode for process in self.processes if process.returncode]
         if failed:
             sys.stdout.flush()
-            print(failed, file=sys.stderr, flush=True)
-            os._exit(1)  # what was registered before this has no other way to fail
+            if not self.is_told() and codes[0] < 128:  # above that, a signal has ended all of them
+                print(failed, file=sys.stderr, flush=True)
+            sys.stderr.flush()
+            os._exit(codes[0] if codes[0] > 0 else 1)  # what was registered before this has no other way to fail
 
     def _wait(self) -> str:
         """Wait for the others; returns what is wrong with the first that failed or had to be killed."""
