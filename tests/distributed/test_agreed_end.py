@@ -155,4 +155,4 @@ def collectives_of(steps: int) -> int:
 
 def test_clocks_cost_no_collective_per_step(tmp_path: Path) -> None:
     few, many = (run(2, collectives_of, steps, cwd=tmp_path) for steps in (10, 60))
-    assert few == many
+    assert all(after - before < 5 for before, after in zip(few, many, strict=True))  # those of one more epoch

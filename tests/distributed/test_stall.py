@@ -30,7 +30,7 @@ class Samples(Dataset):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         self.given += 1
-        if self.place == "data" and self.rank == torch.distributed.get_rank() and self.given == 9:
+        if self.place == "data" and self.rank == torch.distributed.get_rank() and self.given == 5:
             get_stuck()
         if self.place == "slow start" and self.given == 1:
             time.sleep(2 * TIMEOUT)
