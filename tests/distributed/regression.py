@@ -43,6 +43,19 @@ class Regression(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=0.05)
 
 
+class ByLBFGS(Regression):
+    def configure_optimizers(self) -> Any:
+        return torch.optim.LBFGS(self.parameters(), lr=0.5, max_iter=4, line_search_fn="strong_wolfe")
+
+
+class SteppingItself(Regression):
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        if batch_idx % 2:
+            optimizer.step(closure=optimizer_closure)
+        else:
+            optimizer_closure()
+
+
 def quiet(**arguments: Any) -> dict[str, Any]:
     quietly = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     return {"accelerator": "cpu", "enable_model_summary": False, "max_epochs": 2, **quietly, **arguments}

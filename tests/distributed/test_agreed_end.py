@@ -136,14 +136,17 @@ def test_validations_and_checkpoints_by_the_clock_come_after_the_same_batch(tmp_
 
 def collectives_of(steps: int) -> int:
     calls = 0
-    for name in ("all_reduce", "broadcast", "barrier", "all_gather", "all_gather_object", "broadcast_object_list"):
 
-        def counted(*args: Any, original: Any = getattr(torch.distributed, name), **kwargs: Any) -> Any:
+    def count(original: Any) -> Any:
+        def counted(*args: Any, **kwargs: Any) -> Any:
             nonlocal calls
             calls += 1
             return original(*args, **kwargs)
 
-        setattr(torch.distributed, name, counted)
+        return counted
+
+    for name in ("all_reduce", "broadcast", "barrier", "all_gather", "all_gather_object", "broadcast_object_list"):
+        setattr(torch.distributed, name, count(getattr(torch.distributed, name)))
     checkpoint = ModelCheckpoint(dirpath="checkpoints", train_time_interval=timedelta(hours=1))
     trainer = trainer_of(callbacks=[checkpoint, Timer("1h")], max_steps=steps, val_check_interval="1h")
     trainer.fit(Module({}), loader(), DataLoader(torch.ones(4, 3)))

@@ -76,7 +76,7 @@ def steps_with_requests(seed: int, runs: int, seconds: float, step_time: float) 
     [
         pytest.param(2, 6, 0.4, 0.00002, id="2-very-fast"),
         pytest.param(4, 3, 0.8, 0.002, id="4-fast"),
-        pytest.param(3, 1, 3.0, 0.15, id="3-slow"),
+        pytest.param(3, 1, 3.0, 0.15, id="3-slow", marks=pytest.mark.slow),
         pytest.param(2, 60, 0.4, 0.00002, id="2-very-fast-long", marks=pytest.mark.slow),
         pytest.param(4, 30, 1.0, 0.001, id="4-fast-long", marks=pytest.mark.slow),
         pytest.param(3, 5, 10.0, 0.3, id="3-slow-long", marks=pytest.mark.slow),
@@ -85,9 +85,8 @@ def steps_with_requests(seed: int, runs: int, seconds: float, step_time: float) 
 def test_all_processes_see_the_same_requests_at_the_same_boundary(
     world: int, runs: int, seconds: float, step_time: float
 ) -> None:
-    stories = run(
-        world, steps_with_requests, 7, runs, seconds, step_time, timeout=30 * max(1, runs * int(seconds) // 20)
-    )
+    timeout = 30 + 4 * runs * seconds
+    stories = run(world, steps_with_requests, 7, runs, seconds, step_time, timeout=timeout)
     answered_within_run = 0
     for of_run in zip(*stories, strict=True):
         asked, seen, late = zip(*of_run, strict=True)
@@ -144,9 +143,10 @@ def slow_steps(step_time: float) -> tuple[int, int]:
     return asked, seen
 
 
-def test_a_request_in_a_slow_step_is_answered_at_the_end_of_that_step() -> None:
-    (_, seen), (asked, other) = run(2, slow_steps, 0.8)
-    assert asked == seen == other
+def test_a_request_in_a_slow_step_is_answered_at_the_end_of_that_step_or_the_next() -> None:
+    (_, seen), (asked, other) = run(2, slow_steps, 0.4)
+    assert seen == other
+    assert asked <= seen <= asked + 1  # the next one, if the other process has ended that step by then
 
 
 def steps_without_requests(count: int, step_time: float) -> int:
@@ -169,7 +169,7 @@ def steps_without_requests(count: int, step_time: float) -> int:
     return waited
 
 
-@pytest.mark.parametrize(("count", "step_time"), [(400, 0.003), (40, 0.05)])
+@pytest.mark.parametrize(("count", "step_time"), [(400, 0.003), pytest.param(40, 0.05, marks=pytest.mark.slow)])
 def test_steps_of_even_length_do_not_wait_for_their_limit(count: int, step_time: float) -> None:
     # the machine may be busy, so that the thread comes late now and then
     assert max(run(2, steps_without_requests, count, step_time)) <= count // 20

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.distributed.processes import run
-from tests.distributed.regression import Regression, quiet, samples, weights_of
+from tests.distributed.regression import ByLBFGS, Regression, SteppingItself, quiet, samples, weights_of
 from torch import nn
 
 from fulmen import Trainer
@@ -55,19 +55,6 @@ class Summing(Regression):
 class InDict(Regression):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         return {"loss": super().training_step(batch, batch_idx), "more": batch[0].sum()}
-
-
-class ByLBFGS(Regression):
-    def configure_optimizers(self) -> Any:
-        return torch.optim.LBFGS(self.parameters(), lr=0.5, max_iter=4, line_search_fn="strong_wolfe")
-
-
-class SteppingItself(Regression):
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        if batch_idx % 2:
-            optimizer.step(closure=optimizer_closure)
-        else:
-            optimizer_closure()
 
 
 class ByHand(Regression):
@@ -138,6 +125,7 @@ CASES: dict[str, tuple[type[Regression], dict[str, Any]]] = {
     "LBFGS": (ByLBFGS, {}),
     "a user's optimizer_step": (SteppingItself, {}),
     "find_unused_parameters": (InDict, {"strategy": "ddp_find_unused_parameters_true"}),
+    "compiled": (InDict, {"compile": {"backend": "eager"}}),
     "by hand": (ByHand, {}),
     "by hand, accumulated": (AccumulatingByHand, {}),
 }
@@ -179,7 +167,7 @@ def test_ddp_of_two_processes_gives_the_numbers_of_one(
 
 
 def test_ddp_of_four_processes_gives_the_numbers_of_one(of_one: dict[str, Any]) -> None:
-    results = run(4, all_cases, 4, torch.float64)
+    results = run(4, all_cases, 4, torch.float64, timeout=120)
     for case in CASES:
         compare(case, of_one, results, 1e-7 if case == "LBFGS" else 1e-11)
 
@@ -187,7 +175,7 @@ def test_ddp_of_four_processes_gives_the_numbers_of_one(of_one: dict[str, Any]) 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_ddp_in_32_bits_gives_the_numbers_of_one(world: int) -> None:
-    expected, results = alone(torch.float32), run(world, all_cases, world, torch.float32)
+    expected, results = alone(torch.float32), run(world, all_cases, world, torch.float32, timeout=120)
     for case in CASES:
         if case != "LBFGS":  # whose line search makes much of the last digit
             compare(case, expected, results, 1e-6 if "hand" not in case else 1e-5)

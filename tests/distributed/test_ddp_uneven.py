@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.distributed.processes import Failed, run
-from tests.distributed.regression import Regression, quiet, samples, weights_of
-from torch import Tensor, nn
+from tests.distributed.processes import run
+from tests.distributed.regression import ByLBFGS, Regression, SteppingItself, quiet, samples, weights_of
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from fulmen import Trainer
@@ -100,6 +99,8 @@ ACCUMULATION = {"each step": {}, "accumulated": {"accumulate_grad_batches": 2}}
 WAYS: dict[str, tuple[type[Regression], dict[str, Any]]] = {
     **{rhythm: (Regression, arguments) for rhythm, arguments in ACCUMULATION.items()},
     "by hand": (ByHand, {}),
+    "LBFGS": (ByLBFGS, {}),
+    "a user's optimizer_step": (SteppingItself, {}),
 }
 
 
@@ -117,7 +118,8 @@ def test_uneven_last_group_counts_each_sample_once(world: int) -> None:
     for case, count in UNEVEN.items():
         for way, (kind, arguments) in WAYS.items():
             expected = fit(1, kind, groups_of(count, world), **arguments)
-            torch.testing.assert_close(results[0][case, way], expected, rtol=1e-11, atol=1e-12)
+            close = 1e-6 if way == "LBFGS" else 1e-11  # a line search makes more of the last digit
+            torch.testing.assert_close(results[0][case, way], expected, rtol=close, atol=close)
             assert all(torch.equal(one[case, way]["weights"], results[0][case, way]["weights"]) for one in results)
             assert all(one[case, way]["steps"] == expected["steps"] for one in results)
 

@@ -122,7 +122,9 @@ def train(plan: dict[str, Any], world: int = 2) -> None:
     trainer.fit(Module(plan), DataLoader(Samples(plan), 2, **workers), DataLoader(Samples(plan), 2))
 
 
-def ended_job(folder: Path, place: str, rank: int, batch: int = 0, how: str = "raise", world: int = 2, **more: Any) -> Any:
+def ended_job(
+    folder: Path, place: str, rank: int, batch: int = 0, how: str = "raise", world: int = 2, **more: Any
+) -> Any:
     """What is left of a job whose process ``rank`` fails, and how long it took to end."""
     plan = {"place": place, "rank": rank, "batch": batch, "how": how, **more}
     with pytest.raises(Failed) as caught:
@@ -218,9 +220,7 @@ def processes_of_session(session: int) -> list[str]:
 def test_the_first_traceback_is_the_last_on_the_screen_and_no_process_is_left(tmp_path: Path, rank: int) -> None:
     plan = {"place": "training_step", "rank": rank, "batch": 2, "how": "raise"}
     script = tmp_path / "script.py"
-    script.write_text(
-        f"from tests.distributed.test_failure_of_one_process import train\ntrain({plan!r})\n"
-    )
+    script.write_text(f"from tests.distributed.test_failure_of_one_process import train\ntrain({plan!r})\n")
     root = Path(__file__).parents[2]
     environment = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "MASTER_PORT")}
     environment["PYTHONPATH"] = f"{root / 'src'}{os.pathsep}{root}"

@@ -87,9 +87,10 @@ def test_synced_values_of_steps_are_those_of_the_whole_group_also_where_one_has_
     fitted(2, logs, size=7, batch_size=2, callbacks=[Keeps()])  # the last group: 16, 25 and 36
     weighted = (20.5 * 2 + 36.0 * 1) / 3
     assert written[0] == written[1] == [pytest.approx({"mean": weighted, "sum": 56.5, "min": 20.5, "max": 36.0})]
-    written.update({0: [], 1: []})
-    fitted(2, logs, size=5, batch_size=2, callbacks=[Keeps()])  # the last group: 16 alone, on rank 0
-    assert written[0] == [{"mean": 16.0, "sum": 16.0, "min": 16.0, "max": 16.0}]
+    written.update({rank: [] for rank in range(3)})
+    fitted(3, logs, size=9, batch_size=2, callbacks=[Keeps()])  # the last group: 36 and 49, 64, and none
+    weighted = (42.5 * 2 + 64.0 * 1) / 3
+    assert written[0] == written[1] == [pytest.approx({"mean": weighted, "sum": 106.5, "min": 42.5, "max": 64.0})]
 
 
 def test_nothing_is_exchanged_per_step_unless_asked_for() -> None:

@@ -134,7 +134,7 @@ def test_a_job_whose_stalls_are_only_reported_goes_on(tmp_path: Path) -> None:
     [
         pytest.param("long validation", marks=pytest.mark.slow),
         pytest.param("long save", marks=pytest.mark.slow),
-        "slow start",
+        pytest.param("slow start", marks=pytest.mark.slow),
     ],
 )
 def test_what_takes_long_by_its_nature_is_not_reported(tmp_path: Path, place: str) -> None:

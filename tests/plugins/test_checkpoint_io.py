@@ -236,7 +236,7 @@ class Bomb:
 def test_foreign_object_raises_names_it_and_runs_nothing(tmp_path) -> None:
     torch.save({"bomb": Bomb(tmp_path / "mark")}, tmp_path / "x.ckpt")
 
-    with pytest.raises(pickle.UnpicklingError, match=r"x\.ckpt holds more .*posix\.mkdir.*weights_only=False"):
+    with pytest.raises(pickle.UnpicklingError, match=r"x\.ckpt .*run code: posix\.mkdir.*Nothing of it was run"):
         TorchCheckpointIO().load_checkpoint(tmp_path / "x.ckpt")
 
     assert not (tmp_path / "mark").exists()

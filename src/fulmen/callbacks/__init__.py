@@ -1,22 +1,31 @@
-"""Who listens to a run."""
+"""Who listens to a run. Each is imported when it is first used."""
 
-from fulmen.callbacks.callback import Callback
-from fulmen.callbacks.checkpoint import Checkpoint
-from fulmen.callbacks.early_stopping import EarlyStopping
-from fulmen.callbacks.gradient_accumulation_scheduler import GradientAccumulationScheduler
-from fulmen.callbacks.lambda_function import LambdaCallback
-from fulmen.callbacks.lr_monitor import LearningRateMonitor
-from fulmen.callbacks.model_checkpoint import ModelCheckpoint
-from fulmen.callbacks.model_summary import ModelSummary
-from fulmen.callbacks.nonfinite_guard import NonFiniteGuard
-from fulmen.callbacks.on_exception_checkpoint import OnExceptionCheckpoint
-from fulmen.callbacks.prediction_writer import BasePredictionWriter
-from fulmen.callbacks.progress.plain_progress import PlainProgress
-from fulmen.callbacks.progress.progress_bar import ProgressBar
-from fulmen.callbacks.progress.rich_progress import RichProgressBar
-from fulmen.callbacks.progress.tqdm_progress import TQDMProgressBar
-from fulmen.callbacks.rich_model_summary import RichModelSummary
-from fulmen.callbacks.timer import Timer
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fulmen.utilities.imports import at_first_use
+
+if TYPE_CHECKING:
+    from fulmen.callbacks.callback import Callback as Callback
+    from fulmen.callbacks.checkpoint import Checkpoint as Checkpoint
+    from fulmen.callbacks.early_stopping import EarlyStopping as EarlyStopping
+    from fulmen.callbacks.gradient_accumulation_scheduler import (
+        GradientAccumulationScheduler as GradientAccumulationScheduler,
+    )
+    from fulmen.callbacks.lambda_function import LambdaCallback as LambdaCallback
+    from fulmen.callbacks.lr_monitor import LearningRateMonitor as LearningRateMonitor
+    from fulmen.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
+    from fulmen.callbacks.model_summary import ModelSummary as ModelSummary
+    from fulmen.callbacks.nonfinite_guard import NonFiniteGuard as NonFiniteGuard
+    from fulmen.callbacks.on_exception_checkpoint import OnExceptionCheckpoint as OnExceptionCheckpoint
+    from fulmen.callbacks.prediction_writer import BasePredictionWriter as BasePredictionWriter
+    from fulmen.callbacks.progress.plain_progress import PlainProgress as PlainProgress
+    from fulmen.callbacks.progress.progress_bar import ProgressBar as ProgressBar
+    from fulmen.callbacks.progress.rich_progress import RichProgressBar as RichProgressBar
+    from fulmen.callbacks.progress.tqdm_progress import TQDMProgressBar as TQDMProgressBar
+    from fulmen.callbacks.rich_model_summary import RichModelSummary as RichModelSummary
+    from fulmen.callbacks.timer import Timer as Timer
 
 __all__ = [
     "BasePredictionWriter",
@@ -37,3 +46,25 @@ __all__ = [
     "TQDMProgressBar",
     "Timer",
 ]
+__getattr__, __dir__ = at_first_use(
+    __name__,
+    {
+        "BasePredictionWriter": "prediction_writer",
+        "Callback": "callback",
+        "Checkpoint": "checkpoint",
+        "EarlyStopping": "early_stopping",
+        "GradientAccumulationScheduler": "gradient_accumulation_scheduler",
+        "LambdaCallback": "lambda_function",
+        "LearningRateMonitor": "lr_monitor",
+        "ModelCheckpoint": "model_checkpoint",
+        "ModelSummary": "model_summary",
+        "NonFiniteGuard": "nonfinite_guard",
+        "OnExceptionCheckpoint": "on_exception_checkpoint",
+        "PlainProgress": "progress.plain_progress",
+        "ProgressBar": "progress.progress_bar",
+        "RichModelSummary": "rich_model_summary",
+        "RichProgressBar": "progress.rich_progress",
+        "TQDMProgressBar": "progress.tqdm_progress",
+        "Timer": "timer",
+    },
+)

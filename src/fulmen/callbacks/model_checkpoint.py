@@ -34,13 +34,9 @@ if TYPE_CHECKING:
 def _kept(name: str) -> Any:
     """A window onto one field of what is announced."""
 
-    def read(self: ModelCheckpoint) -> Any:
-        return getattr(self._files.announced, name)
-
-    def write(self: ModelCheckpoint, value: Any) -> None:
-        self._files.change(name, value)
-
-    return property(read, write)
+    return property(
+        lambda self: getattr(self._files.announced, name), lambda self, value: self._files.change(name, value)
+    )
 
 
 class ModelCheckpoint(Checkpoint):
@@ -244,16 +240,14 @@ class ModelCheckpoint(Checkpoint):
         replaced = record.replaced_by(trainer, self.dirpath, file, stale_last=not self.save_last)
         for path in replaced:
             if path not in (*self.best_k_models, self.best_model_path, self.last_model_path):
-                self._remove(trainer, path)
+                self._files.remove(trainer, self.dirpath or "", path)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.progress.accumulating or not self._may_save(trainer):
             return
-        agree = bool
-        if self._trigger.train_time_interval is not None:
-            agree = partial(trainer.boundary.agree, f"save {trainer.callbacks.index(self)}")
+        agree = partial(trainer.boundary.agree, f"save {trainer.callbacks.index(self)}")
         if not self._trigger.after_batch(Position.of(trainer), agree):
             return
         if self.monitor is None:
@@ -355,10 +349,10 @@ class ModelCheckpoint(Checkpoint):
         if self.verbose:
             said = saved(trainer, self.monitor, path, score)
             self._files.when_written(trainer, partial(rank_zero_info, said))
-        if self._links():
-            self._link_last(trainer, path, self._path_of_last(trainer, metrics))  # away from what is removed now
+        if self._links():  # away from what is removed now
+            self._files.link(trainer, self.dirpath or "", path, self._path_of_last(trainer, metrics))
         for gone in filter(None, (dropped, stale)):
-            self._remove(trainer, gone)
+            self._files.remove(trainer, self.dirpath or "", gone)
         return path
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
@@ -379,7 +373,7 @@ class ModelCheckpoint(Checkpoint):
         here = Position.of(trainer)
         if self._links() and (newest or self._files.kept.best_model_path):
             if newest:  # otherwise the link already names the newest file
-                self._link_last(trainer, newest, self._path_of_last(trainer, metrics))
+                self._files.link(trainer, self.dirpath or "", newest, self._path_of_last(trainer, metrics))
         elif here != self._place.last_saved_at:
             self._write_last(trainer, metrics, "last")
         self._place.last_saved_at = here
@@ -458,10 +452,7 @@ class ModelCheckpoint(Checkpoint):
         self._place.last_saved_at = Position.of(trainer)
         self._write(trainer, path, kept, kept, reason, replaces=replaces)
         if replaces:
-            self._remove(trainer, replaces)
-
-    def _link_last(self, trainer: Trainer, newest: str, path: str) -> None:
-        self._files.link(trainer, self.dirpath or "", newest, path)
+            self._files.remove(trainer, self.dirpath or "", replaces)
 
     def _links(self) -> bool:
         return self.save_last == "link" and self.save_top_k != 0
@@ -579,9 +570,6 @@ class ModelCheckpoint(Checkpoint):
             place.final_at = final_before
             raise
         place.newest = Position.reached(trainer), path
-
-    def _remove(self, trainer: Trainer, path: str) -> None:
-        self._files.remove(trainer, self.dirpath or "", path)
 
     def state_dict(self) -> dict[str, Any]:
         kept = self._files.kept if self._files.in_file is None else self._files.in_file

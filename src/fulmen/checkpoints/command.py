@@ -34,6 +34,8 @@ def add_checkpoint_parser(commands: Any) -> None:
     _add_verify(verbs)
     _add_convert(verbs)
     _add_export(verbs)
+    _add_consolidate(verbs)
+    _add_shard(verbs)
 
 
 def _add(verbs: Any, name: str, run: Run, help: str, description: str) -> argparse.ArgumentParser:
@@ -183,6 +185,45 @@ def _add_export(verbs: Any) -> None:
         "--prefix", default="", metavar="P", help="only the weights whose names begin with this (`model.`), without it"
     )
     parser.add_argument("--force", action="store_true", help="write over OUT if it is there")
+
+
+def _add_consolidate(verbs: Any) -> None:
+    def run(arguments: argparse.Namespace) -> int:
+        from fulmen.checkpoints.consolidate import consolidate
+
+        return consolidate(arguments.source, arguments.target, force=arguments.force)
+
+    parser = _add(
+        verbs,
+        "consolidate",
+        run,
+        "one file of a folder of shards",
+        "Write a checkpoint that processes have written in shards (`state_dict_type='sharded'`, or by Lightning, of "
+        "which the weights are taken) as one file, which everything else reads.",
+    )
+    parser.add_argument("source", metavar="FOLDER", help="a sharded checkpoint")
+    parser.add_argument(
+        "target", metavar="OUT", nargs="?", help="the file to write (default: FOLDER with `.consolidated` at its end)"
+    )
+    parser.add_argument("--force", action="store_true", help="write over OUT if it is there")
+
+
+def _add_shard(verbs: Any) -> None:
+    def run(arguments: argparse.Namespace) -> int:
+        from fulmen.checkpoints.consolidate import shard
+
+        return shard(arguments.source, arguments.target, force=arguments.force)
+
+    parser = _add(
+        verbs,
+        "shard",
+        run,
+        "a folder of shards of one file",
+        "Write a checkpoint as a folder of shards, of which each process reads only what it needs.",
+    )
+    parser.add_argument("source", metavar="FILE", help="a checkpoint")
+    parser.add_argument("target", metavar="FOLDER", help="the folder to write")
+    parser.add_argument("--force", action="store_true", help="write over FOLDER if it is one of shards")
 
 
 def _tolerance(text: str) -> float:

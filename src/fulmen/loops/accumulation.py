@@ -25,8 +25,8 @@ class Window:
     really in the window, also at the end of an epoch. A step may instead return ``{"loss_sum": s, "weight": w}`` (say,
     the summed loss over tokens and their number); the update is then that of ``sum(s) / sum(w)`` over the window.
 
-    With several processes the batches that they have at the same step are a *group*, which counts as one batch: the mean
-    over its samples. Of a loss that comes as a sum, sums and weights are those of all processes.
+    With several processes the batches that they have at the same step are a *group*, which counts as one batch: the
+    mean over its samples. Of a loss that comes as a sum, sums and weights are those of all processes.
     """
 
     __slots__ = ("contributed", "late", "missing", "share", "short", "size", "skipped", "weight")
@@ -136,7 +136,7 @@ class Window:
         self.skipped = 0
 
     def rescale(self, optimizer: Any) -> None:
-        """Multiply the gradients by what only the end of the window could tell: by the weight, or for skipped batches."""
+        """Divide the gradients by what only the end of the window could tell: the weight, or skipped batches."""
         if self.late is not None:
             self._rescale_together(optimizer, self.late)
         elif self.weight is not None:
@@ -189,7 +189,7 @@ def _multiply(optimizer: Any, factor: Tensor | float) -> None:
             alike.setdefault((parameter.grad.device, parameter.grad.dtype), []).append(parameter.grad)
     for (device, dtype), gradients in alike.items():
         one = factor.to(device=device, dtype=dtype) if isinstance(factor, Tensor) else factor
-        torch._foreach_mul_(gradients, one)
+        torch._foreach_mul_(gradients, one)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def detached_outputs(output: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fulmen.loops.progress import ABSENT
+from fulmen.utilities.memory import buffers_kept
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
@@ -65,7 +66,7 @@ def run_unheard(trainer: Trainer, step: Callable[..., Any], *position: int) -> A
         return None
     module = trainer.lightning_module
     kept = {name: list(value) for name, value in vars(module).items() if type(value) is list}
-    with trainer.metrics.unheard():
+    with trainer.metrics.unheard(), buffers_kept(module):
         output = step(batch, *position)
     for name, values in kept.items():  # where users collect what steps return
         getattr(module, name)[:] = values

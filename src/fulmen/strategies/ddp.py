@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class DDPStrategy(ParallelStrategy):
     """``DistributedDataParallel`` around the training step.
 
-    In manual optimization, where a step may go backward as often as it likes, nothing is wrapped: gradients are averaged
-    at the end of each backward pass.
+    In manual optimization, where a step may go backward as often as it likes, nothing is wrapped: gradients are
+    averaged at the end of each backward pass.
 
     Args:
         ddp_comm_state: the state of ``ddp_comm_hook``.
@@ -103,10 +103,14 @@ class DDPStrategy(ParallelStrategy):
         self.model = steps
         self.configure_ddp()
         assert self.model is not None
+        steps.finds_unused = bool(getattr(self.model, "find_unused_parameters", False)) and not self._is_static()
         averages = self.world_size > 1 and not getattr(self.model, "_comm_hooks", ())  # no hook that does otherwise
         self.late = steps.late = Late(steps.carry, self.global_rank, self._unused_parameters if averages else None)
         module.trainer.window.late = self.late
         self._trained = _trained_ones(module)
+
+    def _is_static(self) -> bool:
+        return bool(getattr(self.model, "static_graph", False))
 
     def configure_ddp(self) -> None:
         """Wrap ``self.model``, and have gradients exchanged as the user said."""
@@ -193,9 +197,9 @@ class DDPStrategy(ParallelStrategy):
         return training_step
 
     def join_backward(self) -> None:
-        if self._joining is not None:
+        if self._joining is not None and self._module is not None:
             loss, self._joining = self._joining, None
-            loss.backward()
+            self.precision_plugin.pre_backward(loss, self._module).backward()  # a scaler knows of a loss here, too
 
     def no_backward_sync(self) -> AbstractContextManager[Any]:
         if isinstance(self.model, DistributedDataParallel):
@@ -255,8 +259,8 @@ def average_periodically(trainer: Trainer, period: int | None, state: PostLocalS
 
     if period is None:
         raise ValueError(
-            "DDPStrategy: post-local SGD needs `model_averaging_period`, the number of steps between two averages of the "
-            "parameters. Write `DDPStrategy(..., model_averaging_period=8)`."
+            "DDPStrategy: post-local SGD needs `model_averaging_period`, the number of steps between two averages of "
+            "the parameters. Write `DDPStrategy(..., model_averaging_period=8)`."
         )
     averager = PeriodicModelAverager(period=period, warmup_steps=state.start_localSGD_iter)
     averager.step = trainer.progress.step  # a run that goes on does so here, too

@@ -40,8 +40,8 @@ _OF_FULLY_SHARD = ("reshard_after_forward", "shard_placement_fn", "offload_polic
 
 
 class FSDPStrategy(ShardedStrategy):
-    """``torch.distributed.fsdp.fully_shard``: each process keeps its share of every parameter, and gathers a part of the
-    module when it is run.
+    """``torch.distributed.fsdp.fully_shard``: each process keeps its share of every parameter, and gathers a part of
+    the module when it is run.
 
     The module stays of the user's class, and its parameters keep their names. They are ``DTensor`` from the moment at
     which optimizers are made, and stay so after the run.
@@ -49,9 +49,9 @@ class FSDPStrategy(ShardedStrategy):
     Args:
         cpu_offload: True, or a policy of torch: keep shards and optimizer state in the memory of the host, and step
             there. None: False.
-        mixed_precision: the types in which parameters are gathered and gradients reduced: a ``MixedPrecisionPolicy``, or
-            the ``MixedPrecision`` of the older ``FullyShardedDataParallel``. Steps then get their batches in the first
-            of them. None: as ``Trainer(precision=...)`` says.
+        mixed_precision: the types in which parameters are gathered and gradients reduced: a ``MixedPrecisionPolicy``,
+            or the ``MixedPrecision`` of the older ``FullyShardedDataParallel``. Steps then get their batches in the
+            first of them. None: as ``Trainer(precision=...)`` says.
         auto_wrap_policy: which sub-modules are gathered one by one: a set of classes, or a function ``policy(module) ->
             bool``. What is in none of them is gathered as one. None: the members of each ``ModuleList`` or
             ``Sequential`` that has at least two of the same class.
@@ -61,8 +61,9 @@ class FSDPStrategy(ShardedStrategy):
         sharding_strategy: ``"FULL_SHARD"``: parameters are freed after the forward pass of their part.
             ``"SHARD_GRAD_OP"``: after the backward pass. ``"HYBRID_SHARD"``: sharded within a group of processes (a
             machine, unless ``device_mesh`` says otherwise), with a copy in each group.
-        state_dict_type: ``"full"``: checkpoints are the files that one process writes. ``"sharded"``: folders into which
-            each process writes what it has; see :class:`~fulmen.plugins.io.distributed_plugin.DistributedCheckpointIO`.
+        state_dict_type: ``"full"``: checkpoints are the files that one process writes. ``"sharded"``: folders into
+            which each process writes what it has, see
+            :class:`~fulmen.plugins.io.distributed_plugin.DistributedCheckpointIO`.
         device_mesh: ``(copies, shards)`` for ``"HYBRID_SHARD"``, or a ``DeviceMesh`` with one or two dimensions.
         **kwargs: further arguments of ``fully_shard``: ``reshard_after_forward``, ``shard_placement_fn``,
             ``offload_policy``. Those of the older ``FullyShardedDataParallel`` that have no meaning here are ignored
@@ -182,7 +183,7 @@ class FSDPStrategy(ShardedStrategy):
 
 def recompute(chosen: list[nn.Module]) -> None:
     """Let modules compute their activations again in the backward pass; their names stay."""
-    from torch.distributed._composable import checkpoint
+    from torch.distributed._composable.checkpoint_activation import checkpoint
 
     for one in chosen:
         checkpoint(one)

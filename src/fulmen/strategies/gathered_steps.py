@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -64,11 +65,19 @@ class Root(nn.Module):
         if self.late is not None and self._step is not None and torch.is_grad_enabled():
             self._seen.append((output, tuple(part.parameters())))
 
-    def run(self, step: Callable[..., Any], args: tuple[Any, ...], casts: bool = False, **kwargs: Any) -> Any:
-        """Call ``step(*args)`` with the parameters gathered.
+    def run(
+        self,
+        step: Callable[..., Any],
+        args: tuple[Any, ...],
+        casts: bool = False,
+        trains: bool = False,
+        kwargs: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Any:
+        """Call ``step(*args, **kwargs)`` with the parameters gathered.
 
         Args:
             casts: what is in ``args`` gets the type of the gathered parameters.
+            trains: a backward pass follows, which frees them.
         """
         if self._step is not None:
             return step(*args, **kwargs)
@@ -78,10 +87,12 @@ class Root(nn.Module):
         finally:
             self.__dict__["_step"] = None
             self._seen.clear()
+            if not trains:  # or an optimizer would be made of the gathered ones, or step unseen by them
+                self.reshard()  # type: ignore[operator]  # of torch, for what is sharded
 
     def _call_of_module(self, *args: Any, **kwargs: Any) -> Any:
         """The module's ``forward``, which may be called by a step or by anybody else."""
-        return self.run(self._forward, args, **kwargs)
+        return self.run(self._forward, args, kwargs=kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         assert self._step is not None
@@ -120,7 +131,7 @@ class Root(nn.Module):
     def _nothing(self, carry: Tensor) -> Tensor:
         """A loss from which each parameter gets a gradient of zeros, through all parts that were run."""
         outputs: list[Tensor] = []
-        gathered = [parameter for parameter in self.module.parameters() if not isinstance(parameter, DTensor)]
+        gathered: list[Tensor] = [one for one in self.module.parameters() if not isinstance(one, DTensor)]
         for output, parameters in self._seen:
             outputs += [one for one in _tensors_in(output) if one.requires_grad]
             gathered += parameters

@@ -20,10 +20,10 @@ _TURN = 8  #: batches, and passes in a batch, are told apart modulo this
 class GradientExchange:
     """Averages the gradients of a module over all processes, for those who go backward themselves.
 
-    Each backward pass ends with it, unless it is held back: the gradients that were added to are averaged as they stand.
-    What all had alike before stays as it is, since the mean of equal numbers is that number; so that several passes may
-    follow each other, with or without an exchange. The processes must make the same passes in the same order. They need
-    not touch the same parameters: where one has not touched what another has, it counts as zero.
+    Each backward pass ends with it, unless it is held back: the gradients that were added to are averaged as they
+    stand. What all had alike before stays as it is, since the mean of equal numbers is that number; so that several
+    passes may follow each other, with or without an exchange. The processes must make the same passes in the same
+    order. They need not touch the same parameters: where one has not touched what another has, it counts as zero.
 
     Args:
         module: whose parameters they are.
@@ -180,7 +180,8 @@ class GradientExchange:
     def _give_back(self, indices: list[int], flat: Tensor) -> None:
         gradients = [_gradient(self.parameters[index]) for index in indices]
         parts = flat.split([gradient.numel() for gradient in gradients])
-        torch._foreach_copy_(gradients, [part.view_as(one) for part, one in zip(parts, gradients)])
+        for gradient, part in zip(gradients, parts):
+            gradient.copy_(part.view_as(gradient))
 
 
 def _gradient(parameter: Tensor) -> Tensor:

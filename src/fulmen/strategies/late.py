@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: the places of the numbers: what is missing, the batches that came as sums, their weight (in three scales, as a hook may
-#: send gradients in 16 bits), the loss, and 1 on the first process
+#: the places of the numbers: what is missing, the batches that came as sums, their weight (in three scales, as a hook
+#: may send gradients in 16 bits), the loss, and 1 on the first process
 _MISSING, _SUMMED, _WEIGHT, _LOSS, _FIRST = 0, 1, slice(2, 5), 5, 6
 _SCALES = (1.0, 2.0**15, 2.0**30)
 COUNT = 7
@@ -21,8 +21,8 @@ JOINS = "_joins"
 
 
 def share_of(sizes: Sequence[int | None] | None, rank: int) -> float:
-    """What the mean loss of process ``rank`` counts in the mean of its group, where 1 is an equal share: as many samples
-    as the process has of the group.
+    """What the mean loss of process ``rank`` counts in the mean of its group, where 1 is an equal share: as many
+    samples as the process has of the group.
 
     Args:
         sizes: samples by rank: 0 where a process has no batch, None where it is unknown; those that are unknown count
@@ -155,10 +155,12 @@ class Steps(nn.Module):
         call: the step to make, and its arguments; beside the call, so that the wrapper does not touch the batch.
         joins: the step gave no loss; what was returned is to go backward from where others do.
         late: what rides on its gradients.
+        finds_unused: the wrapper finds the parameters that are not used, which need no word that nothing comes.
     """
 
     call: Any = None
     joins: bool = False
+    finds_unused: bool = False
     late: Late
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
@@ -169,7 +171,7 @@ class Steps(nn.Module):
         self.carry = nn.Parameter(torch.zeros(COUNT, dtype=widest, device=device))
         self._trained = trained
         sparse = _sparse_ones(module)
-        self._nothings = [_empty(parameter) if parameter in sparse else None for parameter in trained]
+        self._nothings = [_empty(parameter) if parameter in sparse else _zeros(parameter) for parameter in trained]
         ignored = getattr(module, "_ddp_params_and_buffers_to_ignore", ())
         self._ddp_params_and_buffers_to_ignore = [f"module.{name}" for name in ignored]
 
@@ -186,7 +188,8 @@ class Steps(nn.Module):
             return self._riding(output)
         if output is None:
             self.__dict__["joins"] = True
-            return {JOINS: _Nothing.apply(self.late, self._nothings, self.carry, *self._trained)}
+            trained, nothings = ([], []) if self.finds_unused else (self._trained, self._nothings)
+            return {JOINS: _Nothing.apply(self.late, nothings, self.carry, *trained)}
         if isinstance(output, Mapping):
             name = "loss_sum" if "loss_sum" in output else "loss"
             if output.get(name) is not None:
@@ -213,10 +216,10 @@ class _Riding(torch.autograd.Function):
 
 
 class _Nothing(torch.autograd.Function):
-    """A loss without a gradient, of which all parameters get word that nothing comes."""
+    """A loss with a gradient of nothing for each parameter."""
 
     @staticmethod
-    def forward(ctx: Any, late: Late, nothings: list[Tensor | None], carry: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, late: Late, nothings: list[Tensor], carry: Tensor, *parameters: Tensor) -> Tensor:
         ctx.late, ctx.nothings = late, nothings
         return carry.new_zeros(())
 
@@ -229,6 +232,10 @@ def _sparse_ones(module: nn.Module) -> set[Tensor]:
     """The parameters whose gradients are sparse; of these one must come."""
     kinds = (nn.Embedding, nn.EmbeddingBag)
     return {layer.weight for layer in module.modules() if isinstance(layer, kinds) and layer.sparse}
+
+
+def _zeros(parameter: Tensor) -> Tensor:
+    return parameter.detach().new_zeros(()).expand(parameter.shape)  # of one number
 
 
 def _empty(parameter: Tensor) -> Tensor:

@@ -38,16 +38,18 @@ class ModelParallelStrategy(ShardedStrategy):
     leaves as it is over ``"data_parallel"`` is sharded there, so that gradients are always those of all groups.
 
     Args:
-        data_parallel_size: groups that work on different batches. ``"auto"``: as many as fit; with both ``"auto"``, the
-            number of machines.
-        tensor_parallel_size: processes in a group. ``"auto"``: as many as fit; with both ``"auto"``, those of a machine.
-        save_distributed_checkpoint: checkpoints are folders into which each process writes what it has. False: the files
-            that one process writes.
+        data_parallel_size: groups that work on different batches. ``"auto"``: as many as fit; with both ``"auto"``,
+            the number of machines.
+        tensor_parallel_size: processes in a group. ``"auto"``: as many as fit; with both ``"auto"``, those of a
+            machine.
+        save_distributed_checkpoint: checkpoints are folders into which each process writes what it has. False: the
+            files that one process writes.
         process_group_backend: of ``torch.distributed``. None: the one for the device, such as ``"gloo"`` for the CPU.
         timeout: how long a collective operation waits for the other processes. None: torch's default.
 
     Raises:
-        MisconfigurationException: a size is none, or, when the run begins, their product is not the number of processes.
+        MisconfigurationException: a size is none, or, when the run begins, their product is not the number of
+            processes.
         TypeError: when the run begins, the module has no ``configure_model``.
     """
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore, Store  # pyright: ignore[reportPrivateImportUsage]
+from torch._C._distributed_c10d import PrefixStore, Store
 
 from fulmen.plugins.environments.lightning import LightningEnvironment
 from fulmen.strategies.launchers.launcher import Launcher
@@ -50,7 +50,7 @@ class ParallelStrategy(Strategy, ABC):
 
     Attributes:
         stall_timeout: how long none of the processes may advance before they are reported: which one is where, and what
-            its threads do. To set up, to save and the first batch of an epoch may take three times as long. None: never.
+            its threads do. Setting up, saving and the first batch of an epoch may take three times that. None: never.
         on_stall: ``"report"`` and go on waiting, or ``"end"`` the job.
     """
 
@@ -144,9 +144,6 @@ class ParallelStrategy(Strategy, ABC):
         """For a copy in a process that a launcher has started."""
         return {**self.__dict__, "_launcher": None, "_starts_processes": False, "store": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
     def _new_launcher(self) -> Launcher:
         if self._start_method == "popen":
             return SubprocessScriptLauncher(self._environment, self.num_processes, self.num_nodes)
@@ -167,13 +164,12 @@ class ParallelStrategy(Strategy, ABC):
             card = interface_to(self._environment.main_address) if self.num_nodes > 1 else None
             if card is not None:
                 os.environ.setdefault("GLOO_SOCKET_IFNAME", card)
-            more: dict[str, Any] = {} if self._timeout is None else {"timeout": self._timeout}
             dist.init_process_group(
                 self.process_group_backend,
                 store=PrefixStore("group", self.store),
                 rank=self.global_rank,
                 world_size=self.world_size,
-                **more,
+                timeout=self._timeout,
             )
             atexit.register(leave_group)
         elif dist.get_world_size() != self.world_size:

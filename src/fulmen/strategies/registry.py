@@ -105,26 +105,3 @@ StrategyRegistry.register(
     _at_first_use("model_parallel", "ModelParallelStrategy"),
     "a mesh of processes, data parallel and tensor parallel, for a module that says how it is spread",
 )
-_DEEPSPEED = _at_first_use("deepspeed", "DeepSpeedStrategy")
-StrategyRegistry.register("deepspeed", _DEEPSPEED, "DeepSpeed's engine, stage 2")
-for _stage in (1, 2, 3):
-    _offload = {"stage": _stage, "offload_optimizer": True, **({"offload_parameters": True} if _stage == 3 else {})}
-    StrategyRegistry.register(f"deepspeed_stage_{_stage}", _DEEPSPEED, f"its stage {_stage}", stage=_stage)
-    if _stage != 1:
-        StrategyRegistry.register(
-            f"deepspeed_stage_{_stage}_offload",
-            _DEEPSPEED,
-            f"its stage {_stage}, in the memory of the host",
-            **_offload,
-        )
-StrategyRegistry.register(
-    "deepspeed_stage_3_offload_nvme",
-    _DEEPSPEED,
-    "its stage 3, on a fast disk",
-    stage=3,
-    offload_optimizer=True,
-    offload_parameters=True,
-    remote_device="nvme",
-    offload_params_device="nvme",
-    offload_optimizer_device="nvme",
-)

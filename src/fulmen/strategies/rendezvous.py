@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch.distributed as dist
-from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from fulmen.plugins.environments.lightning import find_free_network_port
 from fulmen.plugins.environments.variables import whole

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from fulmen.core.saving import load_weights
@@ -20,6 +20,8 @@ from fulmen.strategies.late import share_of
 from fulmen.strategies.parallel import ParallelStrategy
 from fulmen.strategies.sharding import broadcast_from_first, spread_like, topmost_sharded, whole
 from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.memory import buffers_kept
+from fulmen.utilities.seed import isolate_rng
 
 if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
@@ -31,11 +33,12 @@ _ROOT = "_gathered_by"
 class ShardedStrategy(ParallelStrategy, ABC):
     """The parameters of the module are spread over the processes, which gather what they need when they need it.
 
-    So all must run it equally often, whatever they have to run it on. The module itself stays of the user's class. After
-    a run it is left as it is, spread over the processes; a later run of any verb goes on with it.
+    So all must run it equally often, whatever they have to run it on. The module itself stays of the user's class.
+    After a run it is left as it is, spread over the processes; a later run of any verb goes on with it.
     """
 
     forward_is_collective = True
+    gradients_are_common = True
     saves_shards: bool = False  #: checkpoints are folders into which each process writes what it has
     casts_batches: bool = False  #: steps get their batches in the type that parameters are gathered in
 
@@ -47,6 +50,8 @@ class ShardedStrategy(ParallelStrategy, ABC):
         self._promises = Promises()
         self._last: tuple[Any, ...] | None = None  # what the last training step was given that gave a loss
         self._joining: Tensor | None = None  # what this process goes backward from, as its user has skipped the batch
+        self._step: Callable[..., Any] = _nothing
+        self._exchanges = True
         self._holds_back = False  # gradients were added up here that the other processes have not seen
         self._topmost: list[FSDPModule] = []
 
@@ -102,6 +107,7 @@ class ShardedStrategy(ParallelStrategy, ABC):
         if self._root is not None:
             self._root.late = None
         self.late = self._joining = self._weights = self._last = None
+        self._step, self._holds_back = _nothing, False
         self._promises.forget()
         self._module = self._root = self.model = None  # it stays spread over the processes, and where it is
         self._topmost = []
@@ -114,41 +120,41 @@ class ShardedStrategy(ParallelStrategy, ABC):
         if root is None:
             return step
 
-        def run(*args: Any) -> Any:
-            return root.run(step, args, casts)
-
         if name != "training_step":
-            return run
+            return lambda *args: root.run(step, args, casts)
+
+        self._step = step
 
         def training_step(*args: Any) -> Any:
             assert self.late is not None
             self.late.begin()
-            output = run(*args)
+            self._holds_back = not self._exchanges
+            output = root.run(step, args, casts, trains=True)
             self._joining = root.taken_joining()
             if self._joining is not None:
                 return None
             if output is None:
-                self._joining = self._ghost(step) * 0
+                self._joining = self._ghost() * 0
             else:
                 self._last = args
             return output
 
         return training_step
 
-    def _ghost(self, step: Callable[..., Any]) -> Tensor:
-        """Run the module on an earlier batch, as the user has skipped the one of this step without running it."""
+    def _ghost(self) -> Tensor:
+        """Run the module on the last batch that gave a loss, so that nobody hears of it; what it gives now."""
         assert self._module is not None
         assert self._root is not None
         output = None
         if self._last is not None:
-            with self._module.trainer.metrics.unheard():
-                output = self._root.run(step, self._last, self.casts_batches)
+            with self._module.trainer.metrics.unheard(), buffers_kept(self._module):
+                output = self._root.run(self._step, self._last, self.casts_batches, trains=True)
         loss = output.get("loss", output.get("loss_sum")) if isinstance(output, dict) else output
         if not isinstance(loss, Tensor):
             raise MisconfigurationException(
                 f"`training_step` returned None on rank {self.global_rank} before it ran the module, and "
-                f"{type(self).__name__} needs all processes to run it equally often; there is no earlier batch either "
-                "that it could be run on. Return a loss of zero instead, as `self(inputs).sum() * 0`."
+                f"{type(self).__name__} needs all processes to run it equally often. There is no earlier batch that it "
+                "could be run on instead. Return a loss of zero, as `self(inputs).sum() * 0`."
             )
         return loss
 
@@ -167,15 +173,28 @@ class ShardedStrategy(ParallelStrategy, ABC):
     @contextmanager
     def no_backward_sync(self) -> Generator[None, None, None]:  # type: ignore[override]
         self._exchange(False)
-        self._holds_back = True
         try:
             yield
         finally:
             self._exchange(True)
 
     def _exchange(self, wanted: bool) -> None:
+        self._exchanges = wanted
         for part in self._topmost:
             part.set_requires_gradient_sync(wanted)
+
+    def settle_gradients(self) -> None:
+        """Exchange what was added up within an accumulation window, by a backward pass without a gradient."""
+        if not self._holds_back:
+            return
+        self._holds_back = False
+        assert self._module is not None
+        assert self._root is not None
+        assert self.late is not None
+        self.late.begin()
+        with isolate_rng():
+            loss = self._ghost()
+        (loss * 0).backward()
 
     # -- its state ----------------------------------------------------------------------------------------------------
 
@@ -225,6 +244,10 @@ class ShardedStrategy(ParallelStrategy, ABC):
         return found if found is not None else super().load_checkpoint(checkpoint_path, weights_only)
 
 
+def _nothing(*args: Any) -> None:
+    """The training step while there is none."""
+
+
 def _innermost(files: Any) -> DistributedCheckpointIO:
     return _innermost(files.checkpoint_io) if isinstance(files, AsyncCheckpointIO) else files
 
@@ -239,7 +262,7 @@ def _sharded_io(files: Any) -> Any:
     if type(files) is TorchCheckpointIO:
         return DistributedCheckpointIO()
     raise MisconfigurationException(
-        f"{type(files).__name__} was given to write checkpoints, and the strategy writes sharded ones, by all processes. "
-        "Derive it from DistributedCheckpointIO, or write whole files: `state_dict_type='full'` "
+        f"{type(files).__name__} was given to write checkpoints, and the strategy writes sharded ones, by all "
+        "processes. Derive it from DistributedCheckpointIO, or write whole files: `state_dict_type='full'` "
         "(`save_distributed_checkpoint=False` for ModelParallelStrategy)."
     )

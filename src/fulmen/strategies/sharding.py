@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -67,13 +66,13 @@ def parts_of(module: nn.Module, policy: Policy | None) -> list[nn.Module]:
 
 
 def _repeated(module: nn.Module) -> list[nn.Module]:
-    """The blocks of a model: what it repeats."""
+    """The blocks of a model: what it repeats, without what they repeat themselves."""
     found: list[nn.Module] = []
-    for child in module.modules():
-        if isinstance(child, (nn.ModuleList, nn.Sequential)):
-            members = [member for member in child if any(True for _ in member.parameters())]
-            count = Counter(type(member) for member in members)
-            found += [member for member in members if count[type(member)] > 1]
+    count: Counter[type] = Counter()
+    if isinstance(module, (nn.ModuleList, nn.Sequential)):
+        count.update(type(member) for member in module if any(True for _ in member.parameters()))
+    for child in module.children():
+        found += [child] if count[type(child)] > 1 else _repeated(child)
     return list(dict.fromkeys(found))
 
 
@@ -175,8 +174,9 @@ def _make(child: nn.Module, device: torch.device, will_be_loaded: bool) -> None:
         if not will_be_loaded or len(persistent) < len(tensors):
             names = ", ".join(name for name, _ in tensors)
             raise MisconfigurationException(
-                f"{type(child).__name__} was made on the meta device and has no `reset_parameters`, so nobody knows the "
-                f"values of its {names}. Write `def reset_parameters(self):` that fills them, and call it in `__init__`."
+                f"{type(child).__name__} was made on the meta device and has no `reset_parameters`, so nobody knows "
+                f"the values of its {names}. Write `def reset_parameters(self):` that fills them, and call it in "
+                "`__init__`."
             )
     for name, parameter in spread.items():
         own = spread_like(getattr(child, name).detach(), parameter)
@@ -201,7 +201,7 @@ def whole(value: Any, keep: bool) -> Any:
         keep: whether this process wants the tensors. If not, it gets such of the same shapes on the meta device.
     """
     if isinstance(value, DTensor):
-        full = value.detach().full_tensor()
+        full: Tensor = value.full_tensor().detach()
         return full.cpu() if keep else torch.empty_like(full, device="meta")
     if isinstance(value, dict):
         return _like(value, {key: whole(one, keep) for key, one in value.items()})

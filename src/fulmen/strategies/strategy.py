@@ -40,7 +40,8 @@ class Strategy(ABC):
         allows_inference_mode: False: evaluation runs in ``torch.no_grad`` whatever the Trainer was told.
         forward_is_collective: every process must make the same number of forward passes. Those that have no batch of
             their own at the end of the data then run another one, whose results are thrown away.
-        control: how the processes agree and hear of failures, from :meth:`setup_environment` on; None where there is one.
+        control: how the processes agree and hear of failures, from :meth:`setup_environment` on; None for one process.
+        gradients_are_common: those of an open accumulation window are the same on all processes, or parts of one whole.
         late: what each process knows only at the end of an accumulation window, on its way to all. None: one process,
             or no gradients that it could ride on.
     """
@@ -48,6 +49,7 @@ class Strategy(ABC):
     allows_inference_mode: bool = True
     forward_is_collective: bool = False
     control: Control | None = None
+    gradients_are_common: bool = False
     late: Late | None = None
 
     def __init__(

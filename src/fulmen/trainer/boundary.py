@@ -19,8 +19,8 @@ class Boundary:
 
     A checkpoint that is written here holds the whole effect of the batches so far and nothing of the next one: a run
     goes on from it as if it had never stopped, also within an accumulation window, whose gradients it holds. The loop
-    asks :attr:`waiting` after each batch, and nothing more as long as nobody waits. With several processes it also looks
-    at :attr:`limit`: what one of them asks for, all do at the same boundary.
+    asks :attr:`waiting` after each batch, and nothing more as long as nobody waits. With several processes it also
+    looks at :attr:`limit`: what one of them asks for, all do at the same boundary.
     """
 
     __slots__ = ("_asked", "_due", "_granted", "control", "ends", "limit", "saved", "waiting")

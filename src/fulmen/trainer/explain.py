@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from fulmen.callbacks.timer import Timer
+from fulmen.strategies.single_device import SingleDeviceStrategy
 from fulmen.trainer.flags import DataFlags
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def explanation(trainer: Trainer) -> str:
     """A page that says what a run with the trainer's arguments does."""
     rows = [
-        ("device", f"{trainer.strategy.root_device} ({type(trainer.strategy).__name__}), {trainer.world_size} process"),
+        ("device", _where(trainer)),
         ("precision", trainer.precision),
         ("stops", _stops(trainer)),
         ("validates", _validates(trainer)),
@@ -38,7 +39,18 @@ def headline(trainer: Trainer) -> str:
     """One line that says what begins."""
     writes = (trainer.loggers or trainer.checkpoint_callbacks) and not trainer.fast_dev_run
     files = f"files in {trainer.log_dir}" if writes else "writes nothing"
-    return f"fit on {trainer.strategy.root_device} in {trainer.precision}; stops {_stops(trainer)}; {files}"
+    return f"fit on {_where(trainer)} in {trainer.precision}; stops {_stops(trainer)}; {files}"
+
+
+def _where(trainer: Trainer) -> str:
+    strategy, world = trainer.strategy, trainer.world_size
+    if world == 1:
+        kind = type(strategy)
+        return f"{strategy.root_device}" + ("" if kind is SingleDeviceStrategy else f" ({kind.__name__})")
+    machines = f" on {trainer.num_nodes} machines" if trainer.num_nodes > 1 else ""
+    why = ", chosen by 'auto'" if trainer.strategy_is_automatic else ""
+    each = "on the CPU" if strategy.root_device.type == "cpu" else f"each on a {strategy.root_device.type}"
+    return f"{world} processes{machines}, {each} ({type(strategy).__name__}{why})"
 
 
 def _stops(trainer: Trainer) -> str:

@@ -90,8 +90,9 @@ class Restored:
             if key in now and not _same(now[key], self._of_callbacks.get(key)):
                 callback.load_state_dict(deepcopy(self._checkpoint["callbacks"][key]))
         datamodule = self._trainer.datamodule
-        if self._of_datamodule is not None and not _same(datamodule.state_dict(), self._of_datamodule):
-            take_back(datamodule, deepcopy(self._of_datamodule), source)
+        saved = self._of_datamodule
+        if datamodule is not None and saved is not None and not _same(datamodule.state_dict(), saved):
+            take_back(datamodule, deepcopy(saved), source)
         for owner, state in self._states:
             now = owner.state_dict()
             if not _same(now, state) and _groups_in(now) == _groups_in(state):
@@ -254,7 +255,7 @@ def _same(one: Any, other: Any) -> bool:
     try:
         return bool(one == other)
     except (RuntimeError, ValueError, TypeError):  # arrays, which compare element by element
-        return bool((one == other).all()) if one.shape == other.shape else False
+        return getattr(one, "shape", None) == getattr(other, "shape", ()) and bool((one == other).all())
 
 
 def _groups_in(state: Any) -> int | None:

@@ -19,7 +19,7 @@ from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.program import is_interactive
 from fulmen.utilities.rank_zero import rank_zero_info
 
-_LATER_STRATEGIES = ("xla", "single_xla", "single_tpu")
+_LATER_STRATEGIES = ("deepspeed", "xla", "single_xla", "single_tpu")
 
 
 def environment(plugins: list[Any]) -> ClusterEnvironment:
@@ -55,7 +55,9 @@ def strategy(
     else:
         name = value.lower() if isinstance(value, str) else value
         if isinstance(name, str) and name.startswith(_LATER_STRATEGIES):
-            raise MisconfigurationException(f"`strategy={value!r}` is not there yet. Write `strategy='ddp'`.")
+            raise MisconfigurationException(
+                f"`strategy={value!r}` is not there yet. Write `strategy='ddp'`, or `'fsdp'`."
+            )
         if name == "auto":
             name = _automatic(indices, num_nodes) if several else "single_device"
         if name == "single_device":
@@ -73,7 +75,8 @@ def strategy(
         from fulmen.strategies.registry import StrategyRegistry
 
         if name not in StrategyRegistry:
-            names = ", ".join(map(repr, ("auto", "single_device", *StrategyRegistry)))
+            short = [name for name in StrategyRegistry if "_find_unused" not in name]
+            names = ", ".join(map(repr, ("auto", "single_device", *short)))
             raise ValueError(f"`strategy={value!r}`: must be one of {names}, or a Strategy.")
         found = StrategyRegistry.get(name)
     found.accelerator = found.accelerator or kind

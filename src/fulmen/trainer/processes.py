@@ -37,7 +37,7 @@ def gather(trainer: Trainer, state: dict[str, Any]) -> list[dict[str, Any]] | No
     if strategy.world_size == 1 or trainer.state.status == TrainerStatus.INTERRUPTED:
         return None
     mine = {name: state[name] for name in _LOCAL if name in state}
-    if not trainer.progress.window_is_open:  # gradients are there, but those that all have in common
+    if strategy.gradients_are_common or not trainer.progress.window_is_open:
         mine.pop("gradients", None)
     mine["share"] = [strategy.data_parallel_rank, strategy.data_parallel_size]
     every = strategy.gather_objects(mine)
@@ -54,9 +54,9 @@ def of_this(trainer: Trainer, state: dict[str, Any]) -> dict[str, Any]:
     common = {name: value for name, value in state.items() if name != "ranks"}
     if ranks is None:
         ranks = [{name: common[name] for name in _LOCAL if name in common}]
-    if len(ranks) == world:
-        return common | ranks[rank]
     shares = _one_of_each_share(ranks)
+    if len(ranks) == world:
+        return common | ranks[rank] | _mean_of_gradients(shares, strategy.gradients_are_common)
     mine = common | {name: value for name, value in ranks[min(rank, len(ranks) - 1)].items() if name in ("modes",)}
     if rank < len(ranks):
         mine |= {name: value for name, value in ranks[rank].items() if name in ("random", "generators")}
@@ -73,8 +73,9 @@ def of_this(trainer: Trainer, state: dict[str, Any]) -> dict[str, Any]:
     if "window" in mine:
         mine["window"] = _window_of_all([one["window"] for one in shares if "window" in one], is_first, factor)
         gradients = [one["gradients"] for one in shares if "gradients" in one]
-        mine["gradients"] = _sum_of_gradients(gradients, factor) if is_first else {}
-    return mine
+        if gradients:  # else all had them in common
+            mine["gradients"] = _sum_of_gradients(gradients, factor) if is_first else {}
+    return mine | _mean_of_gradients(shares, strategy.gradients_are_common)
 
 
 def say_other_number(trainer: Trainer, state: dict[str, Any]) -> None:
@@ -223,3 +224,9 @@ def _sum_of_gradients(gradients: list[dict[str, Tensor]], factor: float) -> dict
     """The gradients of all on one process, so that their mean over the processes of now is what it was."""
     names = dict.fromkeys(name for one in gradients for name in one)
     return {name: sum(one[name] for one in gradients if name in one) * factor for name in names}  # type: ignore[misc]
+
+
+def _mean_of_gradients(shares: list[dict[str, Any]], are_common: bool) -> dict[str, Any]:
+    """The entry for processes that have gradients in common, of what each had for itself."""
+    gradients = [one["gradients"] for one in shares if "gradients" in one]
+    return {"gradients": _sum_of_gradients(gradients, 1 / len(shares))} if are_common and gradients else {}

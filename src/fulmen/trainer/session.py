@@ -134,8 +134,9 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
         metric_objects.begin(module, will_save=bool(trainer.checkpoint_callbacks))
         _set_up_optimizers(trainer)
         bar = trainer.progress_bar_callback
-        if bar is not None and bar.is_enabled:
-            trainer.print(headline(trainer))
+        if bar is not None and (bar.is_enabled or trainer.world_size > 1):
+            line = headline(trainer)  # on all processes, as the first one tells where files go
+            trainer.print(line)
         trainer.replan().on_fit_start()
     _log_hyperparameters(trainer)
     if checkpoint is not None and restored is not None:

@@ -178,6 +178,7 @@ class Trainer(Windows):
         self._num_nodes = flags.nodes(num_nodes)
         self._device_indices = hardware.device_indices(devices, kind)
         numbers = hardware.precision(precision, self._plugins, kind.device(self._device_indices[0]).type)
+        self.strategy_is_automatic = chosen == "auto"  #: the Trainer has chosen the strategy
         self.strategy = placement.strategy(chosen, kind, self._device_indices, self._num_nodes, numbers, self._plugins)
         self.layer_sync = hardware.layer_sync(sync_batchnorm, self._plugins)
         self.use_distributed_sampler = flags.truth("use_distributed_sampler", use_distributed_sampler, True)

@@ -1,13 +1,14 @@
-"""Let go of memory, and recognise that there was not enough of it."""
+"""Let go of memory, keep what is in it, and recognise that there was not enough of it."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+from collections.abc import Generator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fulmen.utilities.apply_func import apply_to_collection
 
@@ -71,3 +72,15 @@ def garbage_collection_cuda() -> None:
             torch.cuda.empty_cache()
         elif torch.backends.mps.is_available():
             torch.mps.empty_cache()
+
+
+@contextlib.contextmanager
+def buffers_kept(module: nn.Module) -> Generator[None, None, None]:
+    """What happens here leaves the buffers of ``module`` as they were, such as the statistics of batch norms."""
+    kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)

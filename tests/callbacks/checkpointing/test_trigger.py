@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 
 from fulmen.callbacks.checkpointing.trigger import Position, Trigger
-from fulmen.callbacks.moments import Countdown
 from fulmen.utilities.exceptions import MisconfigurationException
 
 
@@ -90,54 +89,3 @@ def test_trigger_by_time_fires_once_per_interval(interval):
 def test_trigger_with_arguments_that_cannot_be_names_them(arguments, named):
     with pytest.raises(MisconfigurationException, match=named):
         Trigger.from_arguments(*arguments)
-
-
-def _run(countdowns: list[Countdown], seconds: float, pace: list[float]) -> tuple[int, int]:
-    """Let ranks train batch after batch until the time is over.
-
-    Args:
-        countdowns: one per rank; each rank has a clock of its own.
-        seconds: the time that is given.
-        pace: seconds per batch, in turn.
-
-    Returns:
-        The batch after which all ranks stopped, and how often they spoke.
-    """
-    now, batches, spoken = 0.0, 0, 0
-    while True:
-        now += pace[batches % len(pace)]
-        batches += 1
-        words: list[object] = []
-
-        def agree(word: object, words: list[object] = words) -> object:
-            words.append(word)
-            return words[0]
-
-        over = [
-            countdown.over(seconds - now - 0.3 * rank, batches, now + 1000 * rank, agree)
-            for rank, countdown in enumerate(countdowns)
-        ]
-        assert len(set(over)) == 1
-        assert len(words) in (0, len(countdowns))  # all speak, or nobody
-        spoken += bool(words)
-        if over[0]:
-            return batches, spoken
-
-
-def test_countdown_of_several_ranks_stops_all_at_the_same_batch_by_the_clock_of_rank_zero():
-    batches, _ = _run([Countdown() for _ in range(3)], seconds=10.0, pace=[0.5])
-
-    assert batches == 20
-
-
-def test_countdown_of_several_ranks_speaks_seldom():
-    batches, spoken = _run([Countdown(), Countdown()], seconds=1000.0, pace=[0.1])
-
-    assert batches == 10_000
-    assert spoken < 20
-
-
-def test_countdown_when_batches_become_slower_is_late_by_no_more_than_their_share():
-    batches, _ = _run([Countdown(), Countdown()], seconds=100.0, pace=[0.1, 0.3, 0.2])
-
-    assert 500 <= batches <= 502

@@ -23,7 +23,7 @@ class MPIEnvironment(ClusterEnvironment):
 
     @cached_property
     def _world(self) -> Any:
-        from mpi4py import MPI
+        from mpi4py import MPI  # type: ignore[import-not-found]
 
         return MPI.COMM_WORLD
 
@@ -68,7 +68,7 @@ class MPIEnvironment(ClusterEnvironment):
                 f"MPI has started this process ({name}={os.environ[name]}), and the package mpi4py is not installed, "
                 f"which tells the processes who they are: `pip install mpi4py`, or `unset {name}` if it is a leftover."
             )
-        from mpi4py import MPI
+        from mpi4py import MPI  # type: ignore[import-not-found]
 
         return MPI.COMM_WORLD.Get_size() > 1
 

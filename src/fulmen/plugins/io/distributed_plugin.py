@@ -12,7 +12,7 @@ import pickle
 import shutil
 import warnings
 from collections import OrderedDict
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -78,32 +78,27 @@ class DistributedCheckpointIO(CheckpointIO):
         local = local.absolute()
         plain, tensors, table = _split(checkpoint)
         plain[TABLE] = {"format": _FORMAT, "world_size": self._size(), "tensors": table}
-        part = local.with_name(self._agreed(beside(local.name)))
+        part = self._by_first(lambda: _made_beside(local))
         try:
-            if self._rank() == 0:
-                make_folder(local.parent)
-                part.mkdir()
-            self._write(plain, tensors, part)
-            self._agreed(None)  # all have written
-            if self._rank() == 0:
-                sync_folder(part)
-                replace_folder(part, local)
-            self._agreed(None)  # it has its name
+            self._write(tensors, part)
+            self._by_first(lambda: _finish(plain, part, local))
         except BaseException:
             if self._rank() == 0:
                 with suppress(OSError):
                     shutil.rmtree(part)
             raise
 
-    def _write(self, plain: dict[str, Any], tensors: dict[str, Any], part: Path) -> None:
-        from torch.distributed import checkpoint as dcp
+    def _write(self, tensors: dict[str, Any], part: Path) -> None:
         from torch.distributed.checkpoint.api import CheckpointException
+        from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+        from torch.distributed.checkpoint.filesystem import FileSystemWriter
+        from torch.distributed.checkpoint.state_dict_saver import save
 
-        planner = dcp.DefaultSavePlanner(dedup_save_to_lowest_rank=True)  # of what all have, that of the first process
-        writer = dcp.FileSystemWriter(part, sync_files=True)
+        planner = DefaultSavePlanner(dedup_save_to_lowest_rank=True)  # of what all have, that of the first process
+        writer = FileSystemWriter(part, sync_files=True)
         try:
             with _quiet():
-                dcp.save(
+                save(
                     tensors,
                     storage_writer=writer,
                     planner=planner,
@@ -117,8 +112,6 @@ class DistributedCheckpointIO(CheckpointIO):
                     first.errno, f"A shard could not be written ({first.strerror or first})", str(part)
                 ) from error
             raise
-        if self._rank() == 0:
-            TorchCheckpointIO().save_checkpoint(plain, part / PLAIN_FILE)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any | None = "cpu", weights_only: bool | None = None
@@ -127,6 +120,11 @@ class DistributedCheckpointIO(CheckpointIO):
         return TorchCheckpointIO().load_checkpoint(path, map_location, weights_only)
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        local = path_if_local(path)
+        if local is not None and local.is_dir() and not local.is_symlink():
+            part = local.with_name(beside(local.name))
+            local.rename(part)  # so that a half removed one has not its name
+            path = part
         TorchCheckpointIO().remove_checkpoint(path)
 
     def digest(self, path: str | os.PathLike[str]) -> Digest:
@@ -140,13 +138,37 @@ class DistributedCheckpointIO(CheckpointIO):
     def _size(self) -> int:
         return 1 if self._group is None else dist.get_world_size()
 
-    def _agreed(self, value: Any) -> Any:
-        """The value of the first process; all have come to this point."""
+    def _by_first(self, action: Callable[[], Any]) -> Any:
+        """What ``action`` gives on the first process; on all of them, which have come to this point.
+
+        Raises:
+            OSError: it failed there.
+        """
         if self._group is None:
-            return value
-        found: list[Any] = [None] * self._size()
-        dist.all_gather_object(found, value, group=self._group)
-        return found[0]
+            return action()
+        result: list[Any] = [None, None]
+        if self._rank() == 0:
+            try:
+                result[0] = action()
+            except OSError as error:
+                result[1] = error
+        dist.broadcast_object_list(result, 0, group=self._group)
+        if result[1] is not None:
+            raise result[1]
+        return result[0]
+
+
+def _made_beside(path: Path) -> Path:
+    make_folder(path.parent)
+    part = path.with_name(beside(path.name))
+    part.mkdir()
+    return part
+
+
+def _finish(plain: dict[str, Any], part: Path, path: Path) -> None:
+    TorchCheckpointIO().save_checkpoint(plain, part / PLAIN_FILE)
+    sync_folder(part)
+    replace_folder(part, path)
 
 
 @contextmanager
@@ -178,9 +200,9 @@ def _split(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], 
             place[names[-1]] = value.detach()
             table.append((list(path), ".".join(names)))
             return None
-        if type(value) in (dict, OrderedDict):
+        if isinstance(value, dict) and type(value) in (dict, OrderedDict):
             fresh = type(value)((key, without(one, (*path, key))) for key, one in value.items())
-            if type(value) is OrderedDict:
+            if isinstance(fresh, OrderedDict):
                 fresh.__dict__.update(vars(value))
             return fresh
         if type(value) in (list, tuple):
@@ -277,12 +299,13 @@ class Shards:
         """Fill tensors, each from what is stored under its name; of those that are spread over processes, what this
         process has.
         """
-        from torch.distributed import checkpoint as dcp
+        from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+        from torch.distributed.checkpoint.state_dict_loader import load as read
 
-        planner = dcp.DefaultLoadPlanner(flatten_state_dict=False)
+        planner = DefaultLoadPlanner(flatten_state_dict=False)
         try:
             with _quiet():
-                dcp.load(dict(tensors), storage_reader=_reader(self._folder), planner=planner, no_dist=True)
+                read(dict(tensors), storage_reader=_reader(self._folder), planner=planner, no_dist=True)
         except (pickle.UnpicklingError, OSError):
             raise
         except Exception as error:  # what a damaged file makes of the reader can be anything
@@ -430,7 +453,7 @@ def _check(metadata: Any, folder: Path) -> None:
 
 def _reader(folder: Path) -> Any:
     """Torch's reader of shards, with the strict reader of their metadata."""
-    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import StorageMeta
 
     class Reader(FileSystemReader):

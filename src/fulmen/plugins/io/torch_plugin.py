@@ -144,8 +144,8 @@ def _read_folder(folder: Path, map_location: Any, weights_only: bool | None) -> 
 
     if not is_sharded(folder):
         raise IsADirectoryError(
-            f"{folder} is a folder without the files of a sharded checkpoint (`.metadata` and `meta.pt`). Give the path "
-            "of a file, or of a folder that a sharding strategy wrote."
+            f"{folder} is a folder without the files of a sharded checkpoint (`.metadata` and `meta.pt`). Give the "
+            "path of a file, or of a folder that a sharding strategy wrote."
         )
     checkpoint = read_whole(folder, weights_only)
     if isinstance(map_location, (str, torch.device)) and torch.device(map_location).type != "cpu":

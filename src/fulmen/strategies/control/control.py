@@ -74,9 +74,8 @@ class Control:
         os.set_blocking(self._bell, False)
         os.set_blocking(self._woken, False)
         self._lines = Lines(self._store, prefix, rank)
-        self._kept_ports = frozenset(
-            {getattr(innermost(store), "port", 0), *(one.getsockname()[1] for one in self._lines.sockets)}
-        )
+        ports = [one.getsockname()[1] for one in self._lines.sockets]
+        self._kept_ports = frozenset({getattr(innermost(store), "port", 0), *ports})
         self._thread = threading.Thread(target=self._talk, name="fulmen control", daemon=True)
         self._thread.start()
         if _WAKE_UP is not None and threading.current_thread() is threading.main_thread():

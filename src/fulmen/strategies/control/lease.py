@@ -3,18 +3,18 @@
 A *boundary* is the end of a batch, counted over the run: all processes reach the same ones, each in its own time. A
 process may pass the boundaries before its *limit*; at the limit it must look.
 
-- To move its limit, a process **writes** the new one to the store, and **then reads** whether something is asked. Only if
-  nothing is, the new limit holds; else it keeps the old one until the decision is there.
+- To move its limit, a process **writes** the new one to the store, and **then reads** whether something is asked. Only
+  if nothing is, the new limit holds; else it keeps the old one until the decision is there.
 - Who wants something **writes** that it asks, and **then reads** the limits of all. The decision is: at their maximum.
 
-Why nobody passes that maximum unaware: take a process whose limit holds. Either it was written before the asker read, and
-then the maximum counts it; or it was written after, so that its process read the question, which was written earlier
-still, and did not let the limit hold. The store does one thing after the other, so there is no third case. Limits only
-grow, so a later decision is never at an earlier boundary.
+Why nobody passes that maximum unaware: take a process whose limit holds. Either it was written before the asker read,
+and then the maximum counts it; or it was written after, so that its process read the question, which was written
+earlier still, and did not let the limit hold. The store does one thing after the other, so there is no third case.
+Limits only grow, so a later decision is never at an earlier boundary.
 
 Questions are numbered. The store gives each number to one asker (``compare_set``), who decides it; the others wait for
-its decision and ask again under the next number. A process that is stuck (in its loader, say) does not hold this up, as its
-thread answers for it: its limit is in the store.
+its decision and ask again under the next number. A process that is stuck (in its loader, say) does not hold this up:
+its limit is in the store.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Decision(NamedTuple):
 class Lease:
     """One process's side of the agreement in one run.
 
-    ``ask`` may be called from anywhere, ``look`` by the thread that trains, ``turn`` by the thread that talks to the store.
+    ``ask`` may be called from anywhere, ``look`` by the thread that trains, ``turn`` by the one of the store.
 
     Args:
         store: a connection to the store that all processes share.

@@ -170,7 +170,7 @@ def _first_error(folder: Path, codes: list[int | None]) -> Exception:
 def _forked(folder: str, variables: dict[str, str], trainer: Trainer, function: Callable[..., Any], args: Any) -> None:
     os.environ.update(variables)
     torch.set_num_threads(1)  # the threads of OpenMP were not copied, and whoever waits for them waits for ever
-    trainer.strategy.__setstate__(trainer.strategy.__getstate__())
+    vars(trainer.strategy).update(_launcher=None, _starts_processes=False, store=None)  # as in a copy by pickle
     code = work(folder, lambda: (trainer, function, args))
     sys.stdout.flush()
     sys.stderr.flush()
