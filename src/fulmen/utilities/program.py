@@ -132,7 +132,7 @@ def _overrides_of_hydra(config: Any) -> Iterator[str]:
     yield f"hydra.run.dir={_quoted(config.runtime.output_dir)}"
     yield f"hydra.job.name={_quoted(config.job.name)}"
     for name in ("num", "id"):
-        value = config.job[name] if name in config.job else None  # noqa: SIM401  # `get` raises for what has no value
+        value = config.job.get(name)  # None: outside of a sweep
         if value is not None:
             yield f"hydra.job.{name}={_quoted(value) if isinstance(value, str) else value}"
     yield "hydra.output_subdir=null"
