@@ -92,6 +92,11 @@ BROKEN: dict[str, tuple[dict[str, str], dict[str, Any], list[str]]] = {
         {"devices": 4},
         ["2 processes (WORLD_SIZE)", "devices=4", "Trainer(devices=2, num_nodes=1)", "--nproc-per-node=4"],
     ),
+    "torchrun for one device": (
+        TORCHRUN,
+        {"devices": 1, "strategy": "auto"},
+        ["2 processes (WORLD_SIZE)", "devices=1", "Trainer(devices=2, num_nodes=1)"],
+    ),
     "torchrun without MASTER_PORT": (but(TORCHRUN, MASTER_PORT=None), {}, ["MASTER_PORT is not set"]),
     "torchrun with words": (but(TORCHRUN, WORLD_SIZE="two"), {}, ["WORLD_SIZE='two'"]),
     "SLURM without srun": (but(SLURM, SLURM_STEP_ID=None), {}, ["SLURM_NTASKS=2", "srun python"]),
@@ -186,3 +191,12 @@ def test_broken_environment_is_named(name: str, clean: Any, monkeypatch: pytest.
         assert word.replace("{taken}", taken) in message
     assert time.monotonic() - began < 20
     assert not torch.distributed.is_initialized()
+
+
+def test_trainer_takes_all_processes_that_torchrun_has_started_unless_it_is_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    trainer = Trainer(accelerator="cpu", logger=False)
+    assert (trainer.world_size, type(trainer.strategy).__name__) == (2, "DDPStrategy")

@@ -10,6 +10,7 @@ from fulmen.accelerators.accelerator import Accelerator
 from fulmen.accelerators.registry import AcceleratorRegistry
 from fulmen.plugins.environments.cluster_environment import ClusterEnvironment
 from fulmen.plugins.environments.requeue import Requeue
+from fulmen.plugins.environments.variables import started_here
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
 from fulmen.plugins.layer_sync import LayerSync, TorchSyncBatchNorm
@@ -79,6 +80,8 @@ def device_indices(devices: Any, kind: Accelerator) -> list[int]:
         TypeError: ``devices`` has none of its forms.
         MisconfigurationException: none is asked for, or one that is not there.
     """
+    if devices == "auto" and kind.device(0).type == "cpu":
+        return list(range(started_here()))
     indices = kind.indices(devices)
     if not indices:
         raise MisconfigurationException(f"`devices={devices!r}` leaves nothing to run on. Write `devices=1` or 'auto'.")

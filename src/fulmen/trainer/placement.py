@@ -4,6 +4,7 @@ where there are several.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from fulmen.accelerators.accelerator import Accelerator
@@ -66,6 +67,8 @@ def strategy(
                     f"`strategy={value!r}` runs on one device, and {len(indices)} on {num_nodes} machines were asked "
                     "for. Write `strategy='ddp'`, or `devices=1`."
                 )
+            if "TORCHELASTIC_RUN_ID" in os.environ:  # else each process would train alone, and write over the others
+                environment(plugins).validate_settings(1, 1)
             device = kind.device(indices[0])
             if device.type == "xla":
                 from fulmen.strategies.single_xla import SingleDeviceXLAStrategy

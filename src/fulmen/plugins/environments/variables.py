@@ -66,6 +66,11 @@ def rank_of(rank: str, size: str, count: int) -> int:
     return number
 
 
+def started_here() -> int:
+    """How many processes torchrun has started on this machine, this one among them; 1 if it was not torchrun."""
+    return whole("LOCAL_WORLD_SIZE", 1, 1) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
 def advice(name: str) -> str:
     """What to do about a wrong variable."""
     if name.startswith("FULMEN_"):
