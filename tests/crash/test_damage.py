@@ -21,7 +21,7 @@ from tests.crash.moments import Moment
 def killed(subject: Subject) -> Path:
     """A run that was killed in its third epoch."""
     subject.clear()
-    assert subject.start(Moment("kill", "open csv", 16)).was_killed
+    assert subject.start(Moment("kill", "open csv", 19)).was_killed
     folder = subject.folder / "killed"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.move(subject.run_folder, folder)

@@ -16,7 +16,7 @@ from fulmen.plugins import MixedPrecision
 from fulmen.utilities.grads import clip_grad_norm, clip_grad_value, grad_norm
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def _one_process() -> Iterator[None]:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield

@@ -455,7 +455,8 @@ def lost_classes(
 
 def restore_container(values: Any, kind: str | None) -> Any:
     """The dict or list ``values`` as the container it was; see :func:`container_kind`."""
-    if kind == "omegaconf" and (omegaconf := sys.modules.get("omegaconf")):  # a file makes nothing be imported
+    # a file makes nothing be imported
+    if kind == "omegaconf" and isinstance(values, (dict, list)) and (omegaconf := sys.modules.get("omegaconf")):
         return omegaconf.OmegaConf.create(values)
     if kind == "omegaconf":
         return AttributeDict(values) if isinstance(values, dict) else values
