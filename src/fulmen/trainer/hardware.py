@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from fulmen.accelerators.accelerator import Accelerator
+from fulmen.accelerators.cpu import CPUAccelerator
 from fulmen.accelerators.registry import AcceleratorRegistry
 from fulmen.plugins.environments.cluster_environment import ClusterEnvironment
 from fulmen.plugins.environments.requeue import Requeue
@@ -80,7 +81,7 @@ def device_indices(devices: Any, kind: Accelerator) -> list[int]:
         TypeError: ``devices`` has none of its forms.
         MisconfigurationException: none is asked for, or one that is not there.
     """
-    if devices == "auto" and kind.device(0).type == "cpu":
+    if devices == "auto" and type(kind) is CPUAccelerator:
         return list(range(started_here()))
     indices = kind.indices(devices)
     if not indices:
