@@ -10,10 +10,13 @@ from fulmen.accelerators.cpu import CPUAccelerator
 from fulmen.accelerators.cuda import CUDAAccelerator
 from fulmen.accelerators.mps import MPSAccelerator
 from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.registry import Registry
 
 
-class _AcceleratorRegistry(dict[str, dict[str, Any]]):
-    """Names, each with the class of an accelerator, a description and the arguments that it is made with."""
+class _AcceleratorRegistry(Registry):
+    kind, plural = "accelerator", "accelerators"
+    taken = MisconfigurationException
+    reserved = ("auto", "gpu")
 
     def register(
         self,
@@ -36,46 +39,11 @@ class _AcceleratorRegistry(dict[str, dict[str, Any]]):
             TypeError: ``name`` is no string.
             MisconfigurationException: the name is taken.
         """
-        if not isinstance(name, str):
-            raise TypeError(f"AcceleratorRegistry.register({name!r}): the name must be a string.")
-        if (name in self or name in ("auto", "gpu")) and not override:
-            raise MisconfigurationException(
-                f"the accelerator {name!r} is there already. Choose another name, or write `override=True`."
-            )
-
-        def enter(accelerator: Callable[..., Accelerator]) -> Callable[..., Accelerator]:
-            self[name] = {
-                "accelerator": accelerator,
-                "accelerator_name": name,
-                "description": description,
-                "init_params": init_params,
-            }
-            return accelerator
-
-        return enter if accelerator is None else enter(accelerator)
-
-    def get(self, name: str, default: Any = None) -> Any:  # type: ignore[override]
-        """A new accelerator of that name; ``default``, if given, where there is none.
-
-        Raises:
-            KeyError: there is none, and no default.
-        """
-        if name in self:
-            return self[name]["accelerator"](**self[name]["init_params"])
-        if default is not None:
-            return default
-        raise KeyError(f"there is no accelerator {name!r}. Known are {', '.join(sorted(self))}.")
-
-    def remove(self, name: str) -> None:
-        """Forget a name."""
-        self.pop(name)
+        return self.enter(name, accelerator, description, override, init_params)
 
     def available_accelerators(self) -> list[str]:
         """All names."""
         return list(self)
-
-    def __str__(self) -> str:
-        return f"accelerators: {', '.join(self)}"
 
 
 def _xla() -> Accelerator:

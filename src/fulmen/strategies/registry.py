@@ -8,10 +8,12 @@ from typing import Any
 
 from fulmen.strategies.ddp import DDPStrategy
 from fulmen.strategies.strategy import Strategy
+from fulmen.utilities.registry import Registry
 
 
-class _StrategyRegistry(dict[str, dict[str, Any]]):
-    """Names, each with the class of a strategy, a description and the arguments that it is made with."""
+class _StrategyRegistry(Registry):
+    kind, plural = "strategy", "strategies"
+    reserved = ("auto", "single_device")
 
     def register(
         self,
@@ -34,44 +36,11 @@ class _StrategyRegistry(dict[str, dict[str, Any]]):
             TypeError: ``name`` is no string.
             ValueError: the name is taken.
         """
-        if not isinstance(name, str):
-            raise TypeError(f"StrategyRegistry.register({name!r}): the name must be a string.")
-        if name in self and not override:
-            raise ValueError(f"the strategy {name!r} is there already. Write `override=True` to replace it.")
-
-        def enter(strategy: Callable[..., Strategy]) -> Callable[..., Strategy]:
-            self[name] = {
-                "strategy": strategy,
-                "strategy_name": name,
-                "description": description,
-                "init_params": init_params,
-            }
-            return strategy
-
-        return enter if strategy is None else enter(strategy)
-
-    def get(self, name: str, default: Any = None) -> Any:  # type: ignore[override]
-        """A new strategy of that name; ``default``, if given, where there is none.
-
-        Raises:
-            KeyError: there is none, and no default.
-        """
-        if name in self:
-            return self[name]["strategy"](**self[name]["init_params"])
-        if default is not None:
-            return default
-        raise KeyError(f"there is no strategy {name!r}. Known are {', '.join(sorted(self))}.")
-
-    def remove(self, name: str) -> None:
-        """Forget a name."""
-        self.pop(name)
+        return self.enter(name, strategy, description, override, init_params)
 
     def available_strategies(self) -> list[str]:
         """All names."""
         return list(self)
-
-    def __str__(self) -> str:
-        return f"strategies: {', '.join(self)}"
 
 
 StrategyRegistry = _StrategyRegistry()

@@ -55,10 +55,6 @@ def strategy(
         found = value
     else:
         name = value.lower() if isinstance(value, str) else value
-        if isinstance(name, str) and name.startswith(_LATER_STRATEGIES):
-            raise MisconfigurationException(
-                f"`strategy={value!r}` is not there yet. Write `strategy='ddp'`, or `'fsdp'`."
-            )
         if name == "auto":
             name = _automatic(indices, num_nodes) if several else "single_device"
         if name == "single_device":
@@ -77,7 +73,12 @@ def strategy(
             return SingleDeviceStrategy(device, kind, files, numbers)
         from fulmen.strategies.registry import StrategyRegistry
 
-        if name not in StrategyRegistry:
+        name = value if isinstance(value, str) and value in StrategyRegistry else name
+        if not isinstance(name, str) or name not in StrategyRegistry:
+            if isinstance(name, str) and name.startswith(_LATER_STRATEGIES):
+                raise MisconfigurationException(
+                    f"`strategy={value!r}` is not there yet. Write `strategy='ddp'`, or `'fsdp'`."
+                )
             short = [name for name in StrategyRegistry if "_find_unused" not in name]
             names = ", ".join(map(repr, ("auto", "single_device", *short)))
             raise ValueError(f"`strategy={value!r}`: must be one of {names}, or a Strategy.")
