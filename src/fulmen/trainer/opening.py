@@ -7,10 +7,8 @@ too, and what they changed of its state then is in the file. So the state is put
 
 from __future__ import annotations
 
-import dis
 from collections.abc import Iterator
 from copy import deepcopy
-from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,9 +67,7 @@ class Restored:
         datamodule = self._trainer.datamodule
         if datamodule is not None and type(datamodule).__qualname__ in self._checkpoint:
             self._of_datamodule = deepcopy(datamodule.state_dict())
-        self._attributes = [
-            (owner, _set_by_hand(owner, before, _plain_attributes(owner))) for owner, before in self._attributes
-        ]
+        self._attributes = [(owner, _changed(before, _plain_attributes(owner))) for owner, before in self._attributes]
 
     def note_state(self, owner: Any, saved: Any) -> None:
         """An optimizer or a scheduler is restored."""
@@ -215,17 +211,9 @@ def _plain(value: Any) -> Any:
     raise TypeError
 
 
-def _set_by_hand(owner: Any, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The attributes that ``on_load_checkpoint`` has changed, or set to what they were."""
-    function = getattr(type(owner), "on_load_checkpoint", None)
-    stored = set()
-    if isinstance(function, FunctionType):
-        stored = {one.argval for one in dis.get_instructions(function) if one.opname == "STORE_ATTR"}
-    return {
-        name: value
-        for name, value in now.items()
-        if name in stored or name not in before or not _same(value, before[name])
-    }
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The attributes that ``on_load_checkpoint`` has changed."""
+    return {name: value for name, value in now.items() if name not in before or not _same(value, before[name])}
 
 
 # -- equal ------------------------------------------------------------------------------------------------------------
