@@ -102,7 +102,8 @@ def train(folder: Path, options: list[str], pipe: int) -> None:
         DataLoader(Noisy(6), batch_size=2),
     ]
     trainer.fit(model, *loaders, ckpt_path="auto")
-    torch.save([model.state_dict(), trainer.optimizers[0].state_dict()], folder / "final.pt")
+    torch.save([model.state_dict(), trainer.optimizers[0].state_dict()], folder / "final.pt.part")
+    os.replace(folder / "final.pt.part", folder / "final.pt")  # the signal may come here, where nobody waits for it
 
 
 def start(folder: Path, options: list[str], number: int | None = None, after: float = 0.0) -> int:
@@ -122,6 +123,8 @@ def start(folder: Path, options: list[str], number: int | None = None, after: fl
             code = 0
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 71
+        except KeyboardInterrupt:  # after the fit, which takes it for itself
+            code = 130
         except BaseException:
             traceback.print_exc()
         finally:
@@ -156,8 +159,9 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 def what_is_wrong_after_a_signal(folder: Path, code: int, expected: int, reason: str, whole: int) -> list[str]:
     trained = len(lines(folder))
-    if (folder / "final.pt").exists() or (code == -expected % 128 and trained == whole):
-        return []  # the signal came too late
+    too_late = code == (130 if reason == "SIGINT" else -signal.SIGTERM)  # what a signal does where nobody waits for it
+    if (folder / "final.pt").exists() or (too_late and trained == whole):
+        return []
     if code != expected:
         return [f"exit code {code} after {trained} batches"]
     checkpoints = folder / "lightning_logs" / "version_0" / "checkpoints"
