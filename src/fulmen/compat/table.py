@@ -58,7 +58,7 @@ _MODULES = {
     "lightning_utilities.core": "",
     "lightning_utilities.core.apply_func": "fulmen.utilities.apply_func",
     "lightning_utilities.core.enums": "",
-    "lightning_utilities.core.imports": "fulmen.compat.requirements",
+    "lightning_utilities.core.imports": "fulmen.compat.lightning_utilities",
     "lightning_utilities.core.overrides": "fulmen.utilities.model_helpers",
     "lightning_utilities.core.rank_zero": "fulmen.utilities.rank_zero",
 }
@@ -67,35 +67,77 @@ _RANK_ZERO = {
     name: f"fulmen.utilities.rank_zero:{name}"
     for name in ("rank_zero_debug", "rank_zero_deprecation", "rank_zero_info", "rank_zero_only", "rank_zero_warn")
 }
+_OF_RANKS = {
+    "WarningCache": "fulmen.compat.lightning_utilities:WarningCache",
+    "_get_rank": "fulmen.utilities.rank_zero:rank_from_environment",
+    "rank_prefixed_message": "fulmen.compat.lightning_utilities:rank_prefixed_message",
+}
+_HYPERPARAMETERS = {"HyperparametersMixin": "fulmen.core.hparams:HyperparameterOwner"}
+_LOGGER = {"LightningLoggerBase": "fulmen.loggers.logger:Logger"}
+_PARAMS = {"_convert_params": "fulmen.loggers.params:as_dict"}
+_TPU = {"TPUAccelerator": "fulmen.accelerators.xla:XLAAccelerator"}
+#: Fulmen needs a torch that is newer than all of these
+_TORCH = {f"_TORCH_GREATER_EQUAL_2_{minor}": "builtins:True" for minor in ("0", "1", "2", "3", "4", "4_1", "5", "6")}
+_PRECISION = {
+    "DoublePrecisionPlugin": "fulmen.plugins.precision.double:DoublePrecision",
+    "HalfPrecisionPlugin": "fulmen.plugins.precision.half:HalfPrecision",
+    "MixedPrecisionPlugin": "fulmen.plugins.precision.amp:MixedPrecision",
+    "PrecisionPlugin": "fulmen.plugins.precision.precision:Precision",
+    "XLAPrecisionPlugin": "fulmen.plugins.precision.xla:XLAPrecision",
+}
 
-#: names whose home is not in the module that stands for theirs
+#: names whose home is not in the module that stands for theirs, among them those of 1.x that were only renamed
 _NAMES: dict[str, dict[str, str]] = {
     "lightning": {
         name: f"fulmen:{name}"
         for name in ("Callback", "LightningDataModule", "LightningModule", "Trainer", "seed_everything")
     },
-    "pl.core.mixins": {"HyperparametersMixin": "fulmen.core.hparams:HyperparameterOwner"},
-    "pl.core.mixins.hparams_mixin": {"HyperparametersMixin": "fulmen.core.hparams:HyperparameterOwner"},
-    "pl.loggers": {"LightningLoggerBase": "fulmen.loggers.logger:Logger"},
-    "pl.loggers.base": {"LightningLoggerBase": "fulmen.loggers.logger:Logger"},
-    "pl.loggers.logger": {"LightningLoggerBase": "fulmen.loggers.logger:Logger"},
+    "pl.accelerators": _TPU,
+    "pl.callbacks": {"ProgressBarBase": "fulmen.callbacks.progress.progress_bar:ProgressBar"},
+    "pl.callbacks.progress": {"ProgressBarBase": "fulmen.callbacks.progress.progress_bar:ProgressBar"},
+    "pl.core.mixins": _HYPERPARAMETERS,
+    "pl.core.mixins.hparams_mixin": _HYPERPARAMETERS,
+    "pl.loggers": _LOGGER,
+    "pl.loggers.base": _LOGGER,
+    "pl.loggers.logger": _LOGGER,
+    "pl.plugins": _PRECISION,
+    "pl.plugins.precision": _PRECISION,
+    "pl.plugins.precision.precision_plugin": {"PrecisionPlugin": _PRECISION["PrecisionPlugin"]},
+    "pl.profiler": {"BaseProfiler": "fulmen.profilers.profiler:Profiler"},
+    "pl.strategies": {"SingleTPUStrategy": "fulmen.strategies.single_xla:SingleDeviceXLAStrategy"},
     "pl.trainer.supporters": {"CombinedLoader": "fulmen.utilities.combined_loader:CombinedLoader"},
+    "pl.utilities": {"_get_rank": _OF_RANKS["_get_rank"]},
     "pl.utilities.distributed": {**_RANK_ZERO, "ReduceOp": "torch.distributed:ReduceOp"},
+    "pl.utilities.imports": _TORCH,
+    "pl.utilities.logger": _PARAMS,
+    "pl.utilities.rank_zero": _OF_RANKS,
     "fabric": {"seed_everything": "fulmen:seed_everything"},
+    "fabric.accelerators": {
+        **_TPU,
+        "ACCELERATOR_REGISTRY": "fulmen.accelerators.registry:AcceleratorRegistry",
+    },
+    "fabric.accelerators.cuda": {
+        "is_cuda_available": "torch.cuda:is_available",
+        "num_cuda_devices": "torch.cuda:device_count",
+    },
     "fabric.plugins.collectives.torch_collective": {
         "default_pg_timeout": "torch.distributed.constants:default_pg_timeout"
     },
+    "fabric.strategies": {"STRATEGY_REGISTRY": "fulmen.strategies.registry:StrategyRegistry"},
+    "fabric.utilities.cloud_io": {"_load": "fulmen.utilities.cloud_io:load"},
     "fabric.utilities.data": {"AttributeDict": "fulmen.utilities.parsing:AttributeDict"},
     "fabric.utilities.distributed": {"ReduceOp": "torch.distributed:ReduceOp"},
-    "fabric.utilities.logger": {"_convert_params": "fulmen.loggers.params:as_dict"},
-    "fabric.utilities.rank_zero": {"_get_rank": "fulmen.utilities.rank_zero:rank_from_environment"},
+    "fabric.utilities.imports": _TORCH,
+    "fabric.utilities.logger": _PARAMS,
+    "fabric.utilities.rank_zero": _OF_RANKS,
     "lightning_utilities": {
         "apply_to_collection": "fulmen.utilities.apply_func:apply_to_collection",
-        "compare_version": "fulmen.compat.requirements:compare_version",
+        "compare_version": "fulmen.compat.lightning_utilities:compare_version",
         "is_overridden": "fulmen.utilities.model_helpers:is_overridden",
-        "module_available": "fulmen.compat.requirements:module_available",
+        "module_available": "fulmen.compat.lightning_utilities:module_available",
     },
     "lightning_utilities.core.enums": {"StrEnum": "fulmen.utilities.enums:LightningEnum"},
+    "lightning_utilities.core.rank_zero": _OF_RANKS,
 }
 
 #: names that will not come, and what to write
@@ -105,6 +147,7 @@ _ADVICE = {
     "pl.loggers.TestTubeLogger": "write CSVLogger or TensorBoardLogger",
     "pl.metrics": "write `import torchmetrics`, which it became",
     "pl.plugins.DDPPlugin": "write `Trainer(strategy=DDPStrategy(...))`",
+    "pl.strategies.DDPFullyShardedStrategy": "FSDPStrategy took its place",
     "pl.strategies.DataParallelStrategy": 'write `Trainer(strategy="ddp")`',
     "pl.strategies.DDPSpawnStrategy": 'write `DDPStrategy(start_method="spawn")`',
     "lightning.app": "that is another product, and no part of training",

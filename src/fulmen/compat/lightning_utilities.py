@@ -1,4 +1,4 @@
-"""What is installed, asked in the words of ``lightning_utilities``, for programs that have no such package."""
+"""The few names of ``lightning_utilities`` that Fulmen has no use for itself, for programs without that package."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fulmen.utilities.imports import package_available, unmet
+from fulmen.utilities.rank_zero import rank_zero_deprecation, rank_zero_info, rank_zero_warn
 
-__all__ = ["RequirementCache", "compare_version", "module_available", "package_available"]
+__all__ = [
+    "ModuleAvailableCache",
+    "RequirementCache",
+    "WarningCache",
+    "compare_version",
+    "module_available",
+    "package_available",
+    "rank_prefixed_message",
+]
 
 
 def module_available(module_path: str) -> bool:
@@ -77,3 +86,33 @@ class RequirementCache:
             if not self._reason and self.module and not module_available(self.module):
                 self._reason = f"The module {self.module!r} cannot be imported."
         return self._reason
+
+
+class ModuleAvailableCache(RequirementCache):
+    """True if ``module`` can be imported; looked up once."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__(module=module)
+
+
+class WarningCache(set[str]):
+    """Says each message once. Keywords are those of :func:`~fulmen.utilities.rank_zero.rank_zero_warn`."""
+
+    def warn(self, message: str, **kwargs: Any) -> None:
+        self._once(rank_zero_warn, message, kwargs)
+
+    def deprecation(self, message: str, **kwargs: Any) -> None:
+        self._once(rank_zero_deprecation, message, kwargs)
+
+    def info(self, message: str, **kwargs: Any) -> None:
+        self._once(rank_zero_info, message, kwargs)
+
+    def _once(self, say: Callable[..., Any], message: str, kwargs: dict[str, Any]) -> None:
+        if message not in self:
+            self.add(message)
+            say(message, **kwargs)
+
+
+def rank_prefixed_message(message: str, rank: int | None) -> str:
+    """``message`` with the rank of the process before it; as it is if ``rank`` is None."""
+    return message if rank is None else f"[rank: {rank}] {message}"
