@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fulmen.strategies.parallel import ParallelStrategy
-
 if TYPE_CHECKING:
     from fulmen.strategies.strategy import Strategy
 
@@ -25,4 +23,6 @@ class AcceleratorView:
     @property
     def is_distributed(self) -> bool:
         """Whether the strategy is one for several processes, however many there are."""
+        from fulmen.strategies.parallel import ParallelStrategy
+
         return isinstance(self.strategy, ParallelStrategy)
