@@ -27,12 +27,8 @@ def resolve(class_path: str) -> str:
         if target_of(old) is None:
             continue
         home = home_of(old, name)
-        if home is None:
-            if end < len(parts) - 1:
-                raise missing_module(f"{old}.{name}")
-            raise missing_name(old, name)
-        module, attribute = home
-        if not hasattr(import_module(module), attribute):
-            raise missing_name(old, name)
-        return ".".join([module, attribute, *parts[end + 1 :]])
+        if home is None or not hasattr(import_module(home[0]), home[1]):
+            is_module = name.islower() and end < len(parts) - 1
+            raise missing_module(f"{old}.{name}") if is_module else missing_name(old, name)
+        return ".".join([*home, *parts[end + 1 :]])
     return class_path  # `lightning` alone

@@ -11,6 +11,7 @@ from functools import cache
 from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
+from pkgutil import iter_modules
 
 #: the version of Lightning whose names and arguments are offered
 VERSION = "2.6.6"
@@ -208,7 +209,8 @@ def missing_module(old: str) -> ModuleNotFoundError:
     above, _, name = old.rpartition(".")
     while above and target_of(above) is None:
         above, _, name = above.rpartition(".")
-    near = public_names(above) if above else []
+    target = target_of(above) if above else None
+    near = [module.name for module in iter_modules(getattr(import_module(target), "__path__", []))] if target else []
     return ModuleNotFoundError(_sorry(above, name, near, f"module {old!r}"), name=old)
 
 

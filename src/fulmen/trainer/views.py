@@ -1,4 +1,4 @@
-"""What several packages read of the inside of Lightning's Trainer, as views of the parts here. Fulmen uses none of them.
+"""What several packages read of the inside of Lightning's Trainer, as views of the parts here.
 
 =========================================  ==========================================
 ``_accelerator_connector.is_distributed``  optuna-integration, darts

@@ -17,7 +17,7 @@ class LitAutoEncoder(pl.LightningModule):
         return self.encoder(x)
 
     def training_step(self, batch, batch_idx):
-        x, y = batch
+        x, _ = batch
         x = x.view(x.size(0), -1)
         x_hat = self.decoder(self.encoder(x))
         loss = F.mse_loss(x_hat, x)
@@ -25,7 +25,7 @@ class LitAutoEncoder(pl.LightningModule):
         return loss
 
     def validation_step(self, batch, batch_idx):
-        x, y = batch
+        x, _ = batch
         x = x.view(x.size(0), -1)
         self.log("val_loss", F.mse_loss(self.decoder(self.encoder(x)), x))
 

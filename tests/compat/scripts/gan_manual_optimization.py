@@ -45,6 +45,8 @@ class GAN(L.LightningModule):
 
 
 L.seed_everything(0)
-trainer = L.Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+trainer = L.Trainer(
+    accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False
+)
 trainer.fit(GAN(), DataLoader(torch.randn(64, 2), batch_size=16))
 print("steps", trainer.global_step)

@@ -28,6 +28,8 @@ def loader(size):
 
 
 model = Multi()
-trainer = L.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+trainer = L.Trainer(
+    accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
+)
 trainer.fit(model, CombinedLoader({"a": loader(8), "b": loader(16)}, mode="max_size_cycle"), [loader(4), loader(8)])
 print("batches", len(model.seen), "metrics", sorted(trainer.callback_metrics))

@@ -53,9 +53,7 @@ if __name__ == "__main__":
     pl.seed_everything(7, workers=True)
     with tempfile.TemporaryDirectory() as folder:
         best = ModelCheckpoint(folder, monitor="val_elbo", mode="min", filename="{epoch}-{val_elbo:.2f}")
-        trainer = pl.Trainer(
-            accelerator="cpu", max_epochs=3, callbacks=[best], logger=False, enable_progress_bar=False
-        )
+        trainer = pl.Trainer(accelerator="cpu", max_epochs=3, callbacks=[best], logger=False, enable_progress_bar=False)
         trainer.fit(VAE(latent_dim=3), datamodule=Data())
         restored = VAE.load_from_checkpoint(best.best_model_path)
     print("latent_dim", restored.hparams.latent_dim)
