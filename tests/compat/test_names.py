@@ -130,6 +130,11 @@ def test_checks_for_lightning_by_other_libraries_say_that_it_is_there() -> None:
     assert compare_version("pytorch_lightning", lambda one, other: one >= other, "2.6")
 
 
+def test_a_class_that_a_file_of_lightning_names_is_ours() -> None:
+    """Checkpoints of 1.x hold the classes of callbacks."""
+    assert pickle.loads(b"cpytorch_lightning.callbacks.early_stopping\nEarlyStopping\n.") is EarlyStopping
+
+
 def test_an_alias_that_was_pickled_is_one_again() -> None:
     import lightning.pytorch.callbacks as module
 

@@ -134,9 +134,11 @@ def test_processes_that_the_program_starts_have_the_names_too(
     python: Python, tmp_path: Path, way: str, strategy: str, printed: int
 ) -> None:
     """The other ranks, and the workers of the loader, which import the program again."""
-    (tmp_path / "program.py").write_text(_SEVERAL)
-    (tmp_path / "layers.py").write_text(_LAYERS)
-    named = ["program.py"] if way == "script" else ["-m", "program"]
+    folder = tmp_path / "folder" if way == "script" else tmp_path
+    folder.mkdir(exist_ok=True)
+    (folder / "program.py").write_text(_SEVERAL)
+    (folder / "layers.py").write_text(_LAYERS)
+    named = [os.path.join("folder", "program.py")] if way == "script" else ["-m", "program"]
     done = python("-W", "ignore", "-m", "fulmen.compat", *named, strategy)
     assert done.stdout.count("steps 4 2\n") == printed, done.stdout + done.stderr
     assert done.returncode == 0
