@@ -79,8 +79,6 @@ def uninstall() -> None:
 class AliasModule(ModuleType):
     """A module of Lightning: each of its names is looked up, when it is asked for, where Fulmen has it."""
 
-    __path__: list[str]
-
     def __getattr__(self, name: str) -> Any:
         if name == "__version__":
             return VERSION
