@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
@@ -39,6 +39,7 @@ from fulmen.trainer.states import RunningStage, TrainerState
 from fulmen.trainer.unfinished import ValidationLeft, may_be_left, state_before
 from fulmen.trainer.validation import check_model
 from fulmen.trainer.windows import Windows
+from fulmen.utilities.argparse import ArgparseOptions
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.text import shown
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from fulmen.strategies.strategy import Strategy
 
 
-class Trainer(Windows):
+class Trainer(Windows, ArgparseOptions):
     """Runs a :class:`~fulmen.core.module.LightningModule`: ``fit``, ``validate``, ``test`` and ``predict``.
 
     ``trainer.explain()`` says what a run with these arguments will do. Every argument may also come from the
@@ -89,8 +90,8 @@ class Trainer(Windows):
         log_every_n_steps: send the values of steps to the loggers so often; 0: never. None: 50. The first and the last
             step are always sent.
         enable_checkpointing: save checkpoints, by a ModelCheckpoint if none is given. None: True.
-        enable_progress_bar: None: True.
-        enable_model_summary: None: True.
+        enable_progress_bar: show how far a run is. None: True.
+        enable_model_summary: show the layers and their sizes before training. None: True.
         accumulate_grad_batches: make one optimizer step from the gradients of so many batches.
         gradient_clip_val: clip gradients to this before each step. None or 0: not.
         gradient_clip_algorithm: ``"norm"`` or ``"value"``. None: ``"norm"``.
@@ -244,6 +245,14 @@ class Trainer(Windows):
         self.progress = self._new_progress()
         self.metrics = Metrics(LightningModule(), self.progress, [], ignore=True)
 
+    @classmethod
+    def _former_arguments(cls) -> Mapping[str, tuple[tuple[type, ...], Any]]:
+        if cls.__init__ is not Trainer.__init__:  # a subclass has the arguments that it says
+            return {}
+        from fulmen.trainer.removed_arguments import OPTIONS
+
+        return OPTIONS
+
     # -- verbs --------------------------------------------------------------------------------------------------------
 
     def fit(
@@ -270,6 +279,8 @@ class Trainer(Windows):
                 names, which only a trusted file should be allowed.
         """
         loaders = {"train": train_dataloaders, "validate": val_dataloaders}
+        first_path = self._former.pop("resume_from_checkpoint", None)  # as the constructor of Lightning 1 was told
+        ckpt_path = ckpt_path or first_path
         return self._run("fit", fit_loop, model, loaders, datamodule, ckpt_path, weights_only)
 
     def validate(
@@ -326,6 +337,14 @@ class Trainer(Windows):
         """
         self.keeps_predictions = flags.truth("return_predictions", return_predictions, True)
         return self._run("predict", predict_loop, model, {"predict": dataloaders}, datamodule, ckpt_path, weights_only)
+
+    def tune(self, model: LightningModule, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Search as Lightning 1 did; arguments as in :func:`fulmen.trainer.removed_arguments.tune`. Today it is the
+        :class:`~fulmen.tuner.tuning.Tuner` that searches.
+        """
+        from fulmen.trainer.removed_arguments import tune
+
+        return tune(self, model, *args, **kwargs)
 
     def _run(
         self,
