@@ -289,7 +289,14 @@ def test_functions_take_any_class() -> None:
 
 
 def test_environment_is_read_as_python_where_it_is_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in {"WHOLE": "2", "TEXT": "b c", "FLAG": "1", "WORDS": "['a', 'b']", "LR": "", "ON": "false"}.items():
+    for name, text in {
+        "WHOLE": "2",
+        "TEXT": "b c",
+        "FLAG": "1",
+        "WORDS": "['a', 'b']",
+        "LR": "",
+        "ON": "false",
+    }.items():
         monkeypatch.setenv(f"PL_KINDS_{name}", text)
 
     assert Kinds.match_env_arguments() == Namespace(text="b c", whole=2, flag=True, on=False, words=["a", "b"])

@@ -23,7 +23,7 @@ T = TypeVar("T")
 #: options that text can say, with their names in ``--help``
 _SIMPLE = {bool: "BOOL", int: "INT", float: "FLOAT", str: "STR"}
 _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number"}
-_TRUTHS = dict.fromkeys(("y", "yes", "t", "true", "on", "1"), True) | dict.fromkeys(
+_TRUTHS: dict[str, bool] = dict.fromkeys(("y", "yes", "t", "true", "on", "1"), True) | dict.fromkeys(
     ("n", "no", "f", "false", "off", "0"), False
 )
 
@@ -198,7 +198,8 @@ def _add_options(cls: type[Any], parser: ArgumentParser, grouped: bool, known: I
     taken = _destinations(parser)
     for name, (kinds, default) in _former_arguments(cls).items():
         if name not in taken:
-            target.add_argument(f"--{name}", **_option(kinds, default, "") | {"help": SUPPRESS})
+            option = _option(kinds, default, "") | {"help": SUPPRESS}
+            target.add_argument(f"--{name}", **option)
     return parser
 
 
