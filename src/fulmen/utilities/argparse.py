@@ -23,9 +23,7 @@ T = TypeVar("T")
 #: options that text can say, with their names in ``--help``
 _SIMPLE = {bool: "BOOL", int: "INT", float: "FLOAT", str: "STR"}
 _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number"}
-_TRUTHS: dict[str, bool] = dict.fromkeys(("y", "yes", "t", "true", "on", "1"), True) | dict.fromkeys(
-    ("n", "no", "f", "false", "off", "0"), False
-)
+_TRUTHS = {word: True for word in "y yes t true on 1".split()} | {word: False for word in "n no f false off 0".split()}
 
 
 class ArgparseOptions:
@@ -198,7 +196,8 @@ def _add_options(cls: type[Any], parser: ArgumentParser, grouped: bool, known: I
     taken = _destinations(parser)
     for name, (kinds, default) in _former_arguments(cls).items():
         if name not in taken:
-            option = _option(kinds, default, "") | {"help": SUPPRESS}
+            option = _option(kinds, default, "")
+            option["help"] = SUPPRESS
             target.add_argument(f"--{name}", **option)
     return parser
 
