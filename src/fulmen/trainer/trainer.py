@@ -338,14 +338,6 @@ class Trainer(Windows, ArgparseOptions):
         self.keeps_predictions = flags.truth("return_predictions", return_predictions, True)
         return self._run("predict", predict_loop, model, {"predict": dataloaders}, datamodule, ckpt_path, weights_only)
 
-    def tune(self, model: LightningModule, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Search as Lightning 1 did; arguments as in :func:`fulmen.trainer.removed_arguments.tune`. Today it is the
-        :class:`~fulmen.tuner.tuning.Tuner` that searches.
-        """
-        from fulmen.trainer.removed_arguments import tune
-
-        return tune(self, model, *args, **kwargs)
-
     def _run(
         self,
         verb: str,
@@ -646,6 +638,14 @@ class Trainer(Windows, ArgparseOptions):
             WithoutInitialisation() if empty_init else nullcontext(),
         ):
             yield
+
+    def tune(self, model: LightningModule, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Search as Lightning 1 did; arguments as in :func:`fulmen.trainer.removed_arguments.tune`. Today it is the
+        :class:`~fulmen.tuner.tuning.Tuner` that searches.
+        """
+        from fulmen.trainer.removed_arguments import tune
+
+        return tune(self, model, *args, **kwargs)
 
     def explain(self) -> None:
         """Say what a run with these arguments does: where, in which precision, when it validates, logs, saves and
