@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
@@ -246,7 +246,7 @@ class Trainer(Windows, ArgparseOptions):
         self.metrics = Metrics(LightningModule(), self.progress, [], ignore=True)
 
     @classmethod
-    def _former_arguments(cls) -> Mapping[str, tuple[tuple[type, ...], Any]]:
+    def _former_arguments(cls) -> dict[str, tuple[tuple[type, ...], Any]]:
         if cls.__init__ is not Trainer.__init__:  # a subclass has the arguments that it says
             return {}
         from fulmen.trainer.removed_arguments import OPTIONS

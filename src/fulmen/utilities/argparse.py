@@ -55,7 +55,7 @@ class ArgparseOptions:
         return get_init_arguments_and_types(cls)
 
     @classmethod
-    def _former_arguments(cls) -> Mapping[str, tuple[tuple[type, ...], Any]]:
+    def _former_arguments(cls) -> dict[str, tuple[tuple[type, ...], Any]]:
         """Arguments that are accepted, but not shown any more: their types and defaults."""
         return {}
 
