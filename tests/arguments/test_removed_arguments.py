@@ -344,3 +344,30 @@ def test_tune_without_anything_to_search_says_so(tmp_path: Path) -> None:
 
     with pytest.warns(LightningDeprecationWarning, match=r"does nothing.*Tuner\(trainer\)\.lr_find\(model\)"):
         assert trainer.tune(Line()) == {}
+
+
+class Rated(Line):
+    def __init__(self, lr: float = 1e-5, batch_size: int = 2) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(torch.ones(64, 1), batch_size=self.hparams.batch_size)  # type: ignore[arg-type]
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=self.hparams.lr)
+
+
+def test_tune_searches_the_batch_size_and_then_the_rate_as_the_trainer_was_told(tmp_path: Path) -> None:
+    pytest.importorskip("fulmen.tuner.lr_finder")
+    with pytest.warns(LightningDeprecationWarning):
+        trainer = Trainer(
+            default_root_dir=tmp_path, auto_scale_batch_size="power", auto_lr_find="lr", max_epochs=1, **QUIET
+        )
+    module = Rated()
+
+    with pytest.warns(LightningDeprecationWarning, match=r"scale_batch_size\(model\).*lr_find\(model\)"):
+        results = trainer.tune(module, scale_batch_size_kwargs={"max_trials": 2}, lr_find_kwargs={"num_training": 20})
+
+    assert results["scale_batch_size"] == module.hparams.batch_size > 2
+    assert results["lr_find"].suggestion() == module.hparams.lr != 1e-5
