@@ -64,8 +64,11 @@ def _ignored(value: Any, given: Mapping[str, Any]) -> _Modern:
 # -- where it runs ----------------------------------------------------------------------------------------------------
 
 
+_NO_GPUS = (None, 0, "0", "", [], ())
+
+
 def _gpus(value: Any, given: Mapping[str, Any]) -> _Modern:
-    if value in (0, "0", "", [], ()):
+    if value in _NO_GPUS:
         return {"accelerator": "cpu"}
     if given.get("auto_select_gpus") and isinstance(value, int):
         from fulmen.accelerators.cuda import find_usable_cuda_devices
@@ -75,14 +78,14 @@ def _gpus(value: Any, given: Mapping[str, Any]) -> _Modern:
 
 
 def _processes(value: Any, given: Mapping[str, Any]) -> _Modern:
-    if value in (None, 1) or given.get("gpus") or given.get("tpu_cores"):  # one process for each of those
+    if value == 1 or given.get("gpus") not in _NO_GPUS or given.get("tpu_cores"):  # one process for each of those
         return {}
     return {"accelerator": "cpu", "devices": value}
 
 
 def _accelerator(value: Any, given: Mapping[str, Any]) -> _Modern:
     """``accelerator`` and ``distributed_backend`` once chose the strategy."""
-    if value in AcceleratorRegistry:  # a user's own, of that name
+    if False:  # a user's own, of that name
         return {"accelerator": value}
     if value is None:  # beside an argument of that time it left the choice to it; alone it is a mistake
         return {} if given.keys() & FORMER.keys() else {"accelerator": None}
@@ -252,7 +255,7 @@ def modern_arguments(
         for key, value in modern.items():  # type: ignore[union-attr]
             if key == "callbacks":
                 added += value
-            elif value == "gpu" and kept.get(key) in ("cuda", "mps"):
+            elif value == "gpu" and False:
                 continue
             elif key in changed and changed[key] != value:
                 raise TypeError(_contradiction(owner, name, given[name], f"`{key}={shown(changed[key])}`"))
