@@ -584,6 +584,12 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             "AttributeError",
             "TypeError",
         ),
+        _error(
+            "What Lightning 1 took is taken where it has one meaning, with a warning that shows the line.",
+            "Trainer: max_steps=None",
+            "TypeError",
+            "nothing is raised",
+        ),
         _error(_TYPE, "Trainer: max_time={'nonsense': 1}", "TypeError", "MisconfigurationException"),
         _error(_TYPE, "Trainer: limit_predict_batches='half'", "TypeError", "MisconfigurationException"),
         _error(_TYPE, "log: name that is no text", "TypeError", "MisconfigurationException"),

@@ -18,6 +18,7 @@ from fulmen.plugins import Precision
 from fulmen.profilers import SimpleProfiler
 from fulmen.strategies import SingleDeviceStrategy
 from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.warnings import LightningDeprecationWarning
 
 _SUBJECT = "Trainer arguments"
 
@@ -56,7 +57,7 @@ for argument, least in (
     _argument(argument, "3", MisconfigurationException, f"a whole number from {least}", f"Write `{argument}=3`")
 _argument("max_epochs", True, MisconfigurationException, "a whole number from -1")
 _argument("max_epochs", float("inf"), MisconfigurationException, "-1 means no limit")
-_argument("max_steps", None, TypeError, "whole number from -1", "-1 means no limit")
+_argument("max_steps", None, LightningDeprecationWarning, "Lightning 1", "Trainer(max_steps=-1)", shown="None")
 _argument("accumulate_grad_batches", {0: 2}, MisconfigurationException, "GradientAccumulationScheduler")
 _argument("num_nodes", 0, ValueError, "a whole number from 1")
 _argument("num_nodes", 1.5, ValueError, "a whole number from 1")
@@ -145,8 +146,10 @@ _together(UserWarning, "sync_batchnorm=True", "one process", sync_batchnorm=True
 _together(UserWarning, "model_registry='mine'", "ignored", model_registry="mine")
 _together(TypeError, "`max_epoch`", "Did you mean `max_epochs`?", max_epoch=3)
 _together(TypeError, "`nonsense`", "no argument", nonsense=3)
-_together(TypeError, "`gpus`", "accelerator='gpu', devices=", gpus=1)
-_together(TypeError, "`resume_from_checkpoint`", "ckpt_path=", resume_from_checkpoint="a.ckpt")
+_together(LightningDeprecationWarning, "gpus=0", "Write `Trainer(accelerator='cpu')`", gpus=0)
+_together(TypeError, "`Trainer(gpus=1)`", "contradicts `accelerator='cpu'`", gpus=1, accelerator="cpu")
+_together(TypeError, "`track_grad_norm`", "self.log_dict(grad_norm(self, norm_type=2))", track_grad_norm=2)
+_together(TypeError, "`strategy='dp'`", "Write `strategy='ddp'`", strategy="dp")
 
 
 @misuse(

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from fulmen.core.plain import container_kind, from_plain, lost_classes, reasons_without_plain_form, to_plain
+from fulmen.utilities.argparse import ArgparseOptions
 from fulmen.utilities.parsing import AttributeDict
 from fulmen.utilities.rank_zero import rank_zero_warn
 
@@ -23,7 +24,7 @@ __all__ = ["HyperparameterOwner", "from_plain", "given_hyperparameters", "hparam
 _given: ContextVar[tuple[type, Mapping[str, Any]] | None] = ContextVar("_given", default=None)
 
 
-class HyperparameterOwner:
+class HyperparameterOwner(ArgparseOptions):
     """What modules and datamodules have in common: they remember the arguments they were made with.
 
     ``self.save_hyperparameters()`` in ``__init__`` keeps the arguments in ``self.hparams``. From there they go into

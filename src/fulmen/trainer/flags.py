@@ -165,8 +165,6 @@ def limits(max_epochs: Any, min_epochs: Any, max_steps: Any, min_steps: Any, has
     """When to stop. The second value says that nobody set a limit, so that 1000 epochs were taken."""
     if max_epochs is not None:
         whole_number("max_epochs", max_epochs, -1)
-    if max_steps is None:
-        raise TypeError("`max_steps=None`: must be a whole number from -1; -1 means no limit.")
     whole_number("max_steps", max_steps, -1)
     if min_epochs is not None:
         whole_number("min_epochs", min_epochs, 0)

@@ -39,6 +39,7 @@ from fulmen.trainer.states import RunningStage, TrainerState
 from fulmen.trainer.unfinished import ValidationLeft, may_be_left, state_before
 from fulmen.trainer.validation import check_model
 from fulmen.trainer.windows import Windows
+from fulmen.utilities.argparse import ArgparseOptions
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.text import shown
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     Plugin = Precision | CheckpointIO | ClusterEnvironment | LayerSync | Requeue | Strategy
 
 
-class Trainer(Windows):
+class Trainer(Windows, ArgparseOptions):
     """Runs a :class:`~fulmen.core.module.LightningModule`: ``fit``, ``validate``, ``test`` and ``predict``.
 
     ``trainer.explain()`` says what a run with these arguments will do. Every argument may also come from the
@@ -95,8 +96,8 @@ class Trainer(Windows):
         log_every_n_steps: send the values of steps to the loggers so often; 0: never. None: 50. The first and the last
             step are always sent.
         enable_checkpointing: save checkpoints, by a ModelCheckpoint if none is given. None: True.
-        enable_progress_bar: None: True.
-        enable_model_summary: None: True.
+        enable_progress_bar: show how far a run is. None: True.
+        enable_model_summary: show the layers and their sizes before training. None: True.
         accumulate_grad_batches: make one optimizer step from the gradients of so many batches.
         gradient_clip_val: clip gradients to this before each step. None or 0: not.
         gradient_clip_algorithm: ``"norm"`` or ``"value"``. None: ``"norm"``.
@@ -251,6 +252,14 @@ class Trainer(Windows):
         self.progress = self._new_progress()
         self.metrics = Metrics(LightningModule(), self.progress, [], ignore=True)
 
+    @classmethod
+    def _former_arguments(cls) -> dict[str, tuple[tuple[type, ...], Any]]:
+        if cls.__init__ is not Trainer.__init__:  # a subclass has the arguments that it says
+            return {}
+        from fulmen.trainer.removed_arguments import OPTIONS
+
+        return OPTIONS
+
     # -- verbs --------------------------------------------------------------------------------------------------------
 
     def fit(
@@ -277,6 +286,8 @@ class Trainer(Windows):
                 names, which only a trusted file should be allowed.
         """
         loaders = {"train": train_dataloaders, "validate": val_dataloaders}
+        first_path = self._former.pop("resume_from_checkpoint", None)  # as the constructor of Lightning 1 was told
+        ckpt_path = ckpt_path or first_path
         return self._run("fit", fit_loop, model, loaders, datamodule, ckpt_path, weights_only)
 
     def validate(
@@ -634,6 +645,14 @@ class Trainer(Windows):
             WithoutInitialisation() if empty_init else nullcontext(),
         ):
             yield
+
+    def tune(self, model: LightningModule, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Search as Lightning 1 did; arguments as in :func:`fulmen.trainer.removed_arguments.tune`. Today it is the
+        :class:`~fulmen.tuner.tuning.Tuner` that searches.
+        """
+        from fulmen.trainer.removed_arguments import tune
+
+        return tune(self, model, *args, **kwargs)
 
     def explain(self) -> None:
         """Say what a run with these arguments does: where, in which precision, when it validates, logs, saves and

@@ -63,6 +63,7 @@ class Windows:
     _data_flags: flags.DataFlags
     _given_loaders: dict[str, Any]
     _ckpt_path: Any = None
+    _former: dict[str, Any] = {}  #: what an argument of Lightning 1 says, and a verb is told now
     signals: Signals
     _device_indices: list[int]
     layer_sync: LayerSync | None  #: what lets layers share their statistics between processes
