@@ -32,6 +32,7 @@ from fulmen.trainer.data import Data
 from fulmen.trainer.environment import arguments_from_environment
 from fulmen.trainer.explain import evaluation_table, explanation
 from fulmen.trainer.metrics import Metrics
+from fulmen.trainer.micro_batches import micro_batches
 from fulmen.trainer.session import attach_optimizers, session
 from fulmen.trainer.shares import Share
 from fulmen.trainer.signals import Signals, checkpoint_of_restart
@@ -110,6 +111,9 @@ class Trainer(Windows):
         enable_autolog_hparams: send hyperparameters to the loggers when a run begins.
         model_registry: accepted for compatibility; ignored with a warning.
         compile: True, or a dict of arguments of ``torch.compile``: compile the steps of the module. None: not.
+        micro_batch_size: run each training batch forward and backward in parts of at most so many samples, with the
+            gradients, and the one optimizer step, of the whole batch. ``"auto"``: begin with whole batches, and halve
+            the size whenever memory is not enough. None: not.
     """
 
     # what the last run left
@@ -162,6 +166,7 @@ class Trainer(Windows):
         enable_autolog_hparams: bool = True,
         model_registry: str | None = None,
         compile: bool | dict[str, Any] | None = None,
+        micro_batch_size: int | Literal["auto"] | None = None,
     ) -> None:
         if barebones:
             refuse_with_barebones(locals())
@@ -223,6 +228,8 @@ class Trainer(Windows):
         self.detect_anomaly = flags.truth("detect_anomaly", detect_anomaly, False)
         self.enable_autolog_hparams = flags.truth("enable_autolog_hparams", enable_autolog_hparams, True)
         self._compile = checked_options(compile)
+        self._micro_batch_size = micro_batch_size
+        self.micro_batches = micro_batches(micro_batch_size)  #: what runs a batch in parts; None: nothing does
         flags.set_determinism(deterministic, benchmark)
         self.profiler = flags.profiler(profiler)
 
@@ -388,6 +395,7 @@ class Trainer(Windows):
         if verb == "fit":
             if self._trained is None or self._trained() is not module:  # another model starts at zero; the same goes on
                 self.progress = self._new_progress()
+                self.micro_batches = micro_batches(self._micro_batch_size)
                 self._trained = weakref.ref(module)
                 self.datamodule = datamodule  # not that of the one before
             self.progress.should_stop = self.progress.out_of_time = False
