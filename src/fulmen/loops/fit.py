@@ -18,12 +18,15 @@ def fit_loop(trainer: Trainer) -> None:
     optimizer, schedulers = trainer.optimizer, trainer.schedulers  # the one optimizer, or None if manual
     progress, metrics, call = trainer.progress, trainer.metrics, trainer.plan
     window, boundary, joins_always = trainer.window, trainer.boundary, trainer.strategy.forward_is_collective
-    micro_batches = trainer.micro_batches  # None: each batch as a whole
+    micro_batches = trainer.micro_batches  # None: a batch is run as a whole
     batch = batch_idx = output = None
 
-    def whole_batch() -> Tensor | None:
+    def forward_backward() -> Tensor | None:
         """One forward and one backward on the current batch; returns the loss, or None if the user skips it."""
         nonlocal output
+        if micro_batches is not None:  # the same in several passes, each on some samples of the batch
+            loss, output = micro_batches.run(trainer, call, batch)
+            return loss
         output = call.training_step(batch, batch_idx) if batch is not None else None
         loss, output = window.loss_of(output, progress)
         if progress.starts_accumulation:
@@ -36,15 +39,6 @@ def fit_loop(trainer: Trainer) -> None:
         elif joins_always or not progress.accumulating:
             call.join_backward()  # of the other processes
         return loss
-
-    def in_micro_batches() -> Tensor | None:
-        """The same in several passes, each on some samples of the batch."""
-        nonlocal output
-        assert micro_batches is not None
-        loss, output = micro_batches.run(trainer, call, batch)
-        return loss
-
-    forward_backward = whole_batch if micro_batches is None else in_micro_batches
 
     def before_step() -> None:
         window.rescale(optimizer)

@@ -18,7 +18,7 @@ from fulmen.trainer.splitting import length_of, split
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.memory import garbage_collection_cuda, is_oom_error
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from fulmen.utilities.text import described, shown
+from fulmen.utilities.text import described
 
 if TYPE_CHECKING:
     from fulmen.loops.plan import Plan
@@ -136,8 +136,8 @@ class MicroBatches:
         who = f"rank {trainer.global_rank}: " if trainer.world_size > 1 else ""
         say = rank_zero_info.__wrapped__  # type: ignore[attr-defined]  # each process may have a size of its own
         say(
-            "%sout of memory with %d samples at once in batch %d of epoch %d: it goes on in micro-batches of %d; to begin "
-            "with that, write `Trainer(micro_batch_size=%d)`",
+            "%sout of memory with %d samples at once in batch %d of epoch %d: it goes on in micro-batches of %d; to "
+            "begin with that, write `Trainer(micro_batch_size=%d)`",
             who,
             failed_with,
             progress.batch_idx,
@@ -153,6 +153,10 @@ class MicroBatches:
         self._check(trainer)
         self._has_warned = False
         trainer.when_torn_down(self._let_go)
+
+    def anew(self) -> MicroBatches:
+        """The same for another model, without the size that was found."""
+        return MicroBatches(None if self.is_automatic else self.size, self.is_automatic)
 
     def _let_go(self) -> None:
         self._watched = None
@@ -237,25 +241,6 @@ class _Step:
         self._call.optimizer_zero_grad(progress.epoch, progress.batch_idx, optimizer)
         if self._moment is not None:
             self._moment.gradients_are_cleared()
-
-
-def micro_batches(value: Any) -> MicroBatches | None:
-    """Read the Trainer's argument ``micro_batch_size``.
-
-    Raises:
-        MisconfigurationException: it is none of the allowed values.
-    """
-    if value is None:
-        return None
-    if value == "auto":
-        return MicroBatches(None, is_automatic=True)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        advice = f" Write `micro_batch_size={value}`, without quotes." if str(value).isdecimal() else ""
-        raise MisconfigurationException(
-            f"`micro_batch_size={shown(value)}`: must be the most samples that are run at once, a whole number from 1; "
-            f"'auto', to have it found when memory is short; or None, to run each batch as a whole.{advice}"
-        )
-    return MicroBatches(value, is_automatic=False)
 
 
 def _split(trainer: Trainer, batch: Any, size: int) -> list[tuple[Any, int]]:

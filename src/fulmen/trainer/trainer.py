@@ -32,7 +32,6 @@ from fulmen.trainer.data import Data
 from fulmen.trainer.environment import arguments_from_environment
 from fulmen.trainer.explain import evaluation_table, explanation
 from fulmen.trainer.metrics import Metrics
-from fulmen.trainer.micro_batches import micro_batches
 from fulmen.trainer.session import attach_optimizers, session
 from fulmen.trainer.shares import Share
 from fulmen.trainer.signals import Signals, checkpoint_of_restart
@@ -227,9 +226,7 @@ class Trainer(Windows):
         self.inference_mode = flags.truth("inference_mode", inference_mode, True)
         self.detect_anomaly = flags.truth("detect_anomaly", detect_anomaly, False)
         self.enable_autolog_hparams = flags.truth("enable_autolog_hparams", enable_autolog_hparams, True)
-        self._compile = checked_options(compile)
-        self._micro_batch_size = micro_batch_size
-        self.micro_batches = micro_batches(micro_batch_size)  #: what runs a batch in parts; None: nothing does
+        self._compile, self.micro_batches = checked_options(compile), flags.micro_batches(micro_batch_size)
         flags.set_determinism(deterministic, benchmark)
         self.profiler = flags.profiler(profiler)
 
@@ -395,7 +392,7 @@ class Trainer(Windows):
         if verb == "fit":
             if self._trained is None or self._trained() is not module:  # another model starts at zero; the same goes on
                 self.progress = self._new_progress()
-                self.micro_batches = micro_batches(self._micro_batch_size)
+                self.micro_batches = self.micro_batches and self.micro_batches.anew()
                 self._trained = weakref.ref(module)
                 self.datamodule = datamodule  # not that of the one before
             self.progress.should_stop = self.progress.out_of_time = False
