@@ -182,6 +182,11 @@ class MicroBatches:
                 "each may need another number of micro-batches. Leave it out and write smaller batches with "
                 "`accumulate_grad_batches`, or `strategy='ddp'`."
             )
+        if getattr(strategy.model, "static_graph", False):
+            raise MisconfigurationException(
+                f"{asked} with `static_graph=True`, which wants the same backward pass in each step, and gradients of "
+                "micro-batches are exchanged in a pass of their own. Leave out one of the two."
+            )
         shared = [name for name, layer in module.named_modules() if isinstance(layer, nn.SyncBatchNorm)]
         if shared or trainer.layer_sync is not None:
             raise MisconfigurationException(
