@@ -232,7 +232,7 @@ class DDPStrategy(ParallelStrategy):
         if places is not None:
             names = [named[int(place)][0] for place in places[1].split() if int(place) < len(named)]
         else:
-            names = [name for name, parameter in named if parameter.grad is None]
+            names = [name for name, one in named if one.grad is None and one is not getattr(steps, "carry", None)]
         shown = ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         return MisconfigurationException(
             f"the loss of rank {self.global_rank} does not depend on {shown or 'some parameters'}, so that no gradient "
