@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-import torchmetrics
 from tests.distributed.regression import ByLBFGS, Regression, SteppingItself, quiet, samples, weights_of
 from tests.trainer.means import rows
 from tests.trainer.memory_limit import MemoryLimit
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MeanMetric
+from torchmetrics.classification import BinaryAccuracy
 
 from fulmen import Callback, Trainer
 from fulmen.loggers import CSVLogger
@@ -183,16 +185,16 @@ def test_step_runs_for_each_micro_batch_and_hooks_of_the_batch_run_once() -> Non
         def __init__(self) -> None:
             self.calls: list[str] = []
 
-        def on_train_batch_start(self, *arguments: Any) -> None:
+        def on_train_batch_start(self, *arguments: Any, **named: Any) -> None:
             self.calls.append("start")
 
-        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
             self.calls.append(f"end {batch_idx}: {len(batch[0])} samples, step {trainer.global_step}")
 
-        def on_before_zero_grad(self, *arguments: Any) -> None:
+        def on_before_zero_grad(self, *arguments: Any, **named: Any) -> None:
             self.calls.append("zero")
 
-        def on_before_backward(self, *arguments: Any) -> None:
+        def on_before_backward(self, *arguments: Any, **named: Any) -> None:
             self.calls.append("backward")
 
     module, counting = Noting(), Counting()
@@ -208,7 +210,7 @@ class Ends(Callback):
     def __init__(self) -> None:
         self.outputs: list[Any] = []
 
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.outputs.append(outputs)
 
 
@@ -247,7 +249,7 @@ def test_end_of_batch_gets_what_the_steps_returned_as_one() -> None:
 class Logging(ByMomentum):
     def __init__(self) -> None:
         super().__init__()
-        self.average, self.accuracy = torchmetrics.MeanMetric(), torchmetrics.classification.BinaryAccuracy()
+        self.average, self.accuracy = MeanMetric(), BinaryAccuracy()
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         loss = self.error(batch).mean()
@@ -359,6 +361,27 @@ class Limited(ByMomentum):
         self.net.insert(2, MemoryLimit(most))
 
 
+def test_nothing_of_a_failed_attempt_is_in_memory_when_the_batch_is_run_again() -> None:
+    class Watched(Limited):
+        """Looks at each step whether tensors of the one before are still there."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.before: list[Any] = []
+            self.left: list[int] = []
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.left.append(sum(reference() is not None for reference in self.before))
+            hidden = self.net[1](self.net[0](batch[0]))
+            self.before = [weakref.ref(hidden), weakref.ref(hidden.grad_fn)]
+            return self.net[3](self.net[2](hidden)).square().mean()
+
+    module = Watched()
+    fit(module, max_epochs=1, limit_train_batches=1, micro_batch_size="auto")
+    assert module.left[:3] == [0, 0, 0]  # the whole, a half and a quarter
+    assert len(module.left) == 6
+
+
 def test_one_line_says_which_size_was_found(caplog: Any) -> None:
     with caplog.at_level("INFO", "fulmen"):
         fit(Limited(), micro_batch_size="auto")
@@ -418,7 +441,7 @@ def test_size_that_was_found_stays_for_the_same_model_and_not_for_another() -> N
 @pytest.mark.filterwarnings("ignore:Everything is trained in micro-batches")
 def test_resumed_run_goes_on_with_the_size_that_was_found(tmp_path: Any) -> None:
     class Saves(Callback):
-        def on_train_batch_end(self, trainer: Any, *arguments: Any) -> None:
+        def on_train_batch_end(self, trainer: Any, *arguments: Any, **named: Any) -> None:
             if trainer.progress.total_batches == 2:  # in the middle of a window
                 trainer.save_checkpoint(tmp_path / "middle.ckpt")
 
