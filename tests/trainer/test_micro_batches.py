@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from tests.distributed.regression import ByLBFGS, Regression, SteppingItself, qu
 from tests.trainer.means import rows
 from tests.trainer.memory_limit import MemoryLimit
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAccuracy
@@ -363,7 +363,7 @@ class Limited(ByMomentum):
 
 def test_nothing_of_a_failed_attempt_is_in_memory_when_the_batch_is_run_again() -> None:
     class Watched(Limited):
-        """Looks at each step whether tensors of the one before are still there."""
+        """Looks at each step whether what the one before has kept for its backward pass is still there."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -371,9 +371,9 @@ def test_nothing_of_a_failed_attempt_is_in_memory_when_the_batch_is_run_again() 
             self.left: list[int] = []
 
         def training_step(self, batch: Any, batch_idx: int) -> Any:
-            self.left.append(sum(reference() is not None for reference in self.before))
+            self.left.append(sum(not memory.expired() for memory in self.before))
             hidden = self.net[1](self.net[0](batch[0]))
-            self.before = [weakref.ref(hidden), weakref.ref(hidden.grad_fn)]
+            self.before = [StorageWeakRef(hidden.untyped_storage())]
             return self.net[3](self.net[2](hidden)).square().mean()
 
     module = Watched()
