@@ -66,6 +66,39 @@ class Window:
                 self.late.send(self.missing + self.short, self.weight, self.contributed, told)
         return loss, outputs
 
+    def begin_parts(self, progress: Progress) -> float:
+        """The batch at which ``progress`` stands is run in parts: what it counts in its group, to be shared out among
+        them.
+        """
+        if progress.starts_accumulation:
+            self.size, self.contributed, self.weight, self.missing = progress.window, 0, None, 0.0
+        return 1.0 if self.share is None else self.share()
+
+    def loss_of_part(self, output: Any, share: float) -> tuple[Tensor | None, dict[str, Any]]:
+        """Read what ``training_step`` returned for a part of a batch, as :meth:`loss_of` does for a whole one.
+
+        Args:
+            share: the fraction of the batch that the part is, times what the batch counts.
+        """
+        skipped = self.skipped
+        loss, outputs = self._read(output, share)
+        self.skipped = skipped
+        return loss, outputs
+
+    def finish_parts(self, progress: Progress, loss: Tensor | None, is_there: bool) -> None:
+        """All parts of the batch are run, and the processes are about to exchange what they have.
+
+        Args:
+            loss: the sum of those of the parts; None if none of them gave one.
+            is_there: there was a batch.
+        """
+        self.skipped += loss is None and is_there
+        if not progress.accumulating:
+            self.short = 0 if self.size == 1 else self.size - 1 - progress.batch_idx % progress.accumulate_grad_batches
+            if self.late is not None:
+                told = loss if self.late.wants_loss else None
+                self.late.send(self.missing + self.short, self.weight, self.contributed, told)
+
     def _read(self, output: Any, share: float) -> tuple[Tensor | None, dict[str, Any]]:
         if isinstance(output, Tensor):
             loss, outputs = output, {}

@@ -18,11 +18,15 @@ def fit_loop(trainer: Trainer) -> None:
     optimizer, schedulers = trainer.optimizer, trainer.schedulers  # the one optimizer, or None if manual
     progress, metrics, call = trainer.progress, trainer.metrics, trainer.plan
     window, boundary, joins_always = trainer.window, trainer.boundary, trainer.strategy.forward_is_collective
+    micro_batches = trainer.micro_batches  # None: a batch is run as a whole
     batch = batch_idx = output = None
 
     def forward_backward() -> Tensor | None:
         """One forward and one backward on the current batch; returns the loss, or None if the user skips it."""
         nonlocal output
+        if micro_batches is not None:  # the same in several passes, each on some samples of the batch
+            loss, output = micro_batches.run(trainer, call, batch)
+            return loss
         output = call.training_step(batch, batch_idx) if batch is not None else None
         loss, output = window.loss_of(output, progress)
         if progress.starts_accumulation:

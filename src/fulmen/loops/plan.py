@@ -228,9 +228,13 @@ class Plan:
         """An operation in which nothing can be logged."""
         return self._trainer.metrics.quiet(name, self._method(name))
 
-    def _step(self, name: str) -> Callable[..., Any]:
+    def _step(self, name: str, is_wrapped: bool = True) -> Callable[..., Any]:
         """A step method: in the context of the precision, if that has one; it may be written without ``batch_idx``, and
-        may have been compiled."""
+        may have been compiled.
+
+        Args:
+            is_wrapped: it passes through what the strategy has wrapped the module in.
+        """
         method = self._method(name)
         context = self._precision_context(name)
         if context is not None:
@@ -249,7 +253,7 @@ class Plan:
                 drain()
                 return result
 
-        wrap = self._trainer.strategy.wrap_step
+        wrap = self._trainer.strategy.wrap_step if is_wrapped else _unwrapped
         if takes(getattr(self.module, name), "batch_idx", 1):
             return wrap(name, method)
         return wrap(name, lambda batch, *positions: method(batch))
@@ -263,6 +267,13 @@ class Plan:
 
     def _plan_training_step(self) -> Callable[..., Any]:
         return self._step("training_step")
+
+    @functools.cached_property
+    def step_of_part(self) -> Callable[..., Any]:
+        """``training_step`` of a part of a batch: of the module itself, as processes may differ in how often it is
+        called, and exchange gradients after the last part.
+        """
+        return self._step("training_step", is_wrapped=False)
 
     def _plan_optimizer_step(self) -> Callable[..., Any]:
         """For those who step themselves (LBFGS, or a user's ``optimizer_step``): they get forward and backward as a
@@ -397,6 +408,10 @@ class _WithoutBatch(Plan):
             return output if self.optimizes_itself else None
 
         return training_step
+
+
+def _unwrapped(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+    return step
 
 
 def nobody_at_all(*args: Any) -> None:

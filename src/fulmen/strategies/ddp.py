@@ -201,6 +201,21 @@ class DDPStrategy(ParallelStrategy):
             loss, self._joining = self._joining, None
             self.precision_plugin.pre_backward(loss, self._module).backward()  # a scaler knows of a loss here, too
 
+    def exchange_gradients(self, announce: Callable[[], None]) -> None:
+        wrapper = self.model
+        if isinstance(wrapper, DistributedDataParallel) and self.late is not None and self._module is not None:
+            steps: dict[str, Any] = wrapper.module.__dict__
+            touched = [parameter.grad is not None for parameter in self._module.parameters() if parameter.requires_grad]
+            if any(touched) and not all(touched) and not steps["finds_unused"]:
+                raise self._unused_parameters()
+            steps["has_passed"] = True
+            try:  # a pass of nothing, which takes along the gradients that are there
+                self.wrap_step("training_step", _no_loss)()
+            finally:
+                steps["has_passed"] = False
+        announce()
+        self.join_backward()
+
     def no_backward_sync(self) -> AbstractContextManager[Any]:
         if isinstance(self.model, DistributedDataParallel):
             return self.model.no_sync()
@@ -217,7 +232,7 @@ class DDPStrategy(ParallelStrategy):
         if places is not None:
             names = [named[int(place)][0] for place in places[1].split() if int(place) < len(named)]
         else:
-            names = [name for name, parameter in named if parameter.grad is None]
+            names = [name for name, one in named if one.grad is None and one is not getattr(steps, "carry", None)]
         shown = ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         return MisconfigurationException(
             f"the loss of rank {self.global_rank} does not depend on {shown or 'some parameters'}, so that no gradient "
@@ -276,6 +291,10 @@ def average_periodically(trainer: Trainer, period: int | None, state: PostLocalS
             averager.average_parameters(optimizer.param_groups)
 
         trainer.when_torn_down(optimizer.register_step_post_hook(average).remove)
+
+
+def _no_loss() -> None:
+    """A step that gives no loss."""
 
 
 def _trained_ones(module: nn.Module) -> tuple[int, ...]:

@@ -165,6 +165,16 @@ class Strategy(ABC):
         has no loss: its user skipped the batch, or there was none.
         """
 
+    def exchange_gradients(self, announce: Callable[[], None]) -> None:
+        """At the end of an accumulation window whose backward passes were made without this strategy's wrapper, in
+        another number on each process: exchange the gradients that are there. A strategy for several processes that
+        cannot do so has no method of its own here.
+
+        Args:
+            announce: to be called when what the processes know of the window (:attr:`late`) can ride along.
+        """
+        announce()
+
     def lightning_module_state_dict(self, module: LightningModule) -> dict[str, Any]:
         """The whole ``state_dict`` of the module, under its own names."""
         return module.state_dict()

@@ -136,6 +136,16 @@ class Accumulator:
         """All but the settings' objects, as plain data."""
         return {name: pack(getattr(self, name)) for name in OPTIONS + NUMBERS}
 
+    def numbers(self) -> list[Any]:
+        """What was logged so far, so that it stays what it is now."""
+        values = [getattr(self, name) for name in NUMBERS]
+        return [value.clone() if isinstance(value, Tensor) else value for value in values]
+
+    def take_back(self, numbers: list[Any]) -> None:
+        """Go back to what :meth:`numbers` gave."""
+        for name, value in zip(NUMBERS, numbers):
+            setattr(self, name, value)
+
     def take_over(self, other: Accumulator) -> bool:
         """Go on with the numbers of ``other``; False if they are of another kind."""
         if (other.reduction, other.on_epoch) != (self.reduction, self.on_epoch) or other.metric is not self.metric:

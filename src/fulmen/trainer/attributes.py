@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def gather(trainer: Trainer) -> dict[str, Any]:
     """The state of this moment, under its keys."""
     state: dict[str, Any] = {}
-    generators = states_of(_generators(trainer))
+    generators = states_of(generators_of(trainer))
     if generators:
         state["generators"] = generators
     if trainer.progress.is_within_step:
@@ -35,12 +35,12 @@ def gather(trainer: Trainer) -> dict[str, Any]:
 def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     """Put back what :func:`gather` found."""
     if "generators" in state:
-        restore_states(_generators(trainer), state["generators"], "the module, a callback or the datamodule")
+        restore_states(generators_of(trainer), state["generators"], "the module, a callback or the datamodule")
     if "modes" in state:
         trainer.modes.restore(trainer.lightning_module, state["modes"])
 
 
-def _generators(trainer: Trainer) -> dict[str, Any]:
+def generators_of(trainer: Trainer) -> dict[str, Any]:
     """The random number generators that the module, its children, the callbacks and the datamodule keep, by path; those
     of loaders and data sets belong to the data.
     """

@@ -95,6 +95,9 @@ def _validates(trainer: Trainer) -> str:
 def _steps(trainer: Trainer) -> str:
     batches = trainer.accumulate_grad_batches
     text = "after every batch" if batches == 1 else f"after every {batches} batches, and at the end of an epoch"
+    if trainer.micro_batches is not None:
+        size = trainer.micro_batch_size
+        text += f"; each run in micro-batches of {size}" if size else "; each run in micro-batches when memory is short"
     if trainer.gradient_clip_val:
         text += f"; gradients clipped by {trainer.gradient_clip_algorithm or 'norm'} to {trainer.gradient_clip_val:g}"
     return text

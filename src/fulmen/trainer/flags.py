@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,6 +33,9 @@ from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.interval import Interval, parse_duration, parse_interval
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.text import a_kind, shown
+
+if TYPE_CHECKING:
+    from fulmen.trainer.micro_batches import MicroBatches
 
 _STAGES = ("train", "validate", "test", "predict")
 LIMIT_NAMES = {
@@ -358,6 +361,23 @@ def clipping(value: Any, algorithm: Any) -> tuple[int | float | None, GradClipAl
     if algorithm is not None and kind is None:
         raise MisconfigurationException(f"`gradient_clip_algorithm={algorithm!r}`: must be 'norm' or 'value'.")
     return value, kind  # type: ignore[return-value]
+
+
+def micro_batches(value: Any) -> MicroBatches | None:
+    """What runs a training batch in parts, as ``micro_batch_size=`` says; None if nothing does."""
+    if value is None:
+        return None
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        advice = ""
+        if isinstance(value, str) and value.strip().isdecimal():
+            advice = f" Write `micro_batch_size={value.strip()}`, without quotes."
+        raise MisconfigurationException(
+            f"`micro_batch_size={shown(value)}`: must be the most samples that are run at once, a whole number from 1; "
+            f"'auto', to have it found when memory is short; or None, to run each batch as a whole.{advice}"
+        )
+    from fulmen.trainer.micro_batches import MicroBatches  # of use here alone
+
+    return MicroBatches(None if value == "auto" else value, is_automatic=value == "auto")
 
 
 def set_determinism(deterministic: Any, benchmark: Any) -> None:

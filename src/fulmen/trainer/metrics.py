@@ -88,7 +88,8 @@ class Metrics:
         self.hook: str | None = None
         self.stage = "train"  #: or "validate", "test", "sanity_check", "predict"
         self.dataloader_idx: int | None = None  #: of several evaluation loaders
-        self.batch_size_of: Callable[[], int] = _no_batch
+        self.batch_size_of: Callable[[], float] = _no_batch
+        self.syncs_steps = True  #: the value of a step becomes that of all processes when it is logged
         self.share = Share()  #: the processes whose values become one
         self.group_is_whole: Callable[[], bool] = _always  #: all of them have a batch at this step
         self.loaders_with_batches: Callable[[str], set[int]] = _nowhere  #: of a stage, those that gave one here
@@ -148,10 +149,14 @@ class Metrics:
         if (entry.on_epoch or entry.syncs) and entry.reduction == "mean" and entry.metric is None:
             weight = self.batch_size_of() if batch_size is None and self._in_batch() else batch_size or 1
         entry.add(value, weight)
-        if entry.syncs:
-            self._sync(entry, weight, sync_dist_group)
+        if entry.syncs and self.syncs_steps:
+            self.sync_step(entry, weight, sync_dist_group)
 
-    def _sync(self, entry: Accumulator, weight: float, group: Any) -> None:
+    def entry(self, name: str) -> Accumulator | None:
+        """All that was logged under ``name`` from the hook that runs now; None if nothing was."""
+        return self._entries.get((self.hook, name, self.dataloader_idx))
+
+    def sync_step(self, entry: Accumulator, weight: float, group: Any) -> None:
         """Make the value of this step that of all processes."""
         from fulmen.trainer import metric_exchange  # only where there are several
 
@@ -182,6 +187,32 @@ class Metrics:
             if states:
                 device = next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
                 metric_objects.restore(self.module, states, device)
+
+    def moment(self) -> Callable[[], None]:
+        """What brings all that is logged in training from now on back to how it is now. Values from the hook
+        ``on_before_zero_grad`` stay, as it is not called again.
+        """
+        hook, late = self.hook, len(self._late)
+        windows: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            (values, dict(values)) for values in (self.callback, self.logged, self.progress_bar)
+        ]
+        entries = {key: (entry, entry.numbers()) for key, entry in self._train.items()}
+
+        def go_back() -> None:
+            self.hook = hook
+            del self._late[late:]
+            for values, before in windows:
+                values.clear()
+                values.update(before)
+            kept = {key: entry for key, entry in self._train.items() if key[0] == "on_before_zero_grad"}
+            self._train.clear()
+            for key, (entry, numbers) in entries.items():
+                self._train[key] = entry
+                if key not in kept:
+                    entry.take_back(numbers)
+            self._train.update(kept)
+
+        return go_back
 
     def quiet(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         """``method`` as the hook ``name``, in which nothing can be logged."""

@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 #: the entries of ``resume`` that may differ from process to process
-_LOCAL = ("random", "data", "metrics", "module_metrics", "generators", "modes", "window", "gradients")
+_LOCAL = (
+    "random",
+    "data",
+    "metrics",
+    "module_metrics",
+    "generators",
+    "modes",
+    "window",
+    "gradients",
+    "micro_batch_size",
+)
 _ONCE = ("sum", "min", "max")
 
 

@@ -8,6 +8,7 @@ It stands under ``checkpoint["resume"]``, as plain data:
 - ``window``, ``gradients``: an accumulation window that is open;
 - ``metrics``, ``module_metrics``: what was logged in the epoch so far, and what metric objects have seen of it;
 - ``loggers``: how far each logger had written;
+- ``micro_batch_size``: what ``Trainer(micro_batch_size="auto")`` has found, None as long as batches are whole;
 - ``ranks``: with several processes, what each has of this (:mod:`fulmen.trainer.processes`);
 - ``should_stop``: the run was asked to stop, by ``"callback"`` if a callback asked that asks again, else by ``"user"``.
 """
@@ -51,6 +52,8 @@ def gather(trainer: Trainer, save_loggers: bool = True) -> dict[str, Any]:
         "loggers": loggers,
         **attributes.gather(trainer),
     }
+    if trainer.micro_batches is not None and trainer.micro_batches.is_automatic:
+        state["micro_batch_size"] = trainer.micro_batches.size
     if trainer.should_stop:
         state["should_stop"] = "callback" if _asks_again_to_stop(trainer) else "user"
     if trainer.progress.window_is_open:
@@ -194,6 +197,8 @@ def go_on(trainer: Trainer, checkpoint: dict[str, Any], in_epoch: bool) -> None:
     if "random" in state:
         restore_rng_states(state["random"])
     attributes.restore(trainer, state)
+    if trainer.micro_batches is not None and "micro_batch_size" in state:
+        trainer.micro_batches.resume(state["micro_batch_size"])
     if "window" in state:
         trainer.window.load_state_dict(state["window"])
     parameters = dict(trainer.lightning_module.named_parameters())

@@ -131,6 +131,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     if verb == "fit":
         strategy.setup_training(module)
         _share_window(trainer)
+        if trainer.micro_batches is not None:
+            trainer.micro_batches.begin_run(trainer)
         metric_objects.begin(module, will_save=bool(trainer.checkpoint_callbacks))
         _set_up_optimizers(trainer)
         bar = trainer.progress_bar_callback

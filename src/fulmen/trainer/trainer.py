@@ -117,6 +117,9 @@ class Trainer(Windows, ArgparseOptions):
         enable_autolog_hparams: send hyperparameters to the loggers when a run begins.
         model_registry: accepted for compatibility; ignored with a warning.
         compile: True, or a dict of arguments of ``torch.compile``: compile the steps of the module. None: not.
+        micro_batch_size: run each training batch forward and backward in parts of at most so many samples, with the
+            gradients, and the one optimizer step, of the whole batch. ``"auto"``: begin with whole batches, and halve
+            the size whenever memory is not enough. None: not.
     """
 
     # what the last run left
@@ -170,6 +173,7 @@ class Trainer(Windows, ArgparseOptions):
         enable_autolog_hparams: bool = True,
         model_registry: str | None = None,
         compile: bool | dict[str, Any] | None = None,
+        micro_batch_size: int | Literal["auto"] | None = None,
     ) -> None:
         if barebones:
             refuse_with_barebones(locals())
@@ -230,7 +234,7 @@ class Trainer(Windows, ArgparseOptions):
         self.inference_mode = flags.truth("inference_mode", inference_mode, True)
         self.detect_anomaly = flags.truth("detect_anomaly", detect_anomaly, False)
         self.enable_autolog_hparams = flags.truth("enable_autolog_hparams", enable_autolog_hparams, True)
-        self._compile = checked_options(compile)
+        self._compile, self.micro_batches = checked_options(compile), flags.micro_batches(micro_batch_size)
         flags.set_determinism(deterministic, benchmark)
         self.profiler = flags.profiler(profiler)
 
@@ -406,6 +410,7 @@ class Trainer(Windows, ArgparseOptions):
         if verb == "fit":
             if self._trained is None or self._trained() is not module:  # another model starts at zero; the same goes on
                 self.progress = self._new_progress()
+                self.micro_batches = self.micro_batches and self.micro_batches.anew()
                 self._trained = weakref.ref(module)
                 self.datamodule = datamodule  # not that of the one before
             self.progress.should_stop = self.progress.out_of_time = False

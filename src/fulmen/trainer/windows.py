@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fulmen.strategies.strategy import Strategy
     from fulmen.trainer.data import Data, Loaders
     from fulmen.trainer.metrics import Metrics
+    from fulmen.trainer.micro_batches import MicroBatches
     from fulmen.trainer.signals import Signals
     from fulmen.trainer.states import TrainerState
 
@@ -44,6 +45,7 @@ class Windows:
     strategy: Strategy
     progress: Progress
     metrics: Metrics
+    micro_batches: MicroBatches | None  #: what runs a batch in parts
     data: Data = None  # type: ignore[assignment]  # before the first run
     state: TrainerState
     profiler: Profiler
@@ -234,6 +236,11 @@ class Windows:
     @accumulate_grad_batches.setter
     def accumulate_grad_batches(self, number: int) -> None:
         self.progress.accumulate_grad_batches = flags.whole_number("accumulate_grad_batches", number, 1)
+
+    @property
+    def micro_batch_size(self) -> int | None:
+        """The most samples of a training batch that are run at once now; None: whole batches."""
+        return None if self.micro_batches is None else self.micro_batches.size
 
     @property
     def log_every_n_steps(self) -> int:
