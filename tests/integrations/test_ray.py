@@ -207,9 +207,13 @@ def search(ray_here: Any, tmp_path: Path) -> Callable[..., Any]:
 
     def run(space: dict[str, Any], failures: int = 0, trainable: Any = trial, **config: Any) -> Any:
         from ray import tune
+        from ray.tune.logger import JsonLoggerCallback
 
         run_config = tune.RunConfig(
-            storage_path=str(tmp_path), failure_config=tune.FailureConfig(max_failures=failures), verbose=0
+            storage_path=str(tmp_path),
+            failure_config=tune.FailureConfig(max_failures=failures),
+            callbacks=[JsonLoggerCallback()],  # what tables of results are read from
+            verbose=0,
         )
         settings = tune.TuneConfig(**{"metric": "loss", "mode": "min", "max_concurrent_trials": 2, **config})
         return tune.Tuner(trainable, param_space=space, tune_config=settings, run_config=run_config).fit()
@@ -382,16 +386,16 @@ def test_search_finds_the_best_rate_and_stops_bad_trials_early(search: Callable[
     from ray.tune.schedulers import ASHAScheduler
 
     scheduler = ASHAScheduler(max_t=8, grace_period=2, reduction_factor=2)
-    space = {"rate": tune.grid_search([0.05, 0.02, 1e-5, 1e-6]), "trainer": {"max_epochs": 8}}
+    space = {"rate": tune.grid_search([0.02, 0.01, 1e-5, 1e-6]), "trainer": {"max_epochs": 8}}
     results = search(space, scheduler=scheduler, max_concurrent_trials=1)
     assert not results.errors
     reports = {result.config["rate"]: len(result.metrics_dataframe) for result in results}
-    assert reports[0.05] == 8
+    assert reports[0.02] == 8
     assert reports[1e-5] < 8
     assert reports[1e-6] < 8
     best = results.get_best_result()
-    assert best.config["rate"] == 0.05
-    assert best.metrics["loss"] == pytest.approx(by_hand(epochs=8)[1][-1], rel=1e-6)
+    assert best.config["rate"] == 0.02
+    assert best.metrics["loss"] == pytest.approx(by_hand(epochs=8, rate=0.02)[1][-1], rel=1e-6)
 
 
 @pytest.mark.slow
@@ -408,6 +412,7 @@ def test_trial_that_fails_goes_on_exactly_from_its_last_report(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Consider boosting PBT performance:UserWarning")
 def test_population_goes_on_from_the_checkpoints_of_its_best(search: Callable[..., Any]) -> None:
     from ray import tune
     from ray.tune.schedulers import PopulationBasedTraining
@@ -419,12 +424,12 @@ def test_population_goes_on_from_the_checkpoints_of_its_best(search: Callable[..
         hyperparam_mutations={"rate": [0.05]},
         synch=True,
     )
-    space = {"rate": tune.grid_search([0.05, 1e-7]), "trainer": {"max_epochs": 8}}
-    results = search(space, scheduler=scheduler)
-    assert not results.errors
-    for result in results:
-        losses = result.metrics_dataframe["loss"]
-        assert losses.iloc[-1] == pytest.approx(by_hand(epochs=8)[1][-1], rel=1e-6)  # also of the one that was bad
+    space = {"rate": tune.grid_search([0.05, 1e-7]), "trainer": {"max_epochs": 4}}
+    good, bad = search(space, scheduler=scheduler)
+    expected = by_hand(epochs=4)[1]
+    assert list(good.metrics_dataframe["loss"]) == pytest.approx(expected, rel=1e-6)  # paused, and on as it was
+    last = bad.metrics_dataframe.iloc[-1]
+    assert last["loss"] == pytest.approx(expected[int(last["epoch"])], rel=1e-6)
 
 
 @pytest.mark.slow

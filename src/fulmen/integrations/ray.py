@@ -141,6 +141,7 @@ class _InWorker(ParallelStrategy):
 
     @property
     def root_device(self) -> torch.device:
+        _context()
         return ray.train.torch.get_device()
 
     @property
