@@ -54,8 +54,9 @@ def fit(config: dict[str, Any], **arguments: Any) -> None:
     )
     if arguments:
         trainer = prepare_trainer(trainer)
+    model = DigitsClassifier(learning_rate=config["learning_rate"])
     with reported_checkpoint() as path:
-        trainer.fit(DigitsClassifier(learning_rate=config["learning_rate"]), datamodule=DigitsDataModule(), ckpt_path=path)
+        trainer.fit(model, datamodule=DigitsDataModule(), ckpt_path=path)
 
 
 def train(arguments: argparse.Namespace, config: dict[str, Any], storage: str) -> ray.train.Result:

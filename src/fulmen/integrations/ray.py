@@ -1,4 +1,4 @@
-"""Fulmen in the workers of Ray Train and in the trials of Ray Tune. The names are those of ``ray.train.lightning`` and of
+"""Fulmen in the workers of Ray Train and in the trials of Ray Tune. The names are those of ``ray.train.lightning`` and
 ``ray.tune.integration.pytorch_lightning``.
 """
 
@@ -323,8 +323,8 @@ class RayTrainReportCallback(Callback):
             folder = strategy.broadcast(own)  # shards of one checkpoint meet in one place
             trainer.save_checkpoint(os.path.join(folder, self._filename))
             strategy.checkpoint_io.settle()
-            is_first = strategy.is_global_zero
-            part.report(values, checkpoint=part.Checkpoint.from_directory(folder) if is_first else None, **self._options)
+            checkpoint = part.Checkpoint.from_directory(folder) if strategy.is_global_zero else None
+            part.report(values, checkpoint=checkpoint, **self._options)
 
     def _values(self, trainer: Trainer, epoch: int) -> dict[str, float]:
         logged = trainer.callback_metrics
