@@ -356,6 +356,20 @@ def test_logger_of_workers_writes_once(fit: Callable[..., Any], tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_trainer_without_a_word_about_ray_trains_with_the_other_workers(fit: Callable[..., Any]) -> None:
+    def train_plainly(config: dict[str, Any]) -> None:
+        import ray.train
+
+        trainer = Trainer(**quiet())
+        trainer.fit(Line(), **loaders())
+        ray.train.report({"world": trainer.world_size, "loss": trainer.callback_metrics["val_loss"].item()})
+
+    metrics = fit(train_plainly).metrics
+    assert metrics["world"] == 2
+    assert metrics["loss"] == pytest.approx(by_hand(batches_per_step=2)[1][-1], rel=1e-6)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "message"),
     [

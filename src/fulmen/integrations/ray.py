@@ -150,7 +150,7 @@ class _InWorker(ParallelStrategy):
 
     def setup_environment(self) -> None:
         asked, there = len(self.parallel_devices or ()), self.num_processes
-        if self.root_device.type == "cpu" and asked not in (1, there):  # 1 is also what "auto" means on the CPU
+        if self.root_device.type == "cpu" and asked != there:
             raise MisconfigurationException(
                 f"`Trainer(devices={asked})`, but Ray has started {there} worker{'s' * (there > 1)} on this machine. "
                 "Leave `devices` and `num_nodes` out, and say it to Ray: `ScalingConfig(num_workers=...)`."
