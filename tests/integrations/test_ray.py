@@ -278,9 +278,9 @@ def test_exception_in_one_worker_ends_the_run_with_its_traceback(fit: Callable[.
     began = time.monotonic()
     with pytest.raises(WorkerGroupError) as raised:
         fit(at_batch=once(tmp_path / "failed", fail, step=4, rank=1))
-    assert time.monotonic() - began < 60  # the other worker waits for its gradients
-    assert "line" in str(raised.value)
-    assert isinstance(raised.value.worker_failures[1], ValueError)
+    assert time.monotonic() - began < 200  # the other worker waits for its gradients, and would for half an hour
+    assert "this worker has had enough" in str(raised.value)
+    assert list(raised.value.worker_failures) == [1]
 
 
 @pytest.mark.slow
@@ -356,17 +356,17 @@ def test_logger_of_workers_writes_once(fit: Callable[..., Any], tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_trainer_without_a_word_about_ray_trains_with_the_other_workers(fit: Callable[..., Any]) -> None:
+def test_trainer_without_a_word_about_ray_trains_with_the_other_workers(
+    fit: Callable[..., Any], tmp_path: Path
+) -> None:
     def train_plainly(config: dict[str, Any]) -> None:
-        import ray.train
+        module = Line()
+        Trainer(**quiet()).fit(module, **loaders())
+        torch.save(module.layer.weight.detach(), tmp_path / f"rank{module.global_rank}.pt")
 
-        trainer = Trainer(**quiet())
-        trainer.fit(Line(), **loaders())
-        ray.train.report({"world": trainer.world_size, "loss": trainer.callback_metrics["val_loss"].item()})
-
-    metrics = fit(train_plainly).metrics
-    assert metrics["world"] == 2
-    assert metrics["loss"] == pytest.approx(by_hand(batches_per_step=2)[1][-1], rel=1e-6)
+    fit(train_plainly)
+    for rank in (0, 1):
+        torch.testing.assert_close(torch.load(tmp_path / f"rank{rank}.pt"), by_hand(batches_per_step=2)[0])
 
 
 @pytest.mark.slow
