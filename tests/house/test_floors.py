@@ -25,6 +25,7 @@ FLOORS: dict[str, int] = {
     "compat": 6,
     "demos": 6,
     "fabric": 6,
+    "integrations": 6,
     "replay": 6,
     "__main__": 6,
 }

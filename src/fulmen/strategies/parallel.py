@@ -19,6 +19,7 @@ from fulmen.strategies.launchers.subprocess_script import SubprocessScriptLaunch
 from fulmen.strategies.rendezvous import interface_to, meet
 from fulmen.strategies.strategy import Strategy
 from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.program import is_worker_of_ray
 from fulmen.utilities.rank_zero import rank_zero_only
 
 if TYPE_CHECKING:
@@ -178,6 +179,8 @@ class ParallelStrategy(Strategy, ABC):
                 f"{self.world_size}. Use the same `devices` and `num_nodes` for all Trainers of a program."
             )
         control = self.control = _control_of_group()
+        if control is not None:
+            control.is_attended = is_worker_of_ray()
         if control is not None and isinstance(self._launcher, SubprocessScriptLauncher):
             self._launcher.is_told = lambda: control.failure is not None
 

@@ -32,12 +32,24 @@ def is_interactive() -> bool:
     return not (has_file or kind == "c") or sys.orig_argv[1:][place : place + 1] == ["-"]
 
 
+def is_worker_of_ray() -> bool:
+    """Whether this process belongs to Ray, which starts and ends it; what it does is a thread of it."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
+
+
 def command() -> tuple[list[str], str]:
     """The command of this program, and the directory that it was started in.
 
     Raises:
-        MisconfigurationException: it is an interactive session, or was read from a pipe.
+        MisconfigurationException: it is an interactive session, or was read from a pipe, or is a worker of Ray.
     """
+    if is_worker_of_ray():
+        raise MisconfigurationException(
+            "several processes were asked for in a worker of Ray, whose program cannot be started once more. Have Ray "
+            "start them: `TorchTrainer(..., scaling_config=ScalingConfig(num_workers=...))` with the strategy "
+            "`fulmen.integrations.ray.RayDDPStrategy()`; or write `Trainer(devices=1)`."
+        )
     if is_interactive():
         raise MisconfigurationException(
             "several processes were asked for, but there is no program here that the others could run: this is an "

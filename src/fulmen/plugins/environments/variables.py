@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.program import is_worker_of_ray
 
 _STARTED_BY = {
     "SLURM_": "`srun` in a job of SLURM",
@@ -67,8 +68,8 @@ def rank_of(rank: str, size: str, count: int) -> int:
 
 
 def started_here() -> int:
-    """How many processes torchrun has started on this machine, this one among them; 1 if it was not torchrun."""
-    return whole("LOCAL_WORLD_SIZE", 1, 1) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    """How many processes torchrun or Ray has started on this machine, this one among them; 1 if it was neither."""
+    return whole("LOCAL_WORLD_SIZE", 1, 1) if "TORCHELASTIC_RUN_ID" in os.environ or is_worker_of_ray() else 1
 
 
 def advice(name: str) -> str:

@@ -25,6 +25,7 @@ _BEAT = 1.0  #: seconds between two messages about where this process is
 _TIME_FOR_CAUSE = 2.0  #: seconds within which the first failure is told, if this one is its consequence
 _TIME_TO_NOTICE = 1.0  #: seconds after a failure elsewhere until the main thread is interrupted
 _TIME_TO_END = 3.0  #: ... until the process ends in spite of it
+_TIME_TO_BE_ENDED = 30.0  #: ... if somebody else is there to end it
 _TIME_TO_CLOSE = 7.0  #: ... until it ends although its main thread is about to
 _TIME_FOR_OTHERS = 4.0  #: seconds that the process that failed waits for the others, so that its traceback is the last
 _WAKE_UP: int | None = getattr(signal, "SIGURG", None)  #: ignored where nobody listens
@@ -42,6 +43,8 @@ class Control:
     Attributes:
         limit: the first step boundary at which :meth:`at` must be called.
         failure: the first failure of the job; None as long as all is well.
+        is_attended: this process is not ours to end, nor are its connections: somebody else, such as Ray, ends all of
+            the job when he sees that one has failed. Those who wait for the one that failed are left to him.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Control:
         prefix: str = "fulmen",
     ) -> None:
         self.rank, self.world_size = rank, world_size
+        self.is_attended = False
         self.failure: Failure | None = None
         self.finalize: Callable[[], None] = _nothing  #: done before the process ends without its main thread
         self._kept, self._store, self._prefix = store, store.clone(), prefix  # its server may live in the one given
@@ -251,7 +255,8 @@ class Control:
         # what all do alike is told by each of them, as its program may expect it
         self._is_own = self.failure is not None and mine.is_like(self.failure)
         self._is_first = self.failure == mine
-        abort_process_groups(self._kept_ports)
+        if not self.is_attended:
+            abort_process_groups(self._kept_ports)
         assert self.failure is not None
         return self.failure
 
@@ -260,10 +265,15 @@ class Control:
 
         Raises:
             SystemExit: it was another one that failed. What there is to say has been said.
+            PeerFailure: the same, and somebody else is there to say it.
         """
         failure = self.failure
         assert failure is not None
         self._let_go()
+        if self.is_attended:
+            if not self.failed_itself:
+                raise PeerFailure(failure)
+            return
         if self._is_first:
             self._wait_for_others_to_leave(self.world_size - 1, _TIME_FOR_OTHERS)
             return
@@ -395,6 +405,10 @@ class Control:
         if self._is_first:
             return
         seconds = time.monotonic() - self._failed_at
+        if self.is_attended:
+            if seconds > _TIME_TO_BE_ENDED and self._run:
+                self._end_at_once(failure)
+            return
         if not self._main_ends:
             abort_process_groups(self._kept_ports)
             if seconds > _TIME_TO_NOTICE and not self._was_interrupted and self._listened_before is not None:
