@@ -1,7 +1,7 @@
 """What is wrong in a configuration: in which file and line, which key, and the nearest that there is.
 
-jsonargparse finds the mistake and says what it expects; here its words are brought together with what was written. Words
-that are not known here are shown as they are.
+jsonargparse finds the mistake and says what it expects; here its words are brought together with what was written.
+Words that are not known here are shown as they are.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def before_parsing(args: Sequence[str]) -> str | None:
         for twice in twice_in_file(file):
             first, second = twice.lines
             return (
-                f"{file}, line {second}: `{'.'.join(twice.path)}` stands here a second time; the first is in line {first}, "
-                "and would be lost. Keep one of them"
+                f"{file}, line {second}: `{'.'.join(twice.path)}` stands here a second time; the first, in line {first}, "
+                "would be lost. Keep one of them"
             )
     return None
 
@@ -150,7 +150,7 @@ def _not_yaml(message: str, situation: _Situation) -> str | None:
             return f"{file}{line}: this is not YAML: {error.problem}{advice}"
         if not isinstance(content, dict):
             holds = "nothing" if content is None else f"{_article(type(content).__name__)}"
-            return f"{file}: a configuration is a mapping of keys to values (`trainer:`, `model:`), and this file holds {holds}"
+            return f"{file}: a configuration maps keys to values (`trainer:`, `model:`), and this file holds {holds}"
     return None
 
 
@@ -313,7 +313,8 @@ def _class_argument(message: str, situation: _Situation) -> str | None:
         entry = situation.find(key, value=path) or situation.find(key, value=name) or situation.find(key)
         names = missing[1].split(", ")
         lines = "\n".join(f"    {argument}: VALUE" for argument in names)
-        return f"{_at(entry)}{name} cannot be made without {', '.join(f'`{n}`' for n in names)}: write\n  init_args:\n{lines}"
+        needed = ", ".join(f"`{argument}`" for argument in names)
+        return f"{_at(entry)}{name} cannot be made without {needed}: write\n  init_args:\n{lines}"
     return _unknown_class(key, path, what.strip(), situation)
 
 
@@ -322,7 +323,8 @@ def _unknown_argument(key: str, path: str, option: str, situation: _Situation) -
     wrong = option.split(".")
     entry = situation.find(key, wrong)
     if wrong[0] not in _SPEC_KEYS and (nearest := get_close_matches(wrong[0], _SPEC_KEYS, n=1, cutoff=0.7)):
-        return f"{_at(situation.find(key, wrong[:1]) or entry)}`{wrong[0]}` is no part of a class. Did you mean `{nearest[0]}`?"
+        there = situation.find(key, wrong[:1]) or entry
+        return f"{_at(there)}`{wrong[0]}` is no part of a class. Did you mean `{nearest[0]}`?"
     if wrong[0] in _SPEC_KEYS and entry is not None:
         beside = [
             other
@@ -332,9 +334,10 @@ def _unknown_argument(key: str, path: str, option: str, situation: _Situation) -
         if beside:
             return f"{_at(beside[-1])}arguments of a class stand under `init_args:`; put `{beside[-1].path[-1]}` there"
     if situation.find(key, ("class_path",)) is None and path.endswith((".LightningModule", ".LightningDataModule")):
-        entry = situation.find(key, wrong)
-        return f"{_at(entry)}it is not said which class `{key}` is: write `--{key} my_module.MyClass`, or `class_path:` in the file"
-    return f"{_at(entry)}{name} takes no `{option}`. {_did_you_mean(option, _arguments_of(path), f'`--{key}.help {path}` lists what it takes')}"
+        how = f"write `--{key} my_module.MyClass`, or `class_path:` in the file"
+        return f"{_at(entry)}it is not said which class `{key}` is: {how}"
+    advice = _did_you_mean(option, _arguments_of(path), f"`--{key}.help {path}` lists what it takes")
+    return f"{_at(entry)}{name} takes no `{option}`. {advice}"
 
 
 def _arguments_of(path: str) -> list[str]:

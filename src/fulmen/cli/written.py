@@ -1,4 +1,4 @@
-"""What somebody wrote, and where: the keys of configuration files, options and environment variables, with their lines."""
+"""What somebody wrote, and where: keys of configuration files with their lines, options, environment variables."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Twice:
 def written(args: Sequence[str], prefix: str = "") -> list[Entry]:
     """Every key that the arguments ``args`` name, those in files included; what counts most comes last.
 
-    ``prefix`` is what the names of environment variables begin with; without it none is read. A file that cannot be read
-    or is no YAML is left out: the parser says so itself.
+    ``prefix`` is what the names of environment variables begin with; without it none is read. A file that cannot be
+    read or is no YAML is left out: the parser says so itself.
     """
     entries = list(_from_environment(prefix)) if prefix else []
     for option, value in options(args):
