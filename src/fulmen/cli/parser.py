@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -10,7 +11,8 @@ from jsonargparse import ArgumentParser, Namespace, class_from_function
 from torch.optim import Optimizer
 
 from fulmen.callbacks.callback import Callback
-from fulmen.cli import names
+from fulmen.cli import mistakes, names
+from fulmen.cli.help import ReadableHelp
 from fulmen.cli.optimizers import LRSchedulerType, LRSchedulerTypeTuple
 from fulmen.core.datamodule import LightningDataModule
 from fulmen.core.module import LightningModule
@@ -20,6 +22,12 @@ from fulmen.utilities.text import shown
 
 #: what :meth:`LightningArgumentParser.add_optimizer_args` knows: the class or classes, and where the choice goes
 Registered = tuple[type | tuple[type, ...], str]
+
+
+_HOW_TO_NAME_A_CLASS = (
+    "A class is written by its name or its path, and its arguments behind it: --trainer.callbacks+ EarlyStopping "
+    "--trainer.callbacks.monitor val_loss. `--trainer.callbacks.help EarlyStopping` explains a class and its arguments."
+)
 
 
 class LightningArgumentParser(ArgumentParser):
@@ -42,7 +50,11 @@ class LightningArgumentParser(ArgumentParser):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("parser_mode", names.parser_mode())
+        kwargs.setdefault("formatter_class", ReadableHelp)
+        kwargs.setdefault("epilog", _HOW_TO_NAME_A_CLASS)
+        kwargs.setdefault("allow_abbrev", False)  # what is short for one option today is short for two tomorrow
         super().__init__(*args, description=description, env_prefix=env_prefix, default_env=default_env, **kwargs)
+        self._written: list[str] = []
         self.callback_keys: list[str] = []  #: groups whose objects are callbacks for the Trainer
         self._optimizers: dict[str, Registered] = {}
         self._lr_schedulers: dict[str, Registered] = {}
@@ -148,6 +160,10 @@ class LightningArgumentParser(ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parse command-line arguments; short names of Fulmen's classes need no import."""
+        self._written = list(sys.argv[1:] if args is None else args)
+        mistake = mistakes.before_parsing(self._written)
+        if mistake is not None:
+            self.error(mistake)
         return super().parse_args(names.in_arguments(args), *more, **kwargs)
 
     def parse_object(self, obj: Any, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
@@ -155,5 +171,12 @@ class LightningArgumentParser(ArgumentParser):
         return super().parse_object(names.in_values(obj), *more, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """End the program with exit code 2 and ``message`` on stderr; or raise it, if ``exit_on_error`` is False."""
+        """End the program with exit code 2 and ``message`` on stderr; or raise it, if ``exit_on_error`` is False.
+
+        What jsonargparse found is told in the words of :mod:`fulmen.cli.mistakes`, with the file and the line.
+        """
+        parser = getattr(ex, "subcommand_parser", None) or self
+        if self.exit_on_error:
+            explained = mistakes.explain(message, self, self._written)
+            self.exit(2, f"{parser.prog.replace(' [options]', '')}: error: {explained}\n")
         super().error(message, ex)
