@@ -10,7 +10,6 @@ from functools import partial
 from types import MethodType
 from typing import Any, TypeAlias
 
-import jsonargparse
 from jsonargparse import ActionConfigFile, Namespace
 from torch.optim import Optimizer
 
@@ -36,8 +35,8 @@ ArgsType: TypeAlias = list[str] | dict[str, Any] | Namespace | None
 class LightningCLI:
     """A command line for a module, a datamodule and a Trainer: parses, makes them, and runs a subcommand.
 
-    The objects are then in ``model``, ``datamodule`` and ``trainer``; ``config`` is what was parsed, ``config_init`` the
-    same with objects in place of their descriptions, ``subcommand`` the one that was chosen.
+    The objects are then in ``model``, ``datamodule`` and ``trainer``; ``config`` is what was parsed, ``config_init``
+    the same with objects in place of their descriptions, ``subcommand`` the one that was chosen.
 
     Args:
         model_class: the module's class, or a function whose annotation says that it returns one. None: it is chosen on
@@ -99,7 +98,7 @@ class LightningCLI:
         self.subclass_mode_model = subclass_mode_model or model_class is None
         self.subclass_mode_data = subclass_mode_data or datamodule_class is None
 
-        jsonargparse.set_parsing_settings(config_read_mode_fsspec_enabled=True)
+        self._args = args
         main, by_subcommand = self._arguments_of_parsers(run)
         self.setup_parser(run, main, by_subcommand)
         self.parse_arguments(self.parser, args)
@@ -201,17 +200,29 @@ class LightningCLI:
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         actions = parser.add_subcommands()
         trainer_class = made_by(self.trainer_class)
+        chosen = self._subcommand_in_sight(parser)
         for name, given in self.subcommands().items():
             method = getattr(trainer_class, name)
             description = (inspect.getdoc(method) or "").partition("\n")[0]
             options = {"description": description, **kwargs.get(name, {})}
             subparser = self.init_parser(**options)
-            self._add_arguments(subparser)
-            self._subcommand_method_arguments[name] = subparser.add_method_arguments(
-                trainer_class, name, skip=set(given)
-            )
+            if chosen in (name, None):
+                self._add_arguments(subparser)
+                self._subcommand_method_arguments[name] = subparser.add_method_arguments(
+                    trainer_class, name, skip=set(given)
+                )
             self._subcommand_parsers[name] = subparser
             actions.add_subcommand(name, subparser, help=description)
+
+    def _subcommand_in_sight(self, parser: LightningArgumentParser) -> str | None:
+        """The subcommand if the others cannot matter, so that their arguments need not be looked up; else None.
+
+        That is most of the time that a command line takes.
+        """
+        args = sys.argv[1:] if self._args is None else self._args
+        if isinstance(args, list) and args and not parser.default_env and not parser.default_config_files:
+            return args[0] if args[0] in self.subcommands() else None  # before it, --config has parts for all
+        return None
 
     def _parser(self, subcommand: str | None) -> LightningArgumentParser:
         return self.parser if subcommand is None else self._subcommand_parsers[subcommand]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -45,8 +46,18 @@ def table() -> dict[str, str]:
 @cache
 def parser_mode() -> str:
     """The mode of parsers: YAML, with the names of classes as this module knows them."""
+    import torch
     import yaml
+    from jsonargparse.typing import register_type
 
+    for kind, read in ((torch.dtype, _dtype), (torch.device, torch.device)):
+        with suppress(ValueError):  # the program has registered it in its own way
+            register_type(
+                kind,
+                deserializer=read,
+                deserializer_exceptions=(RuntimeError, TypeError, ValueError),
+                fail_already_registered=True,
+            )
     load = jsonargparse.get_loader("yaml")
     jsonargparse.set_loader(_MODE, lambda text: in_values(load(text)), exceptions=(yaml.YAMLError,))
     return _MODE
@@ -80,6 +91,9 @@ def in_values(value: Any) -> Any:
 def _in_text(text: str) -> str:
     if text in _PREFERRED:
         return _PREFERRED[text]
+    if "://" in text:  # the only use of fsspec, which takes its time to be imported
+        jsonargparse.set_parsing_settings(config_read_mode_fsspec_enabled=True)
+        return text
     if _FOREIGN.fullmatch(text):
         return _ours(text)
     for word in _WORD.findall(text):
@@ -88,8 +102,17 @@ def _in_text(text: str) -> str:
     return text
 
 
+def _dtype(text: str) -> Any:
+    import torch
+
+    found = getattr(torch, text.removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"torch has no type of numbers {text!r}")
+    return found
+
+
 def _ours(path: str) -> str:
-    """The path of Fulmen's class for a path of Lightning's; what is unknown stays."""
-    from fulmen.compat import resolve
+    """The path of Fulmen's class for a path of Lightning's."""
+    from fulmen.compat.class_paths import resolve
 
     return resolve(path)
