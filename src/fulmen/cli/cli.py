@@ -274,7 +274,10 @@ class LightningCLI:
 
     def instantiate_classes(self) -> None:
         """Make datamodule, module and Trainer."""
-        self.config_init = self.parser.instantiate(self.config, instantiators=self._instantiators())
+        try:
+            self.config_init = self.parser.instantiate(self.config, instantiators=self._instantiators())
+        except ValueError as error:
+            raise _error_of_constructor(error) from None
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
         self._use_chosen_optimizers()
@@ -398,6 +401,13 @@ class LightningCLI:
         if self.datamodule is not None:
             arguments["datamodule"] = self.datamodule
         return arguments
+
+
+def _error_of_constructor(error: BaseException) -> BaseException:
+    """What a constructor raised: the parser has taken it for a sign that another type was meant, and wrapped it."""
+    while str(error).startswith("Does not validate against any of the Union") and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _listed(value: Any) -> list[Any]:

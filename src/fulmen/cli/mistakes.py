@@ -7,7 +7,6 @@ Words that are not known here are shown as they are.
 from __future__ import annotations
 
 import argparse
-import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from importlib import import_module
 from typing import Any, get_args, get_origin
 
 from fulmen.cli.written import Entry, config_files, text_of, twice_in_file, written
+from fulmen.utilities.cloud_io import exists
 
 _KINDS = {
     "int": "a whole number",
@@ -41,16 +41,37 @@ def explain(message: str, parser: argparse.ArgumentParser, args: Sequence[str]) 
     return message
 
 
-def before_parsing(args: Sequence[str]) -> str | None:
-    """What a parser does not notice: a key that stands twice in a file, of which it would take the second."""
+def before_parsing(parser: argparse.ArgumentParser, args: Sequence[str]) -> str | None:
+    """What jsonargparse does not notice: a key that stands twice in a file, and a value where a group of keys is due."""
     for file in config_files(args):
         for twice in twice_in_file(file):
             first, second = twice.lines
+            what = f"`{'.'.join(twice.path)}` stands here a second time"
+            return f"{file}, line {second}: {what}; the first, in line {first}, would be lost. Keep one of them"
+    situation = _Situation.of(parser, args)
+    groups = {name.rpartition(".")[0] for name in situation.options()} - {""}
+    for entry in situation.entries:
+        name = ".".join(entry.path)
+        if (
+            name in groups
+            and entry.value
+            and not (exists(entry.value) or entry.value.endswith((".yaml", ".yml", ".json")))
+        ):
+            first = next(option for option in situation.options() if option.startswith(f"{name}."))
             return (
-                f"{file}, line {second}: `{'.'.join(twice.path)}` stands here a second time; the first, in line {first}, "
-                "would be lost. Keep one of them"
+                f"{_at(entry)}`{name}` is a group of keys, such as `{first}`, or a file, and {entry.value!r} is neither"
             )
     return None
+
+
+def place(message: str, parser: argparse.ArgumentParser, args: Sequence[str]) -> str:
+    """Where the argument of the Trainer was written that ``message`` speaks of; an empty text if it is not known."""
+    situation = _Situation.of(parser, args)
+    for word in re.findall(r"\w+", message):
+        entry = situation.find(f"trainer.{word}")
+        if entry is not None:
+            return _at(entry)
+    return ""
 
 
 @dataclass(slots=True)
@@ -79,7 +100,7 @@ class _Situation:
         ]
         return cls(choices[chosen] if chosen else parser, chosen, choices, list(args), within)
 
-    def keys(self, parser: argparse.ArgumentParser | None = None) -> list[str]:
+    def options(self, parser: argparse.ArgumentParser | None = None) -> list[str]:
         """The names of all options, dotted."""
         hidden = ("help", "print_config", "print_shtab")
         actions = (parser or self.parser)._actions
@@ -170,15 +191,14 @@ def _no_file(message: str, situation: _Situation) -> str | None:
     beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
     there = {p.stem: p.name for p in beside if p.suffix in (".yaml", ".yml", ".json")}
     nearest = [there[stem] for stem in get_close_matches(path.stem, there, n=1)]
-    entry = next((e for e in situation.entries if e.value and match[1].endswith(e.value)), None)
-    shown = entry.where if entry is not None else match[1]
     if not path.parent.is_dir():
         advice = f"There is no folder {path.parent} either"
     elif nearest:
         advice = f"Did you mean `{nearest[0]}`?"
     else:
         advice = f"The folder has: {', '.join(list(there.values())[:8]) or 'no configuration'}"
-    return f"{shown}: there is no file {match[1]}. {advice}"
+    written_as = next((file for file in config_files(situation.args) if match[1].endswith(file)), match[1])
+    return f"there is no file {written_as}. {advice}"
 
 
 def _unknown_option(message: str, situation: _Situation) -> str | None:
@@ -202,8 +222,13 @@ def _unknown_option(message: str, situation: _Situation) -> str | None:
                 f"write `--config FILE {chosen}`, or take the line `{chosen}:` away"
             )
         return f"{_at(entry)}`{first}` is a section for another subcommand, and this is `{chosen}`"
+    if "not accepted before subcommand" in message and chosen is not None and key in situation.options():
+        return (
+            f"{_at(entry)}before the subcommand each option stands in the section of a subcommand, and `{first}` is in "
+            f"none. Write it behind the subcommand (`{chosen} --config FILE`), or below a line `{chosen}:`"
+        )
     others = [
-        name for name, parser in situation.subcommands.items() if name != chosen and key in situation.keys(parser)
+        name for name, parser in situation.subcommands.items() if name != chosen and key in situation.options(parser)
     ]
     if others:
         return (
@@ -215,7 +240,7 @@ def _unknown_option(message: str, situation: _Situation) -> str | None:
 
 def _nearest_key(key: str, situation: _Situation, entry: Entry | None) -> str:
     """The nearest option; where the group is right the nearest within it, else the nearest group."""
-    names = situation.keys()
+    names = situation.options()
     groups = list(dict.fromkeys(name.split(".")[0] for name in names))
     first, _, rest = key.partition(".")
     if first not in groups:
@@ -287,6 +312,18 @@ def _required(message: str, situation: _Situation) -> str | None:
     return "\n".join(lines)
 
 
+def _misspelt_part(message: str, situation: _Situation) -> str | None:
+    """``class_path`` or ``init_args``, almost."""
+    key = _parser_key(message)
+    for entry in situation.entries if key is not None else ():
+        last = entry.path[-1]
+        if ".".join(entry.path).startswith(f"{key}.") and "init_args" not in entry.path and last not in _SPEC_KEYS:
+            nearest = get_close_matches(last, _SPEC_KEYS, n=1, cutoff=0.75)
+            if nearest:
+                return f"{_at(entry)}`{last}` is no part of a class. Did you mean `{nearest[0]}`?"
+    return None
+
+
 def _class_argument(message: str, situation: _Situation) -> str | None:
     """A mistake in the arguments of a class that the configuration names."""
     key = _parser_key(message)
@@ -306,6 +343,9 @@ def _class_argument(message: str, situation: _Situation) -> str | None:
         found = _class_argument(inner.replace(deeper[1], f"{key}.{deeper[1]}", 1), situation)
         if found is not None:
             return found
+    unknown = re.search(r"Expected a dot import path string: (.*)", deeper[2]) if deeper is not None else None
+    if deeper is not None and unknown is not None:
+        return _unknown_name(unknown[1].strip(), key, _hint_of(path, deeper[1]), situation)
     if deeper is not None:
         return _wrong_value(key, deeper[1].split("."), deeper[2], situation, f" of {name}")
     missing = re.search(r"the following arguments are required: (.*)", what)
@@ -322,9 +362,6 @@ def _unknown_argument(key: str, path: str, option: str, situation: _Situation) -
     name = path.rpartition(".")[2]
     wrong = option.split(".")
     entry = situation.find(key, wrong)
-    if wrong[0] not in _SPEC_KEYS and (nearest := get_close_matches(wrong[0], _SPEC_KEYS, n=1, cutoff=0.7)):
-        there = situation.find(key, wrong[:1]) or entry
-        return f"{_at(there)}`{wrong[0]}` is no part of a class. Did you mean `{nearest[0]}`?"
     if wrong[0] in _SPEC_KEYS and entry is not None:
         beside = [
             other
@@ -340,21 +377,28 @@ def _unknown_argument(key: str, path: str, option: str, situation: _Situation) -
     return f"{_at(entry)}{name} takes no `{option}`. {advice}"
 
 
-def _arguments_of(path: str) -> list[str]:
-    """What the class at ``path`` takes, the arguments of its bases included where it passes them on."""
+def _parser_of(path: str) -> argparse.ArgumentParser | None:
+    """A parser with what the class at ``path`` takes, arguments of its bases included where it passes them on."""
     module, _, name = path.rpartition(".")
-    try:
-        cls = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        return []
     from jsonargparse import ArgumentParser
 
     reading = ArgumentParser(exit_on_error=False)
     try:
-        reading.add_class_arguments(cls)
-    except Exception:  # an annotation that nothing can read: the names are known all the same
-        return [name for name in inspect.signature(cls).parameters if name != "self"]
-    return [action.dest for action in reading._actions if action.dest != "help"]
+        reading.add_class_arguments(getattr(import_module(module), name))
+    except Exception:  # the class is not there, or has an annotation that nothing can read
+        return None
+    return reading
+
+
+def _arguments_of(path: str) -> list[str]:
+    reading = _parser_of(path)
+    return [] if reading is None else [action.dest for action in reading._actions if action.dest != "help"]
+
+
+def _hint_of(path: str, argument: str) -> Any:
+    reading = _parser_of(path)
+    actions = () if reading is None else reading._actions
+    return next((getattr(action, "_typehint", None) for action in actions if action.dest == argument), None)
 
 
 def _unknown_class(key: str, path: str, what: str, situation: _Situation) -> str:
@@ -365,7 +409,7 @@ def _unknown_class(key: str, path: str, what: str, situation: _Situation) -> str
     if no_name is not None:
         module = import_module(no_name[1])
         names = [n for n in dir(module) if not n.startswith("_") and isinstance(getattr(module, n, None), type)]
-        if kind := _class_in(situation.type_of(key)):
+        if kind := class_in(situation.type_of(key)):
             names = [n for n in names if issubclass(getattr(module, n), kind)] or names
         nearest = get_close_matches(no_name[2], names, n=1)
         advice = (
@@ -374,7 +418,7 @@ def _unknown_class(key: str, path: str, what: str, situation: _Situation) -> str
         return f"{_at(entry)}the module {no_name[1]} has no {no_name[2]}. {advice}"
     no_module = re.search(r"No module named '(.*?)'", what)
     if no_module is not None:
-        known = _names_of(situation.type_of(key))
+        known = names_of(situation.type_of(key))
         nearest = get_close_matches(name, known, n=1)
         advice = (
             f"Did you mean `{nearest[0]}`?"
@@ -390,11 +434,13 @@ def _short_name(message: str, situation: _Situation) -> str | None:
     key = _parser_key(message)
     if match is None or key is None:
         return None
-    name = match[1].strip()
+    return _unknown_name(match[1].strip(), key, situation.type_of(key), situation)
+
+
+def _unknown_name(name: str, key: str, hint: Any, situation: _Situation) -> str:
     entry = situation.find(key, value=name) or situation.find(key)
-    kind = _class_in(situation.type_of(key))
-    known = _names_of(situation.type_of(key))
-    advice = _did_you_mean(name, known, f"Write where it is: `my_module.{name}`")
+    kind = class_in(hint)
+    advice = _did_you_mean(name, names_of(hint), f"Write where it is: `my_module.{name}`")
     return f"{_at(entry)}there is no {kind.__name__ if kind else 'class'} with the name {name}. {advice}"
 
 
@@ -404,27 +450,27 @@ def _wrong_class(message: str, situation: _Situation) -> str | None:
     if match is None or key is None:
         return None
     entry = situation.find(key, value=match[1]) or situation.find(key)
-    known = _names_of(situation.type_of(key))
+    known = names_of(situation.type_of(key))
     nearest = get_close_matches(match[1].rpartition(".")[2], known, n=1)
     advice = f" Did you mean `{nearest[0]}`?" if nearest else ""
     return f"{_at(entry)}`{key}` takes a {match[2]}, and {match[1]} is none.{advice}"
 
 
-def _class_in(hint: Any) -> type | None:
+def class_in(hint: Any) -> type | None:
     """The class that an annotation asks an instance of: ``Callback`` in ``list[Callback] | Callback | None``."""
     for part in (hint, *get_args(hint)):
         if isinstance(part, type) and get_origin(part) is None and part.__module__ not in ("builtins", "datetime"):
             return part
         if part is not hint and get_args(part):
-            found = _class_in(part)
+            found = class_in(part)
             if found is not None:
                 return found
     return None
 
 
-def _names_of(hint: Any) -> list[str]:
+def names_of(hint: Any) -> list[str]:
     """The short names of the classes that fit an annotation, as far as they are imported or in our own rooms."""
-    kind = _class_in(hint)
+    kind = class_in(hint)
     if kind is None:
         return []
     room = kind.__module__.rpartition(".")[0]
@@ -484,6 +530,7 @@ _RECOGNISED: tuple[Callable[[str, _Situation], str | None], ...] = (
     _no_subcommand,
     _required,
     _unrecognized,
+    _misspelt_part,
     _class_argument,
     _short_name,
     _wrong_class,

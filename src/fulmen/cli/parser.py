@@ -151,6 +151,7 @@ class LightningArgumentParser(ArgumentParser):
                 )
         if isinstance(classes, tuple):
             self.add_subclass_arguments(classes, nested_key, fail_untyped=False, instantiate=False, skip={skip})
+            self.groups[nested_key].title = "The optimizer" if of[0] is Optimizer else "The learning-rate scheduler"
         else:
             self.add_class_arguments(
                 classes, nested_key, fail_untyped=False, instantiate=False, skip={skip}, sub_configs=True
@@ -159,7 +160,7 @@ class LightningArgumentParser(ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parse command-line arguments; short names of Fulmen's classes need no import."""
         self._written = list(sys.argv[1:] if args is None else args)
-        mistake = mistakes.before_parsing(self._written)
+        mistake = mistakes.before_parsing(self, self._written)
         if mistake is not None:
             self.error(mistake)
         return super().parse_args(names.in_arguments(args), *more, **kwargs)
@@ -173,8 +174,9 @@ class LightningArgumentParser(ArgumentParser):
 
         What jsonargparse found is told in the words of :mod:`fulmen.cli.mistakes`, with the file and the line.
         """
-        parser = getattr(ex, "subcommand_parser", None) or self
         if self.exit_on_error:
-            explained = mistakes.explain(message, self, self._written)
-            self.exit(2, f"{parser.prog.replace(' [options]', '')}: error: {explained}\n")
+            subcommands = self._subcommands_action.choices if self._subcommands_action is not None else ()
+            chosen = next((f" {word}" for word in self._written if word in subcommands), "")
+            program = f"{self.prog}{chosen}".replace(" [options]", "")
+            self.exit(2, f"{program}: error: {mistakes.explain(message, self, self._written)}\n")
         super().error(message, ex)
