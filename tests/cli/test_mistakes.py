@@ -50,7 +50,7 @@ FILES: dict[str, tuple[str, list[str]]] = {
         ["line 4", "a whole number", "2.5"],
     ),
     "text for true or false": (MODEL + "trainer:\n  barebones: perhaps\n", ["line 4", "true or false", "'perhaps'"]),
-    "number for a text": (MODEL + "trainer:\n  default_root_dir: 3\n", ["line 4", "a text", "'3'"]),
+    "list for a text": (MODEL + "trainer:\n  model_registry: [3]\n", ["line 4", "`trainer.model_registry`", "a text"]),
     "list for a number": (
         MODEL + "trainer:\n  min_steps: [1, 2]\n",
         ["line 4", "`trainer.min_steps`", "a whole number"],
@@ -213,14 +213,16 @@ def test_file_that_is_not_there_is_told_with_the_nearest_one(
     assert "Did you mean `digits.yaml`?" in message_of(["fit", "--config", "digit.yaml"], capsys)
 
 
-def test_error_in_the_module_of_the_model_keeps_its_own_words(
+def test_error_in_the_module_of_the_model_keeps_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     Path("module_that_raises.py").write_text("raise ValueError('the disk is full')\n")
     Path("fit.yaml").write_text("model:\n  class_path: module_that_raises.Net\n")
-    assert "the disk is full" in message_of(["fit", "--config", "fit.yaml"], capsys)
+    message = message_of(["fit", "--config", "fit.yaml"], capsys)
+    assert message.splitlines()[-2] == "ValueError: the disk is full"
+    assert "module_that_raises.py" in message
 
 
 def test_error_in_the_constructor_of_the_model_keeps_its_traceback(

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, get_args, get_origin
 
-from fulmen.cli.written import Entry, config_files, text_of, twice_in_file, written
+from fulmen.cli.written import FILE_ENDINGS, Entry, config_files, text_of, twice_in_file, written
 from fulmen.utilities.cloud_io import exists
 
 _KINDS = {
@@ -42,7 +42,7 @@ def explain(message: str, parser: argparse.ArgumentParser, args: Sequence[str]) 
 
 
 def before_parsing(parser: argparse.ArgumentParser, args: Sequence[str]) -> str | None:
-    """What jsonargparse does not notice: a key that stands twice in a file, and a value where a group of keys is due."""
+    """What jsonargparse does not notice: a key that stands twice in a file, a value where a group of keys is due."""
     for file in config_files(args):
         for twice in twice_in_file(file):
             first, second = twice.lines
@@ -52,15 +52,29 @@ def before_parsing(parser: argparse.ArgumentParser, args: Sequence[str]) -> str 
     groups = {name.rpartition(".")[0] for name in situation.options()} - {""}
     for entry in situation.entries:
         name = ".".join(entry.path)
-        if (
-            name in groups
-            and entry.value
-            and not (exists(entry.value) or entry.value.endswith((".yaml", ".yml", ".json")))
-        ):
-            first = next(option for option in situation.options() if option.startswith(f"{name}."))
-            return (
-                f"{_at(entry)}`{name}` is a group of keys, such as `{first}`, or a file, and {entry.value!r} is neither"
-            )
+        if name not in groups or not entry.value or entry.value.endswith(FILE_ENDINGS) or exists(entry.value):
+            continue
+        first = next(option for option in situation.options() if option.startswith(f"{name}."))
+        return f"{_at(entry)}`{name}` is a group of keys, such as `{first}`, or a file, and {entry.value!r} is neither"
+    return None
+
+
+def error_of_module(error: BaseException | None) -> BaseException | None:
+    """What was raised in a module of the user while a parser imported it, with the traceback from there on."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        current = waiting.pop(0)
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        imported, frame = False, current.__traceback__
+        while frame is not None:
+            name = frame.tb_frame.f_code.co_name
+            if imported and name == "<module>":
+                return current.with_traceback(frame)
+            imported = imported or name in ("import_object", "import_module")
+            frame = frame.tb_next
+        waiting += [current.__cause__, current.__context__]
     return None
 
 
@@ -189,7 +203,7 @@ def _no_file(message: str, situation: _Situation) -> str | None:
 
     path = Path(match[1])
     beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-    there = {p.stem: p.name for p in beside if p.suffix in (".yaml", ".yml", ".json")}
+    there = {p.stem: p.name for p in beside if p.suffix in FILE_ENDINGS}
     nearest = [there[stem] for stem in get_close_matches(path.stem, there, n=1)]
     if not path.parent.is_dir():
         advice = f"There is no folder {path.parent} either"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -178,5 +179,10 @@ class LightningArgumentParser(ArgumentParser):
             subcommands = self._subcommands_action.choices if self._subcommands_action is not None else ()
             chosen = next((f" {word}" for word in self._written if word in subcommands), "")
             program = f"{self.prog}{chosen}".replace(" [options]", "")
-            self.exit(2, f"{program}: error: {mistakes.explain(message, self, self._written)}\n")
+            explained = mistakes.explain(message, self, self._written)
+            raised = mistakes.error_of_module(ex)
+            if raised is not None:
+                traceback.print_exception(raised, chain=False)
+                explained = "a module that the configuration names cannot be imported: its error stands above"
+            self.exit(2, f"{program}: error: {explained}\n")
         super().error(message, ex)

@@ -11,7 +11,7 @@ import yaml
 from fulmen.utilities.cloud_io import get_filesystem
 
 _CONFIG_OPTIONS = ("--config", "-c")
-_ENDINGS = (".yaml", ".yml", ".json")
+FILE_ENDINGS = (".yaml", ".yml", ".json")
 
 
 @dataclass(slots=True, frozen=True)
@@ -42,7 +42,7 @@ def written(args: Sequence[str], prefix: str = "") -> list[Entry]:
     entries = list(_from_environment(prefix)) if prefix else []
     for option, value in options(args):
         keys = () if option in _CONFIG_OPTIONS else tuple(option.removesuffix("+").lstrip("-").split("."))
-        if value is not None and (not keys or value.endswith(_ENDINGS)):
+        if value is not None and (not keys or value.endswith(FILE_ENDINGS)):
             entries += [Entry(keys + entry.path, entry.value, entry.where, entry.file) for entry in in_file(value)]
         if keys:
             shown = f"{option} {value}" if f"{option}={value}" not in args else f"{option}={value}"
@@ -66,7 +66,7 @@ def config_files(args: Sequence[str]) -> list[str]:
     return [
         value
         for option, value in options(args)
-        if value is not None and (option in _CONFIG_OPTIONS or value.endswith(_ENDINGS))
+        if value is not None and (option in _CONFIG_OPTIONS or value.endswith(FILE_ENDINGS))
     ]
 
 
