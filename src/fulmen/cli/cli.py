@@ -215,6 +215,8 @@ class LightningCLI:
                 )
             self._subcommand_parsers[name] = subparser
             actions.add_subcommand(name, subparser, help=description)
+            if "default_env" in options:  # that of the main parser has taken its place
+                subparser.default_env = options["default_env"]
 
     def _subcommand_in_sight(self, parser: LightningArgumentParser) -> str | None:
         """The subcommand if the others cannot matter, so that their arguments need not be looked up; else None.
