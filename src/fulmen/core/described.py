@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fulmen.core.plain import element_options, options_of, parameter_hints
@@ -35,6 +35,22 @@ def made_again(cls: Callable[..., Any], arguments: Mapping[str, Any], source: st
     return {
         name: _made(value, options_of(hints.get(name)), source, f"{where}{name}") for name, value in arguments.items()
     }
+
+
+def check_descriptions(value: Any, options: tuple[Any, ...], source: str, where: str) -> None:
+    """Raise a TypeError if ``value`` describes, at any depth, what ``options`` do not ask for, or is not imported.
+
+    Args:
+        options: what the annotation allows, as :func:`~fulmen.core.plain.options_of` gives it.
+    """
+    if _is_description(value):
+        cls, arguments, _ = _class_and_arguments(value, options, source, where)
+        hints = parameter_hints(cls)
+        for name, element in arguments.items():
+            check_descriptions(element, options_of(hints.get(name)), source, f"{where}.{name}")
+    elif isinstance(value, (list, tuple, dict)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            check_descriptions(value[key], element_options(options, value, key), source, f"{where}.{key}")
 
 
 def _made(value: Any, options: tuple[Any, ...], source: str, where: str) -> Any:
@@ -79,17 +95,30 @@ def _is_callable(option: Any) -> bool:
 
 
 def _object(description: Mapping[str, Any], options: tuple[Any, ...], source: str, where: str) -> Any:
+    cls, arguments, deferred = _class_and_arguments(description, options, source, where)
+    arguments = made_again(cls, arguments, source, f"{where}.")
+    if deferred:
+        return functools.partial(cls, **arguments)
+    try:
+        return cls(**arguments)
+    except Exception as error:
+        error.add_note(f"`{where}` was to be made again from {source}. Correct the file, {_pass_it(where)}.")
+        raise
+
+
+def _class_and_arguments(
+    description: Mapping[str, Any], options: tuple[Any, ...], source: str, where: str
+) -> tuple[type, dict[str, Any], bool]:
+    """The class that is described, its arguments, and whether a function that makes such objects is asked for."""
     path = description["class_path"]
-    classes = [option for option in options if isinstance(option, type)]
+    classes = [option for option in options if isinstance(option, type) and option is not object]
     makers = [
         kind
         for option in options
         if _is_callable(option) and typing.get_args(option)
         for kind in options_of(typing.get_args(option)[-1])
-        if isinstance(kind, type) and kind not in _ANYTHING
+        if isinstance(kind, type) and kind is not object
     ]
-    argument = where.partition(".")[0]
-    advice = f"or pass it yourself: `load_from_checkpoint(..., {argument}=...)`"
     for allowed, deferred in ((classes, False), (makers, True)):
         cls = _imported(path, allowed)
         if cls is None:
@@ -100,24 +129,21 @@ def _object(description: Mapping[str, Any], options: tuple[Any, ...], source: st
             if not isinstance(values, Mapping) or not all(type(name) is str for name in values):
                 raise TypeError(f"{source} has {plainly(values)} as `{key}` of `{where}`, which must be a dict.")
             arguments |= values
-        arguments = made_again(cls, arguments, source, f"{where}.")
-        if deferred:
-            return functools.partial(cls, **arguments)
-        try:
-            return cls(**arguments)
-        except Exception as error:
-            error.add_note(f"`{where}` was to be made again from {source}. Correct the file, {advice}.")
-            raise
+        return cls, arguments, deferred
     names = " or ".join(f"`{kind.__name__}`" for kind in (*classes, *makers))
     asked = f"takes {names}" if names else "has no annotation that says which classes it takes"
     raise TypeError(
         f"{source} describes an object of the class {shown(path)} for `{where}`, which {asked}. A checkpoint makes"
         f" nothing be imported, and only what the signature asks for be called. If it is a subclass, import it first;"
-        f" {advice}."
+        f" {_pass_it(where)}."
     )
 
 
-def _imported(path: str, classes: list[type]) -> type | None:
+def _pass_it(where: str) -> str:
+    return f"or pass it yourself: `load_from_checkpoint(..., {where.partition('.')[0]}=...)`"
+
+
+def _imported(path: str, classes: Iterable[type]) -> type | None:
     """That one of ``classes`` and their imported subclasses which ``path`` names, be it through a package's front."""
     package, _, name = path.rpartition(".")
     found: list[type] = []
