@@ -54,7 +54,11 @@ def test_without_a_datamodule_there_is_none() -> None:
 
 def test_class_among_the_subclasses_of_one_is_chosen() -> None:
     cli = LightningCLI(
-        BoringModel, BoringDataModule, subclass_mode_model=True, args=["--model=WideModel", "--model.width=4"], run=False
+        BoringModel,
+        BoringDataModule,
+        subclass_mode_model=True,
+        args=["--model=WideModel", "--model.width=4"],
+        run=False,
     )
 
     assert cli.model.width == 4

@@ -18,6 +18,7 @@ from fulmen.callbacks.callback import Callback
 from fulmen.cli import names
 from fulmen.cli.checkpoint import hyperparameters_of
 from fulmen.cli.names import class_at, options_below
+from fulmen.cli.help import HOW_TO_NAME_A_CLASS
 from fulmen.cli.optimizers import LRSchedulerTypeUnion, ReduceLROnPlateau, instantiate_class
 from fulmen.cli.parsed import Remembering, made_by
 from fulmen.cli.parser import LightningArgumentParser
@@ -137,7 +138,7 @@ class LightningCLI:
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser that has no arguments but ``--config``."""
-        parser = self.parser_class(**kwargs)
+        parser = self.parser_class(**{"epilog": HOW_TO_NAME_A_CLASS, **kwargs})
         parser.add_argument(
             "-c", "--config", action=ActionConfigFile, help="Path to a configuration file in json or yaml format."
         )

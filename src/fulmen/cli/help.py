@@ -13,6 +13,13 @@ _UNION = re.compile(r"(?:Union|Optional)\[([^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*)\]"
 _KNOWN = re.compile(r"known subclasses: ([\w., \n]+)")
 
 
+#: what the help of a whole command line ends with
+HOW_TO_NAME_A_CLASS = (
+    "A class is written by its name or its path, and its arguments behind it: --trainer.callbacks+ EarlyStopping "
+    "--trainer.callbacks.monitor val_loss. `--trainer.callbacks.help EarlyStopping` explains a class and its arguments."
+)
+
+
 class ReadableHelp(DefaultHelpFormatter):
     """Formats the help of a parser: types and defaults are there, and nothing is that a reader has to skip."""
 

@@ -25,12 +25,6 @@ from fulmen.utilities.text import shown
 Registered = tuple[type | tuple[type, ...], str]
 
 
-_HOW_TO_NAME_A_CLASS = (
-    "A class is written by its name or its path, and its arguments behind it: --trainer.callbacks+ EarlyStopping "
-    "--trainer.callbacks.monitor val_loss. `--trainer.callbacks.help EarlyStopping` explains a class and its arguments."
-)
-
-
 class LightningArgumentParser(ArgumentParser):
     """A parser with groups of arguments for Fulmen's classes; see the documentation of ``jsonargparse``.
 
@@ -52,7 +46,6 @@ class LightningArgumentParser(ArgumentParser):
     ) -> None:
         kwargs.setdefault("parser_mode", names.parser_mode())
         kwargs.setdefault("formatter_class", ReadableHelp)
-        kwargs.setdefault("epilog", _HOW_TO_NAME_A_CLASS)
         kwargs.setdefault("allow_abbrev", False)  # what is short for one option today is short for two tomorrow
         super().__init__(*args, description=description, env_prefix=env_prefix, default_env=default_env, **kwargs)
         self._written: list[str] = []
