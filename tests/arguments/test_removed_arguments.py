@@ -15,10 +15,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from fulmen import LightningModule, Trainer
+from fulmen.accelerators import AcceleratorRegistry, CPUAccelerator
 from fulmen.callbacks import ModelCheckpoint, ModelSummary, NonFiniteGuard, TQDMProgressBar
 from fulmen.callbacks.progress.progress_bar import ProgressBar
 from fulmen.strategies import StrategyRegistry
 from fulmen.strategies.ddp import DDPStrategy
+from fulmen.trainer.removed_arguments import modern_arguments
 from fulmen.utilities.warnings import LightningDeprecationWarning
 
 
@@ -198,6 +200,39 @@ def test_gpus_ask_for_gpus(tmp_path: Path) -> None:
         pytest.raises(Exception, match="accelerator='gpu'"),
     ):
         Trainer(default_root_dir=tmp_path, gpus=2)
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        ({"gpus": "0,1"}, {"accelerator": "gpu", "devices": "0,1"}),
+        ({"gpus": [1], "accelerator": "cuda"}, {"accelerator": "cuda", "devices": [1]}),
+        ({"gpus": 2, "num_processes": 2}, {"accelerator": "gpu", "devices": 2}),
+        ({"gpus": "0", "num_processes": 2}, {"accelerator": "cpu", "devices": 2}),
+        ({"gpus": 2, "accelerator": "ddp"}, {"accelerator": "gpu", "devices": 2, "strategy": "ddp"}),
+        (
+            {"gpus": -1, "accelerator": None, "strategy": "fsdp_native"},
+            {"accelerator": "gpu", "devices": -1, "strategy": "fsdp"},
+        ),
+        ({"tpu_cores": 8}, {"accelerator": "tpu", "devices": 8}),
+    ],
+    ids=str,
+)
+def test_devices_that_this_machine_may_not_have_are_written_in_todays_way(
+    then: dict[str, Any], now: dict[str, Any]
+) -> None:
+    defaults = {name: parameter.default for name, parameter in inspect.signature(Trainer).parameters.items()}
+    with pytest.warns(LightningDeprecationWarning):
+        assert modern_arguments("Trainer", then, defaults) == (now, {})
+
+
+def test_accelerator_of_ones_own_may_have_a_name_of_that_time(tmp_path: Path) -> None:
+    AcceleratorRegistry.register("horovod", CPUAccelerator)
+    try:
+        trainer = Trainer(default_root_dir=tmp_path, accelerator="horovod", logger=False)
+    finally:
+        AcceleratorRegistry.remove("horovod")
+    assert isinstance(trainer.accelerator, CPUAccelerator)
 
 
 def test_strategy_of_ones_own_may_have_a_name_of_that_time(tmp_path: Path) -> None:

@@ -64,8 +64,11 @@ def _ignored(value: Any, given: Mapping[str, Any]) -> _Modern:
 # -- where it runs ----------------------------------------------------------------------------------------------------
 
 
+_NO_GPUS = (None, 0, "0", "", [], ())
+
+
 def _gpus(value: Any, given: Mapping[str, Any]) -> _Modern:
-    if value in (0, "0", "", [], ()):
+    if value in _NO_GPUS:
         return {"accelerator": "cpu"}
     if given.get("auto_select_gpus") and isinstance(value, int):
         from fulmen.accelerators.cuda import find_usable_cuda_devices
@@ -75,7 +78,7 @@ def _gpus(value: Any, given: Mapping[str, Any]) -> _Modern:
 
 
 def _processes(value: Any, given: Mapping[str, Any]) -> _Modern:
-    if value in (None, 1) or given.get("gpus") or given.get("tpu_cores"):  # one process for each of those
+    if value == 1 or given.get("gpus") not in _NO_GPUS or given.get("tpu_cores"):  # one process for each of those
         return {}
     return {"accelerator": "cpu", "devices": value}
 
