@@ -54,7 +54,11 @@ def test_without_a_datamodule_there_is_none() -> None:
 
 def test_class_among_the_subclasses_of_one_is_chosen() -> None:
     cli = LightningCLI(
-        BoringModel, BoringDataModule, subclass_mode_model=True, args=["--model=WideModel", "--model.width=4"], run=False
+        BoringModel,
+        BoringDataModule,
+        subclass_mode_model=True,
+        args=["--model=WideModel", "--model.width=4"],
+        run=False,
     )
 
     assert cli.model.width == 4
@@ -319,3 +323,15 @@ def test_callback_that_saves_nothing_must_say_what_it_does_instead() -> None:
         args=[],
         run=False,
     )
+
+
+class Breaks(BoringDataModule):
+    def __init__(self, size: int = 1):
+        raise KeyError("no such data")
+
+
+def test_error_of_a_constructor_is_told_as_it_is() -> None:
+    with pytest.raises(KeyError, match="no such data"):
+        LightningCLI(BoringModel, args=["--data=Breaks"], run=False)
+    with pytest.raises(KeyError, match="no such data"):
+        LightningCLI(BoringModel, Breaks, args=[], run=False)

@@ -137,9 +137,7 @@ def test_environment_of_one_subcommand_alone(monkeypatch) -> None:
     monkeypatch.setenv("PL_FIT__MODEL__WIDTH", "9")
     kwargs = {"fit": {"default_env": True}}
 
-    cli = LightningCLI(
-        WideModel, BoringDataModule, args=["fit", "--trainer.fast_dev_run=1"], parser_kwargs=kwargs
-    )
+    cli = LightningCLI(WideModel, BoringDataModule, args=["fit", "--trainer.fast_dev_run=1"], parser_kwargs=kwargs)
 
     assert cli.model.width == 9
 

@@ -146,7 +146,10 @@ class LightningArgumentParser(ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parse command-line arguments; short names of Fulmen's classes need no import."""
-        return super().parse_args(names.in_arguments(args), *more, **kwargs)
+        return super().parse_args(names.in_arguments(args, self._takes_class), *more, **kwargs)
+
+    def _takes_class(self, option: str) -> bool:
+        return f"{option}.help" in self._option_string_actions
 
     def parse_object(self, obj: Any, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parse a configuration that is an object; short names of Fulmen's classes need no import."""
