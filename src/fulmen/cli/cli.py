@@ -308,7 +308,7 @@ class LightningCLI:
         except Exception:
             if not raised:
                 raise
-            raise raised[0] from None
+            raise raised[-1] from None
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
         self._use_chosen_optimizers()
