@@ -163,4 +163,7 @@ def _ours(path: str) -> str:
     """The path of Fulmen's class for a path of Lightning's."""
     from fulmen.compat.class_paths import resolve
 
-    return resolve(path)
+    try:
+        return resolve(path)
+    except ImportError as error:
+        raise TypeError(f"{path}: {error}") from error  # which parsers tell as a wrong value
