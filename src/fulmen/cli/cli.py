@@ -17,6 +17,7 @@ from fulmen import __version__
 from fulmen.callbacks.callback import Callback
 from fulmen.cli import names
 from fulmen.cli.checkpoint import hyperparameters_of
+from fulmen.cli.help import HOW_TO_NAME_A_CLASS
 from fulmen.cli.names import class_at, options_below
 from fulmen.cli.optimizers import LRSchedulerTypeUnion, ReduceLROnPlateau, instantiate_class
 from fulmen.cli.parsed import construct, made_by, remembering, watched
@@ -137,7 +138,7 @@ class LightningCLI:
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser that has no arguments but ``--config``."""
-        parser = self.parser_class(**kwargs)
+        parser = self.parser_class(**{"epilog": HOW_TO_NAME_A_CLASS, **kwargs})
         parser.add_argument(
             "-c", "--config", action=ActionConfigFile, help="Path to a configuration file in json or yaml format."
         )
@@ -325,7 +326,8 @@ class LightningCLI:
             part = self._get(self.config, key)
             path = part.get("class_path") if chosen and part is not None else None
             if part is not None and (path is not None or not chosen):
-                found.append((remembering(partial(self._dumped, key), path), made_by(maker), True))
+                subclasses = chosen or not isinstance(maker, type)  # a function is made a subclass of what it returns
+                found.append((remembering(partial(self._dumped, key), path), made_by(maker), subclasses))
         return found
 
     def _dumped(self, key: str) -> dict[str, Any]:
