@@ -80,11 +80,12 @@ def test_lists_are_appended_to_and_the_last_element_gets_arguments() -> None:
 def test_list_of_a_file_is_appended_to(tmp_path) -> None:
     (tmp_path / "all.yaml").write_text("trainer: {callbacks: [{class_path: LearningRateMonitor}]}")
 
-    cli = made(WideModel, "--config=all.yaml", "--trainer.callbacks+=Recorder")
+    (tmp_path / "more.yaml").write_text("trainer: {callbacks+: [{class_path: EarlyStopping, init_args: {monitor: x}}]}")
 
-    kinds = [type(callback) for callback in cli.trainer.callbacks]
-    assert LearningRateMonitor in kinds
-    assert Recorder in kinds
+    cli = made(WideModel, "--config=all.yaml", "--config=more.yaml", "--trainer.callbacks+=Recorder")
+
+    kinds = {type(callback) for callback in cli.trainer.callbacks}
+    assert {LearningRateMonitor, EarlyStopping, Recorder} <= kinds
 
 
 def test_class_within_an_argument_is_chosen_by_path_and_by_name() -> None:
