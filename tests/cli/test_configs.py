@@ -39,11 +39,13 @@ def write(name: str, content: str) -> str:
 def test_each_source_of_a_value_wins_over_those_before_it(monkeypatch) -> None:
     """default < PL_TRAINER_... < default_config_files < PL_... < --config and options, from left to right."""
 
+    class Own(LightningCLI):
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.set_defaults({"trainer.max_steps": 1})
+
     def steps(*args: str) -> int:
         kwargs = {"default_env": True, "default_config_files": ["defaults.yaml"]}
-        cli = LightningCLI(
-            WideModel, trainer_defaults={"max_steps": 1}, parser_kwargs=kwargs, args=list(args), run=False
-        )
+        cli = Own(WideModel, trainer_defaults={"max_steps": 9}, parser_kwargs=kwargs, args=list(args), run=False)
         return cli.trainer.max_steps
 
     write("a.yaml", "trainer: {max_steps: 5}")

@@ -10,7 +10,7 @@ from functools import partial
 from types import MethodType
 from typing import Any, TypeAlias
 
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import ActionConfigFile, Namespace  # pyright: ignore[reportPrivateImportUsage]
 from torch.optim import Optimizer
 
 from fulmen import __version__
@@ -159,8 +159,8 @@ class LightningCLI:
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the arguments of Trainer, module and datamodule."""
         parser.add_lightning_class_args(self.trainer_class, "trainer")
-        defaults = {**self.trainer_defaults, **names.from_environment(made_by(self.trainer_class))}
-        parser.set_defaults({f"trainer.{key}": value for key, value in defaults.items() if key != "callbacks"})
+        defaults = {f"trainer.{key}": value for key, value in self.trainer_defaults.items() if key != "callbacks"}
+        parser.set_defaults(defaults)
         parser.add_lightning_class_args(self._model_class, "model", subclass_mode=self.subclass_mode_model)
         if self.datamodule_class is not None:
             parser.add_lightning_class_args(self._datamodule_class, "data", subclass_mode=self.subclass_mode_data)
@@ -174,6 +174,8 @@ class LightningCLI:
         self.add_default_arguments_to_parser(parser)
         self.add_core_arguments_to_parser(parser)
         self.add_arguments_to_parser(parser)
+        variables = names.from_environment(made_by(self.trainer_class))
+        parser.set_defaults({f"trainer.{key}": value for key, value in variables.items()})
         if self.auto_configure_optimizers:
             if not parser._optimizers:
                 parser.add_optimizer_args()

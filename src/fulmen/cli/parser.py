@@ -8,7 +8,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace, class_from_function
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import class_from_function
 from torch.optim import Optimizer
 
 from fulmen.callbacks.callback import Callback
@@ -87,7 +88,8 @@ class LightningArgumentParser(ArgumentParser):
         if issubclass(lightning_class, Callback):
             self.callback_keys.append(nested_key)
         if subclass_mode:
-            return self.add_subclass_arguments(lightning_class, nested_key, fail_untyped=False, required=required)
+            self.add_subclass_arguments(lightning_class, nested_key, fail_untyped=False, required=required)
+            return [nested_key]
         return self.add_class_arguments(
             lightning_class,
             nested_key,
