@@ -54,7 +54,7 @@ def hyperparameters_of(path: str, cls: type[Any]) -> tuple[dict[str, Any], dict[
 
 def _parameters(cls: type[Any]) -> tuple[set[str], bool]:
     """The names that the constructors of ``cls`` and its bases take, and whether the outermost takes any others."""
-    constructors = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base) and base is not object]
+    constructors = [vars(kind)["__init__"] for kind in cls.__mro__ if "__init__" in vars(kind) and kind is not object]
     names: set[str] = set()
     takes_others = False
     for constructor in constructors:
