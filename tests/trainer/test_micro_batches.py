@@ -330,29 +330,28 @@ def test_run_that_was_short_of_memory_is_bit_equal_to_one_that_began_smaller(
     assert all(torch.equal(value, smaller[2][1][name]) for name, value in found[2][1].items())
 
 
-@pytest.mark.filterwarnings("ignore:Growing is trained in micro-batches")
 def test_memory_that_gets_short_in_the_middle_of_a_window_keeps_its_gradients() -> None:
-    class Growing(ByMomentum):
-        """Short of memory in the second batch of a window alone, after some of its micro-batches."""
+    class Tightening(ByMomentum):
+        """Short of memory in the backward pass of the second batch, when some gradients are added to already."""
 
-        def __init__(self, fails: bool) -> None:
+        def __init__(self) -> None:
             super().__init__()
-            self.limit, self.fails = MemoryLimit(3), fails
+            self.net.insert(2, MemoryLimit(100, in_backward=True))
 
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            if self.fails and batch_idx == 1:
-                self.limit(batch[0])
-            return super().training_step(batch, batch_idx)
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            self.net[2].most = 3 if batch_idx == 1 else 100
 
-    found, smaller = Growing(True), Growing(False)
     inputs, targets = samples(16)
-    first, second = (inputs[:4], targets[:4]), (inputs[4:], targets[4:])
-    fit(found, [first, second], max_epochs=1, accumulate_grad_batches=2, micro_batch_size="auto")
-    by_hand = smaller.configure_optimizers()
-    for part, weight in ((first, 1.0), *(((inputs[i : i + 3], targets[i : i + 3]), 0.25) for i in range(4, 16, 3))):
-        (smaller.error(part).mean() * weight / 2).backward()
-    by_hand.step()
-    torch.testing.assert_close(weights_of(found), weights_of(smaller), rtol=0, atol=1e-15)
+    found, by_hand = Tightening(), Tightening()
+    batches = [(inputs[:4], targets[:4]), (inputs[4:], targets[4:])]
+    trainer = fit(found, batches, max_epochs=1, accumulate_grad_batches=2, micro_batch_size="auto")
+    assert trainer.micro_batch_size == 3
+    optimizer = by_hand.configure_optimizers()
+    parts = [(slice(0, 4), 1.0), *((slice(start, start + 3), 0.25) for start in range(4, 16, 3))]
+    for part, weight in parts:
+        (by_hand.error((inputs[part], targets[part])).mean() * weight / 2).backward()
+    optimizer.step()
+    torch.testing.assert_close(weights_of(found), weights_of(by_hand), rtol=0, atol=1e-15)
 
 
 class Limited(ByMomentum):

@@ -204,15 +204,10 @@ class DDPStrategy(ParallelStrategy):
     def exchange_gradients(self, announce: Callable[[], None]) -> None:
         wrapper = self.model
         if isinstance(wrapper, DistributedDataParallel) and self.late is not None and self._module is not None:
-            steps: dict[str, Any] = wrapper.module.__dict__
             touched = [parameter.grad is not None for parameter in self._module.parameters() if parameter.requires_grad]
-            if any(touched) and not all(touched) and not steps["finds_unused"]:
+            if any(touched) and not all(touched) and not wrapper.module.finds_unused:
                 raise self._unused_parameters()
-            steps["has_passed"] = True
-            try:  # a pass of nothing, which takes along the gradients that are there
-                self.wrap_step("training_step", _no_loss)()
-            finally:
-                steps["has_passed"] = False
+            self.wrap_step("training_step", _no_loss)()  # a pass of nothing takes along the gradients that are there
         announce()
         self.join_backward()
 

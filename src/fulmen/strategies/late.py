@@ -156,13 +156,11 @@ class Steps(nn.Module):
         joins: the step gave no loss; what was returned is to go backward from where others do.
         late: what rides on its gradients.
         finds_unused: the wrapper finds the parameters that are not used, which need no word that nothing comes.
-        has_passed: backward passes were made past the wrapper, and the parameters that have gradients were used there.
     """
 
     call: Any = None
     joins: bool = False
     finds_unused: bool = False
-    has_passed: bool = False
     late: Late
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
@@ -190,10 +188,7 @@ class Steps(nn.Module):
             return self._riding(output)
         if output is None:
             self.__dict__["joins"] = True
-            trained, nothings = self._trained, self._nothings
-            if self.finds_unused:
-                pairs = [pair for pair in zip(trained, nothings) if self.has_passed and pair[0].grad is not None]
-                trained, nothings = [one for one, _ in pairs], [nothing for _, nothing in pairs]
+            trained, nothings = ([], []) if self.finds_unused else (self._trained, self._nothings)
             return {JOINS: _Nothing.apply(self.late, nothings, self.carry, *trained)}
         if isinstance(output, Mapping):
             name = "loss_sum" if "loss_sum" in output else "loss"

@@ -75,9 +75,8 @@ class MicroBatches:
                 if not is_oom_error(error):
                     raise
                 self._explain_the_end(trainer, batch, error)
-            assert moment is not None
+            assert moment is not None  # the error is let go of here, and with it what it held
             clears = clears and not moment.is_cleared
-            step = None  # lets go of what the error has left
             moment.go_back()
             garbage_collection_cuda()
             failed_with = failed_with or self._at_once
