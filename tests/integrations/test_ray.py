@@ -233,11 +233,13 @@ def test_two_workers_train_as_one_process_with_batches_twice_as_large(trained: A
     torch.testing.assert_close(weights(trained), by_hand(batches_per_step=2)[0])
 
 
+@pytest.mark.slow
 def test_report_of_workers_names_the_metric_as_it_was_asked_for(trained: Any) -> None:
     assert trained.metrics.keys() == {"loss", "epoch", "step"}
     assert trained.metrics["loss"] == pytest.approx(by_hand(batches_per_step=2)[1][-1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_each_epoch_leaves_a_checkpoint_in_ray(trained: Any) -> None:
     found = [
         torch.load(Path(checkpoint.path, "checkpoint.ckpt"), weights_only=True)["loops"]["progress"]["epoch"]
