@@ -25,10 +25,7 @@ from fulmen.utilities.exceptions import MisconfigurationException
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),  # one Ray for all of them
-    # of Ray itself, in this process
-    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:ray.*"),
-    pytest.mark.filterwarnings("ignore:.*:FutureWarning:ray.*"),
-    pytest.mark.filterwarnings("ignore:.*:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),  # of its own settings
 ]
 
 BATCH, BATCHES, EPOCHS, RATE = 3, 6, 3, 0.05
@@ -147,7 +144,7 @@ def trial(config: dict[str, Any]) -> None:
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[Any]:
     """Ray on this machine, for two workers; nothing is left of it afterwards."""
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    before = set(psutil.Process().children(recursive=True))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in _SETTINGS.items():
             patch.setenv(name, value)
@@ -169,14 +166,11 @@ def ray_here() -> Iterator[Any]:
         for name in ("ray.train", "ray.tune", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         yield ray
+        started = set(psutil.Process().children(recursive=True)) - before
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
-    deadline = time.monotonic() + 20
-    left = True
-    while left and time.monotonic() < deadline:
-        left = {child.pid for child in psutil.Process().children(recursive=True) if child.is_running()} - before
-        time.sleep(0.1)
-    assert not left, "processes of Ray are still there"
+    assert started
+    assert not psutil.wait_procs(started, timeout=30)[1], "processes of Ray are still there"
 
 
 @pytest.fixture(scope="session")
@@ -239,11 +233,13 @@ def test_two_workers_train_as_one_process_with_batches_twice_as_large(trained: A
     torch.testing.assert_close(weights(trained), by_hand(batches_per_step=2)[0])
 
 
+@pytest.mark.slow
 def test_report_of_workers_names_the_metric_as_it_was_asked_for(trained: Any) -> None:
     assert trained.metrics.keys() == {"loss", "epoch", "step"}
     assert trained.metrics["loss"] == pytest.approx(by_hand(batches_per_step=2)[1][-1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_each_epoch_leaves_a_checkpoint_in_ray(trained: Any) -> None:
     found = [
         torch.load(Path(checkpoint.path, "checkpoint.ckpt"), weights_only=True)["loops"]["progress"]["epoch"]
