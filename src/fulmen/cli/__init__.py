@@ -1,0 +1,53 @@
+"""The command line: every argument of a run from the shell, from files and from the environment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fulmen.utilities.imports import at_first_use
+
+if TYPE_CHECKING:
+    from fulmen.cli.cli import ArgsType as ArgsType
+    from fulmen.cli.cli import LightningCLI as LightningCLI
+    from fulmen.cli.optimizers import LRSchedulerCallable as LRSchedulerCallable
+    from fulmen.cli.optimizers import LRSchedulerType as LRSchedulerType
+    from fulmen.cli.optimizers import LRSchedulerTypeTuple as LRSchedulerTypeTuple
+    from fulmen.cli.optimizers import LRSchedulerTypeUnion as LRSchedulerTypeUnion
+    from fulmen.cli.optimizers import OptimizerCallable as OptimizerCallable
+    from fulmen.cli.optimizers import ReduceLROnPlateau as ReduceLROnPlateau
+    from fulmen.cli.optimizers import instantiate_class as instantiate_class
+    from fulmen.cli.parsed import instantiate_module as instantiate_module
+    from fulmen.cli.parser import LightningArgumentParser as LightningArgumentParser
+    from fulmen.cli.save_config import SaveConfigCallback as SaveConfigCallback
+
+__all__ = [
+    "ArgsType",
+    "LRSchedulerCallable",
+    "LRSchedulerType",
+    "LRSchedulerTypeTuple",
+    "LRSchedulerTypeUnion",
+    "LightningArgumentParser",
+    "LightningCLI",
+    "OptimizerCallable",
+    "ReduceLROnPlateau",
+    "SaveConfigCallback",
+    "instantiate_class",
+    "instantiate_module",
+]
+__getattr__, __dir__ = at_first_use(
+    __name__,
+    {
+        "ArgsType": "cli",
+        "LRSchedulerCallable": "optimizers",
+        "LRSchedulerType": "optimizers",
+        "LRSchedulerTypeTuple": "optimizers",
+        "LRSchedulerTypeUnion": "optimizers",
+        "LightningArgumentParser": "parser",
+        "LightningCLI": "cli",
+        "OptimizerCallable": "optimizers",
+        "ReduceLROnPlateau": "optimizers",
+        "SaveConfigCallback": "save_config",
+        "instantiate_class": "optimizers",
+        "instantiate_module": "parsed",
+    },
+)

@@ -1,0 +1,96 @@
+"""The callback that keeps the whole configuration of a run beside its logs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+
+from fulmen.callbacks.callback import Callback
+from fulmen.utilities.cloud_io import get_filesystem, join_path
+from fulmen.utilities.model_helpers import is_overridden
+
+if TYPE_CHECKING:
+    from fulmen.cli.parser import LightningArgumentParser
+    from fulmen.core.module import LightningModule
+    from fulmen.trainer.trainer import Trainer
+
+
+class SaveConfigCallback(Callback):
+    """Writes the configuration of a run into its log directory, once, when the run begins.
+
+    Args:
+        parser: the parser that made ``config``.
+        config: every argument with its value.
+        config_filename: the file's name.
+        overwrite: whether to write over a file of that name that has other content.
+        multifile: whether parts that came from files of their own are written into files of their own.
+        save_to_log_dir: False: write nothing there; only :meth:`save_config` is called.
+
+    Raises:
+        ValueError: ``save_to_log_dir`` is False, and ``save_config`` is not overridden, so that nothing would be saved.
+    """
+
+    def __init__(
+        self,
+        parser: LightningArgumentParser,
+        config: Namespace,
+        config_filename: str = "config.yaml",
+        overwrite: bool = False,
+        multifile: bool = False,
+        save_to_log_dir: bool = True,
+    ) -> None:
+        self.parser = parser
+        self.config = config
+        self.config_filename = config_filename
+        self.overwrite = overwrite
+        self.multifile = multifile
+        self.save_to_log_dir = save_to_log_dir
+        self.already_saved = False
+        if not save_to_log_dir and not is_overridden("save_config", self, SaveConfigCallback):
+            raise ValueError(
+                f"`{type(self).__name__}(save_to_log_dir=False)` saves nothing, as it has no `save_config` of its own."
+                " Override `save_config`, or write `LightningCLI(save_config_callback=None)`."
+            )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file on rank 0.
+
+        Raises:
+            RuntimeError: there is such a file with other content, and ``overwrite`` is False.
+        """
+        if self.already_saved:
+            return
+        self.already_saved = True
+        if self.save_to_log_dir:
+            self._save(trainer)
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, stage)
+
+    def _save(self, trainer: Trainer) -> None:
+        folder = trainer.log_dir
+        if folder is None:
+            return
+        path = join_path(folder, self.config_filename)
+        files = get_filesystem(folder)
+        refused = False
+        if trainer.is_global_zero:
+            there = files.isfile(path)
+            refused = there and not self.overwrite
+            if not refused:
+                files.makedirs(folder, exist_ok=True)
+                self.parser.save(
+                    self.config, path, skip_unset=False, overwrite=self.overwrite, multifile=self.multifile
+                )
+        if trainer.strategy.broadcast(refused):
+            raise RuntimeError(
+                f"{path} is there already, with the configuration of another run, which is not overwritten. Choose"
+                " another log directory or remove the file; `LightningCLI(save_config_kwargs={'overwrite': True})`"
+                " writes over it, and `LightningCLI(save_config_callback=None)` writes none."
+            )
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the configuration in another place, too: with a logger, say. Called on rank 0 alone.
+
+        ``self.parser.dump(self.config, skip_unset=False)`` is the text that the file has.
+        """
