@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -251,7 +251,6 @@ def _run(plan: Plan, objective: _Objective) -> int:
     )
     epochs = plan.base["trainer"].get("max_epochs")
     code = 0
-    _until_asked_to_end()
     view = View(plan.study, objective.monitor, objective.maximize, plan.trials, epochs)
 
     def finished(trial: Any, state: str) -> None:
@@ -259,7 +258,7 @@ def _run(plan: Plan, objective: _Objective) -> int:
         write_files(plan.study, plan.folder, objective.maximize, partial(_best_of, plan.template))
 
     try:
-        with view:
+        with _asked_by_signal(), view:
             Workers(plan, view.look, view.say, finished).run()
     except (KeyboardInterrupt, _Asked) as asked:
         code = 143 if isinstance(asked, _Asked) else 130
@@ -279,13 +278,23 @@ class _Asked(BaseException):
     """SIGTERM."""
 
 
-def _until_asked_to_end() -> None:
+@contextmanager
+def _asked_by_signal() -> Generator[None, None, None]:
+    """SIGTERM ends the search like Ctrl-C."""
+
     def ask(number: int, frame: Any) -> None:
         signal.signal(number, signal.SIG_IGN)  # once is enough: the trials are being ended
         raise _Asked
 
-    with suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, ask)
+    try:
+        before = signal.signal(signal.SIGTERM, ask)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse_misspelt(options: argparse.Namespace) -> None:

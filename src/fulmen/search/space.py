@@ -122,16 +122,16 @@ def dimension_of(value: Any, name: str, where: str = "") -> Dimension | None:
     whole = kind in ("int", "log_int")
     numbers = tuple(_number(one, whole, kind, place) for one in values)
     low, high, *rest = numbers
+    least = 1 if whole else 0
+    if kind.startswith("log_") and (min(low, high) <= 0 or min(low, high) < least):
+        raise SpaceError(
+            f"{place}: the range [{low}, {high}] has {min(low, high)} in it, and {kind} needs numbers above 0. Write a "
+            f"small one in its place, {'1' if whole else 'such as 1e-5'}, or take {kind.removeprefix('log_')}."
+        )
     if low > high:
         raise SpaceError(f"{place}: the range [{low}, {high}] is reversed. Write {{{kind}: [{high}, {low}]}}.")
     if low == high:
         raise SpaceError(f"{place}: the range [{low}, {high}] is empty. Write {low} itself, or a wider range.")
-    least = 1 if whole else 0
-    if kind.startswith("log_") and (low < least or low <= 0):
-        raise SpaceError(
-            f"{place}: {kind} begins at {low}, and a logarithm needs numbers above 0. Write a low that is "
-            f"{'at least 1' if whole else 'a little above 0'}, or {{{kind.removeprefix('log_')}: [{low}, {high}]}}."
-        )
     if rest and not 1 <= rest[0] <= high - low:
         raise SpaceError(f"{place}: the step {rest[0]} does not fit between {low} and {high}. Write {FORMS['int']}.")
     if rest:
