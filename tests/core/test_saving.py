@@ -10,6 +10,7 @@ import os
 import pathlib
 import pickle
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -456,17 +457,87 @@ def test_class_path_of_anything_else_raises_and_imports_nothing(tmp_path, class_
     assert "antigravity" not in sys.modules
 
 
-def test_objects_that_the_command_line_had_made_are_asked_for(tmp_path) -> None:
-    description = {"class_path": "torch.nn.MSELoss", "init_args": {}}
-    with given_hyperparameters(WithLoss, {"loss": description, "width": 2, "_instantiator": "x"}):
-        path = saved(WithLoss(nn.MSELoss()), tmp_path / "x.ckpt", state_dict={"loss.weight": torch.ones(1)})
+class Doubled(nn.MSELoss):
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
 
-    with pytest.raises(TypeError, match=r"`loss`: torch\.nn\.MSELoss.*WithLoss\.load_from_checkpoint\(.*loss=\.\.\.\)"):
+
+class WithMakers(LightningModule):
+    def __init__(
+        self,
+        make: Callable[[list], nn.Module],
+        losses: list[nn.Module],
+        function: Callable = torch.relu,
+        anything=None,
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = nn.Linear(1, 1)
+        self.make, self.losses, self.function, self.anything = make, nn.ModuleList(losses), function, anything
+
+
+def of_command_line(cls: type, path: pathlib.Path, arguments: dict[str, Any], *objects: Any) -> pathlib.Path:
+    """A checkpoint of a module that the command line has made with ``objects``, which it had as ``arguments``."""
+    with given_hyperparameters(cls, {**arguments, "_instantiator": "lightning.pytorch.cli.instantiate_module"}):
+        return saved(cls(*objects), path)
+
+
+def test_objects_of_the_command_line_are_made_again_if_the_signature_asks_for_their_class(tmp_path) -> None:
+    description = {"class_path": "torch.nn.PReLU", "init_args": {"num_parameters": 2}}
+    path = of_command_line(WithLoss, tmp_path / "x.ckpt", {"loss": description, "width": 2}, nn.PReLU(2))
+
+    again = WithLoss.load_from_checkpoint(path)
+
+    assert type(again.loss) is nn.PReLU
+    assert again.loss.num_parameters == 2
+    assert again.hparams.loss == description  # so that its own checkpoints can do the same
+    given = nn.PReLU(2)
+    with pytest.warns(UserWarning, match="loss"):  # which is no plain data
+        assert WithLoss.load_from_checkpoint(path, loss=given).loss is given
+
+
+def test_objects_within_objects_lists_and_factories_are_made_again(tmp_path) -> None:
+    within = {"class_path": f"{__name__}.Doubled", "init_args": {"inner": {"class_path": "torch.nn.L1Loss"}}}
+    factory = {"class_path": "torch.nn.HuberLoss", "init_args": {"delta": 0.5}}
+    arguments = {"make": factory, "losses": [within], "anything": {"class_path": "os.system"}}
+    path = of_command_line(WithMakers, tmp_path / "x.ckpt", arguments, None, [])
+
+    again = WithMakers.load_from_checkpoint(path, strict=False)
+
+    assert type(again.losses[0].inner) is nn.L1Loss
+    assert again.make().delta == 0.5
+    assert again.anything == {"class_path": "os.system"}  # nothing says that it was an object
+
+
+@pytest.mark.parametrize("class_path", ["antigravity.Loss", "os.system", "torch.optim.SGD", "builtins.eval"])
+def test_object_of_a_class_that_the_signature_does_not_ask_for_raises_and_imports_nothing(tmp_path, class_path) -> None:
+    path = of_command_line(WithLoss, tmp_path / "x.ckpt", {"loss": {"class_path": class_path}}, nn.MSELoss())
+
+    with pytest.raises(TypeError, match=rf"'{class_path}' for `loss`, which takes `Module`.*loss=\.\.\."):
         WithLoss.load_from_checkpoint(path)
-    with pytest.warns(UserWarning, match="loss"):  # which the constructor saves again
-        again = WithLoss.load_from_checkpoint(path, loss=nn.BCELoss(weight=torch.zeros(1)))
-    assert type(again.loss) is nn.BCELoss
-    assert again.hparams.width == 2
+
+    assert "antigravity" not in sys.modules
+
+
+def test_function_of_the_command_line_is_asked_for(tmp_path) -> None:
+    arguments = {"make": {"class_path": "torch.nn.L1Loss"}, "losses": [], "function": "os.system"}
+    path = of_command_line(WithMakers, tmp_path / "x.ckpt", arguments, None, [])
+
+    with pytest.raises(TypeError, match=r"'os.system' \(a str\) for `function`, which takes a function"):
+        WithMakers.load_from_checkpoint(path)
+    with pytest.warns(UserWarning, match="function"):  # which is no plain data
+        assert WithMakers.load_from_checkpoint(path, function=len).function is len
+
+
+def test_object_that_cannot_be_made_again_says_which_and_how_to_pass_it(tmp_path) -> None:
+    description = {"class_path": "torch.nn.PReLU", "init_args": {"num_parameters": -1}}
+    path = of_command_line(WithLoss, tmp_path / "x.ckpt", {"loss": description}, nn.PReLU())
+
+    with pytest.raises(RuntimeError, match="-1") as caught:
+        WithLoss.load_from_checkpoint(path)
+
+    assert "`loss` was to be made again" in caught.value.__notes__[0]
 
 
 # -- files of hyperparameters -----------------------------------------------------------------------------------------

@@ -10,13 +10,14 @@ from functools import partial
 from types import MethodType
 from typing import Any, TypeAlias
 
-import jsonargparse
 from jsonargparse import ActionConfigFile, Namespace
 from torch.optim import Optimizer
 
 from fulmen import __version__
 from fulmen.callbacks.callback import Callback
+from fulmen.cli import names
 from fulmen.cli.checkpoint import hyperparameters_of
+from fulmen.cli.names import class_at, options_below
 from fulmen.cli.optimizers import LRSchedulerTypeUnion, ReduceLROnPlateau, instantiate_class
 from fulmen.cli.parsed import Remembering, made_by
 from fulmen.cli.parser import LightningArgumentParser
@@ -36,8 +37,8 @@ ArgsType: TypeAlias = list[str] | dict[str, Any] | Namespace | None
 class LightningCLI:
     """A command line for a module, a datamodule and a Trainer: parses, makes them, and runs a subcommand.
 
-    The objects are then in ``model``, ``datamodule`` and ``trainer``; ``config`` is what was parsed, ``config_init`` the
-    same with objects in place of their descriptions, ``subcommand`` the one that was chosen.
+    The objects are then in ``model``, ``datamodule`` and ``trainer``; ``config`` is what was parsed, ``config_init``
+    the same with objects in place of their descriptions, ``subcommand`` the one that was chosen.
 
     Args:
         model_class: the module's class, or a function whose annotation says that it returns one. None: it is chosen on
@@ -99,7 +100,7 @@ class LightningCLI:
         self.subclass_mode_model = subclass_mode_model or model_class is None
         self.subclass_mode_data = subclass_mode_data or datamodule_class is None
 
-        jsonargparse.set_parsing_settings(config_read_mode_fsspec_enabled=True)
+        self._args = args
         main, by_subcommand = self._arguments_of_parsers(run)
         self.setup_parser(run, main, by_subcommand)
         self.parse_arguments(self.parser, args)
@@ -157,8 +158,8 @@ class LightningCLI:
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the arguments of Trainer, module and datamodule."""
         parser.add_lightning_class_args(self.trainer_class, "trainer")
-        defaults = {f"trainer.{key}": value for key, value in self.trainer_defaults.items() if key != "callbacks"}
-        parser.set_defaults(defaults)
+        defaults = {**self.trainer_defaults, **names.from_environment(made_by(self.trainer_class))}
+        parser.set_defaults({f"trainer.{key}": value for key, value in defaults.items() if key != "callbacks"})
         parser.add_lightning_class_args(self._model_class, "model", subclass_mode=self.subclass_mode_model)
         if self.datamodule_class is not None:
             parser.add_lightning_class_args(self._datamodule_class, "data", subclass_mode=self.subclass_mode_data)
@@ -201,17 +202,29 @@ class LightningCLI:
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         actions = parser.add_subcommands()
         trainer_class = made_by(self.trainer_class)
+        chosen = self._subcommand_in_sight(parser)
         for name, given in self.subcommands().items():
             method = getattr(trainer_class, name)
             description = (inspect.getdoc(method) or "").partition("\n")[0]
             options = {"description": description, **kwargs.get(name, {})}
             subparser = self.init_parser(**options)
-            self._add_arguments(subparser)
-            self._subcommand_method_arguments[name] = subparser.add_method_arguments(
-                trainer_class, name, skip=set(given)
-            )
+            if chosen in (name, None):
+                self._add_arguments(subparser)
+                self._subcommand_method_arguments[name] = subparser.add_method_arguments(
+                    trainer_class, name, skip=set(given)
+                )
             self._subcommand_parsers[name] = subparser
             actions.add_subcommand(name, subparser, help=description)
+
+    def _subcommand_in_sight(self, parser: LightningArgumentParser) -> str | None:
+        """The subcommand if the others cannot matter, so that their arguments need not be looked up; else None.
+
+        That is most of the time that a command line takes.
+        """
+        args = sys.argv[1:] if self._args is None else self._args
+        if isinstance(args, list) and args and not parser.default_env and not parser.default_config_files:
+            return args[0] if args[0] in self.subcommands() else None  # before it, --config has parts for all
+        return None
 
     def _parser(self, subcommand: str | None) -> LightningArgumentParser:
         return self.parser if subcommand is None else self._subcommand_parsers[subcommand]
@@ -232,13 +245,35 @@ class LightningCLI:
             self.config = parser.parse_args(args)
 
     def _take_hyperparameters_of_checkpoint(self) -> None:
-        """Let the hyperparameters in the file of ``--ckpt_path`` be the module's arguments."""
+        """Let the hyperparameters in the file of ``--ckpt_path`` be the module's arguments.
+
+        They replace what configurations say, since the weights fit nothing else. An option of the command line itself
+        was written for this run, and stays.
+        """
         path = self._get(self.config, "ckpt_path") if self.subcommand else None
-        if path is None or not os.path.isfile(path):
+        part = self._get(self.config, "model")
+        if path is None or part is None or not os.path.isfile(path):
             return
-        model = hyperparameters_of(path, made_by(self._model_class))
-        if model:
-            self.config = self.parser.parse_object({self.subcommand: {"model": model}}, self.config)
+        cls = made_by(self._model_class)
+        if self.subclass_mode_model:
+            cls = class_at(part["class_path"])
+        try:
+            named, others = hyperparameters_of(path, cls)
+        except (TypeError, ValueError) as error:
+            self.parser.error(f"`--ckpt_path`: {error}", error)
+        if not named and not others:
+            return
+        model: dict[str, Any] = named
+        if self.subclass_mode_model:
+            model = {
+                "class_path": part["class_path"],
+                "init_args": named,
+                **({"dict_kwargs": others} if others else {}),
+            }
+        config = self.parser.parse_object({self.subcommand: {"model": model}}, self.config, env=False)
+        args = sys.argv[1:] if self._args is None else self._args
+        again = options_below("--model", args) if isinstance(args, list) else []
+        self.config = self.parser.parse_args([str(self.subcommand), *again], config, env=False) if again else config
 
     def _get(self, config: Namespace, key: str, default: Any = None) -> Any:
         """An entry of the subcommand's configuration, or of the whole if there are no subcommands."""

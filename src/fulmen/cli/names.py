@@ -6,14 +6,20 @@ and so on when they are used; so those that a configuration names are imported b
 
 from __future__ import annotations
 
+import ast
+import inspect
+import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 import jsonargparse
+
+from fulmen.cli.registries import registered
 
 #: the packages whose public classes have short names
 ROOMS = (
@@ -45,8 +51,18 @@ def table() -> dict[str, str]:
 @cache
 def parser_mode() -> str:
     """The mode of parsers: YAML, with the names of classes as this module knows them."""
+    import torch
     import yaml
+    from jsonargparse.typing import register_type
 
+    for kind, read in ((torch.dtype, _dtype), (torch.device, torch.device)):
+        with suppress(ValueError):  # the program has registered it in its own way
+            register_type(
+                kind,
+                deserializer=read,
+                deserializer_exceptions=(RuntimeError, TypeError, ValueError),
+                fail_already_registered=True,
+            )
     load = jsonargparse.get_loader("yaml")
     jsonargparse.set_loader(_MODE, lambda text: in_values(load(text)), exceptions=(yaml.YAMLError,))
     return _MODE
@@ -77,9 +93,46 @@ def in_values(value: Any) -> Any:
     return value
 
 
+def options_below(group: str, args: Sequence[str]) -> list[str]:
+    """The options of a group in command-line arguments, ``--model.width 3`` or ``--model.width=3``, but ``+=``."""
+    found, words = [], list(args)
+    for index, word in enumerate(words):
+        option, equals, _ = word.partition("=")
+        if option.startswith(f"{group}.") and not option.endswith("+"):
+            found.append(word)
+            if not equals and index + 1 < len(words) and not words[index + 1].startswith("--"):
+                found.append(words[index + 1])
+    return found
+
+
+def class_at(path: str) -> type[Any]:
+    """The class at a path that was parsed."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def from_environment(cls: type[Any]) -> dict[str, Any]:
+    """What variables such as ``PL_TRAINER_MAX_EPOCHS`` say of the arguments of a Trainer."""
+    prefix = f"PL_{cls.__name__.upper()}_"
+    found = {}
+    for name in inspect.signature(cls.__init__).parameters if any(key.startswith(prefix) for key in os.environ) else ():
+        text = os.environ.get(prefix + name.upper())
+        if text:
+            try:
+                found[name] = ast.literal_eval(text)
+            except (ValueError, SyntaxError):
+                found[name] = jsonargparse.get_loader("yaml")(text)
+    return found
+
+
 def _in_text(text: str) -> str:
+    if (path := registered(text)) is not None:
+        return path
     if text in _PREFERRED:
         return _PREFERRED[text]
+    if "://" in text:  # the only use of fsspec, which takes its time to be imported
+        jsonargparse.set_parsing_settings(config_read_mode_fsspec_enabled=True)
+        return text
     if _FOREIGN.fullmatch(text):
         return _ours(text)
     for word in _WORD.findall(text):
@@ -88,8 +141,17 @@ def _in_text(text: str) -> str:
     return text
 
 
+def _dtype(text: str) -> Any:
+    import torch
+
+    found = getattr(torch, text.removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"torch has no type of numbers {text!r}")
+    return found
+
+
 def _ours(path: str) -> str:
-    """The path of Fulmen's class for a path of Lightning's; what is unknown stays."""
-    from fulmen.compat import resolve
+    """The path of Fulmen's class for a path of Lightning's."""
+    from fulmen.compat.class_paths import resolve
 
     return resolve(path)

@@ -81,9 +81,7 @@ class LightningArgumentParser(ArgumentParser):
         if issubclass(lightning_class, Callback):
             self.callback_keys.append(nested_key)
         if subclass_mode:
-            return self.add_subclass_arguments(
-                lightning_class, nested_key, fail_untyped=False, required=required, **({} if required else {})
-            )
+            return self.add_subclass_arguments(lightning_class, nested_key, fail_untyped=False, required=required)
         return self.add_class_arguments(
             lightning_class,
             nested_key,

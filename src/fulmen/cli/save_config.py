@@ -71,23 +71,42 @@ class SaveConfigCallback(Callback):
         folder = trainer.log_dir
         if folder is None:
             return
-        path = join_path(folder, self.config_filename)
-        files = get_filesystem(folder)
-        refused = False
-        if trainer.is_global_zero:
-            there = files.isfile(path)
-            refused = there and not self.overwrite
-            if not refused:
-                files.makedirs(folder, exist_ok=True)
-                self.parser.save(
-                    self.config, path, skip_unset=False, overwrite=self.overwrite, multifile=self.multifile
-                )
+        refused = trainer.is_global_zero and not self._write(trainer, folder)
         if trainer.strategy.broadcast(refused):
             raise RuntimeError(
-                f"{path} is there already, with the configuration of another run, which is not overwritten. Choose"
-                " another log directory or remove the file; `LightningCLI(save_config_kwargs={'overwrite': True})`"
-                " writes over it, and `LightningCLI(save_config_callback=None)` writes none."
+                f"{join_path(folder, self.config_filename)} is there already, with the configuration of another run,"
+                " which is not overwritten. Choose another log directory or remove the file;"
+                " `LightningCLI(save_config_kwargs={'overwrite': True})` writes over it, and"
+                " `LightningCLI(save_config_callback=None)` writes none."
             )
+
+    def _write(self, trainer: Trainer, folder: str) -> bool:
+        """Write the file unless it is there with this content; False if it is there with another."""
+        files = get_filesystem(folder)
+        path = join_path(folder, self.config_filename)
+        text = self.parser.dump(self.config, skip_unset=False)
+        number = 0
+        while not self.overwrite and files.isfile(path):
+            with files.open(path, "r") as file:
+                if file.read() == text:
+                    return True
+            if not self._goes_on(trainer):
+                return False
+            number += 1  # beside those of the starts before
+            name, dot, suffix = self.config_filename.rpartition(".")
+            path = join_path(folder, f"{name or suffix}-{number}{dot}{suffix if name else ''}")
+        files.makedirs(folder, exist_ok=True)
+        if self.multifile:
+            self.parser.save(self.config, path, skip_unset=False, overwrite=self.overwrite, multifile=True)
+        else:
+            with files.open(path, "w") as file:
+                file.write(text)
+        return True
+
+    def _goes_on(self, trainer: Trainer) -> bool:
+        """Whether this is another start of the run that the directory belongs to."""
+        path, requeue = self.config.get("ckpt_path"), trainer.signals.requeue
+        return path == "auto" or (path is None and requeue is not None and requeue.is_restart)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save the configuration in another place, too: with a logger, say. Called on rank 0 alone.

@@ -517,12 +517,12 @@ def _restore(value: Any, path: str, table: _Table, options: tuple[Any, ...]) -> 
 def _restore_elements(value: Any, path: str, table: _Table, options: tuple[Any, ...]) -> Any:
     if isinstance(value, Mapping):
         return {
-            key: _restore(element, f"{path}.{component(key)}", table, _element_options(options, value, key))
+            key: _restore(element, f"{path}.{component(key)}", table, element_options(options, value, key))
             for key, element in value.items()
         }
     if type(value) in (list, tuple):
         return type(value)(
-            _restore(element, f"{path}.{index}", table, _element_options(options, value, index))
+            _restore(element, f"{path}.{index}", table, element_options(options, value, index))
             for index, element in enumerate(value)
         )
     return value
@@ -539,7 +539,7 @@ def _restore_items(value: Any, path: str, table: _Table, options: tuple[Any, ...
     restored = {}
     for index, (key, element) in enumerate(value):
         name = _restore(key, f"{path}.{index}.0", table, for_keys)
-        restored[name] = _restore(element, f"{path}.{index}.1", table, _element_options(options, {}, name))
+        restored[name] = _restore(element, f"{path}.{index}.1", table, element_options(options, {}, name))
     return restored
 
 
@@ -673,7 +673,7 @@ def options_of(hint: Any) -> tuple[Any, ...]:
     return (hint,)
 
 
-def _element_options(options: tuple[Any, ...], container: Any, key: Any) -> tuple[Any, ...]:
+def element_options(options: tuple[Any, ...], container: Any, key: Any) -> tuple[Any, ...]:
     """What the annotation of a container allows for its element at ``key``."""
     found: list[Any] = []
     for option in options:

@@ -11,22 +11,21 @@ import io
 import os
 import pathlib
 import types
-import typing
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from fulmen.core.described import made_again
+from fulmen.core.hparams import given_hyperparameters
 from fulmen.core.plain import (
     LEFT_OUT,
     NoPlainForm,
     component,
     from_plain,
-    options_of,
-    parameter_hints,
     plain_value,
     restore_container,
 )
@@ -281,15 +280,21 @@ def _make(
         )
     if hparams_file is not None:
         saved, kinds = _read_hparams_file(hparams_file), None
-    cls = _class_named(saved.pop("_class_path", None), cls, source)
-    by_command_line = saved.pop("_instantiator", None) is not None
+    path_of_class = saved.pop("_class_path", None)
+    cls = _class_named(path_of_class, cls, source)
+    instantiator = saved.pop("_instantiator", None)
+    described: dict[str, Any] | None = None
     parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
     if name in parameters and name != "kwargs":
         arguments = _one_argument(name, parameters, saved, kinds, given, source)
     else:
         arguments = _from_plain(saved, kinds, source, cls)
-        if by_command_line:
-            _check_no_class_paths(cls, {key: value for key, value in arguments.items() if key not in given}, source)
+        arguments = {key: value for key, value in arguments.items() if key not in given}
+        if instantiator is not None:  # the command line had made objects of what it parsed
+            described = {**arguments, **given, "_instantiator": instantiator}
+            if path_of_class is not None:
+                described["_class_path"] = path_of_class
+            arguments = made_again(cls, arguments, source)
         arguments |= given
     if not _takes_anything(cls, parameters):
         ignored = [key for key in given if key in arguments and key not in parameters]
@@ -309,7 +314,9 @@ def _make(
     only_positional = [key for key, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_ONLY]
     positional = [arguments.pop(key) for key in only_positional if key in arguments]
     try:
-        return cls(*positional, **arguments)
+        # the new object remembers the descriptions, as the old one did
+        with nullcontext() if described is None else given_hyperparameters(cls, described):
+            return cls(*positional, **arguments)
     except Exception as error:
         if left_out:
             error.add_note(
@@ -392,31 +399,6 @@ def _class_named(path: Any, cls: type[Owner], source: str) -> type[Owner]:
         f"{source} is of the class {shown(path)}, which is not {cls.__name__} nor an imported subclass of it, and a"
         " checkpoint makes nothing be imported. If you trust it, import that class first, or call its own"
         " `load_from_checkpoint`."
-    )
-
-
-def _check_no_class_paths(cls: type[Any], arguments: Mapping[str, Any], source: str) -> None:
-    """Raise if an argument is a description from which the command line had made an object."""
-    hints = parameter_hints(cls)
-    described = [
-        key
-        for key, value in arguments.items()
-        if isinstance(value, Mapping) and "class_path" in value and not _takes_mapping(options_of(hints.get(key)))
-    ]
-    if described:
-        paths = ", ".join(f"`{key}`: {arguments[key]['class_path']}" for key in described)
-        raise TypeError(
-            f"{source} describes objects that the command line had made ({paths}); a checkpoint makes nothing be"
-            f" imported or called. Make them yourself:"
-            f" {_call_with(described, cls, source)}."
-        )
-
-
-def _takes_mapping(options: tuple[Any, ...]) -> bool:
-    """Whether a parameter that is annotated with ``options`` may get a dict."""
-    origins = [typing.get_origin(option) or option for option in options]
-    return not origins or any(
-        origin in (Any, object) or (isinstance(origin, type) and issubclass(origin, Mapping)) for origin in origins
     )
 
 

@@ -313,7 +313,8 @@ def _log_hyperparameters(trainer: Trainer) -> None:
                     "`self.save_hyperparameters(logger=False)`."
                 )
             merged[name] = value
-    merged.pop("_class_path", None)
+    for name in ("_class_path", "_instantiator"):  # how the command line made them
+        merged.pop(name, None)
     for logger in trainer.loggers:
         if merged:
             logger.log_hyperparams(merged)

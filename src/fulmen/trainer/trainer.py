@@ -49,8 +49,14 @@ if TYPE_CHECKING:
     from fulmen.accelerators.accelerator import Accelerator
     from fulmen.core.optimizer import Schedulers
     from fulmen.loggers.logger import Logger
+    from fulmen.plugins.environments.cluster_environment import ClusterEnvironment
+    from fulmen.plugins.environments.requeue import Requeue
+    from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
+    from fulmen.plugins.layer_sync import LayerSync
     from fulmen.profilers.profiler import Profiler
     from fulmen.strategies.strategy import Strategy
+
+    Plugin = Precision | CheckpointIO | ClusterEnvironment | LayerSync | Requeue | Strategy
 
 
 class Trainer(Windows):
@@ -120,11 +126,12 @@ class Trainer(Windows):
     def __init__(
         self,
         *,
-        accelerator: str | Accelerator = "auto",
-        strategy: str | Strategy = "auto",
-        devices: list[int] | str | int = "auto",
+        # of a text the command line makes the first kind that it can be
+        accelerator: Accelerator | str = "auto",
+        strategy: Strategy | str = "auto",
+        devices: list[int] | int | str = "auto",
         num_nodes: int = 1,
-        precision: str | int | torch.dtype | None = None,
+        precision: int | torch.dtype | str | None = None,
         logger: Logger | Iterable[Logger] | bool | None = None,
         callbacks: list[Callback] | Callback | None = None,
         fast_dev_run: int | bool = False,
@@ -155,7 +162,7 @@ class Trainer(Windows):
         profiler: Profiler | str | None = None,
         detect_anomaly: bool = False,
         barebones: bool = False,
-        plugins: Any = None,
+        plugins: Plugin | list[Plugin] | None = None,
         sync_batchnorm: bool = False,
         reload_dataloaders_every_n_epochs: int = 0,
         default_root_dir: str | os.PathLike[str] | None = None,

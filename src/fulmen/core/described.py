@@ -1,0 +1,162 @@
+"""Objects that a checkpoint only describes, made again where the class that is loaded asks for them.
+
+The command line keeps the arguments that were objects as their descriptions: ``{"class_path": ..., "init_args": ...}``.
+Such a description is data. It is followed only if the annotation of the argument is a class, and only to that class or
+a subclass of it that the program has imported already: the file chooses among what the signature allows.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from fulmen.core.plain import element_options, options_of, parameter_hints
+from fulmen.utilities.text import plainly, shown
+
+#: annotations that allow anything, so that a description is as good a value as any
+_ANYTHING = (Any, object)
+
+
+def made_again(cls: Callable[..., Any], arguments: Mapping[str, Any], source: str, where: str = "") -> dict[str, Any]:
+    """``arguments`` of ``cls`` with objects in place of descriptions, where its annotations ask for objects.
+
+    Args:
+        source: the file, for messages.
+        where: the argument that ``arguments`` belong to, for messages.
+
+    Raises:
+        TypeError: the annotation does not allow what the file describes, or that is not imported; the message says
+            which.
+    """
+    hints = parameter_hints(cls)
+    return {
+        name: _made(value, options_of(hints.get(name)), source, f"{where}{name}") for name, value in arguments.items()
+    }
+
+
+def check_descriptions(value: Any, options: tuple[Any, ...], source: str, where: str) -> None:
+    """Raise a TypeError if ``value`` describes, at any depth, what ``options`` do not ask for, or is not imported.
+
+    Args:
+        options: what the annotation allows, as :func:`~fulmen.core.plain.options_of` gives it.
+    """
+    if _is_description(value):
+        cls, arguments, _ = _class_and_arguments(value, options, source, where)
+        hints = parameter_hints(cls)
+        for name, element in arguments.items():
+            check_descriptions(element, options_of(hints.get(name)), source, f"{where}.{name}")
+    elif isinstance(value, (list, tuple, dict)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            check_descriptions(value[key], element_options(options, value, key), source, f"{where}.{key}")
+
+
+def _made(value: Any, options: tuple[Any, ...], source: str, where: str) -> Any:
+    if _is_description(value):
+        return value if _takes_mapping(options) else _object(value, options, source, where)
+    if type(value) is str and options and all(_is_callable(option) for option in options):
+        raise TypeError(
+            f"{source} has {plainly(value)} for `{where}`, which takes a function; a checkpoint makes nothing be"
+            f" imported. Pass the function yourself: `load_from_checkpoint(..., {where.partition('.')[0]}=...)`."
+        )
+    if type(value) in (list, tuple):
+        return type(value)(
+            _made(element, element_options(options, value, index), source, f"{where}.{index}")
+            for index, element in enumerate(value)
+        )
+    if type(value) is dict:
+        return {
+            key: _made(element, element_options(options, value, key), source, f"{where}.{key}")
+            for key, element in value.items()
+        }
+    return value
+
+
+def _is_description(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and type(value.get("class_path")) is str
+        and value.keys() <= {"class_path", "init_args", "dict_kwargs"}
+    )
+
+
+def _takes_mapping(options: tuple[Any, ...]) -> bool:
+    """Whether a parameter that is annotated with ``options`` may get a dict."""
+    origins = [typing.get_origin(option) or option for option in options]
+    return not origins or any(
+        origin in _ANYTHING or (isinstance(origin, type) and issubclass(origin, Mapping)) for origin in origins
+    )
+
+
+def _is_callable(option: Any) -> bool:
+    return option is Callable or (typing.get_origin(option) or option) in (Callable, typing.Callable)
+
+
+def _object(description: Mapping[str, Any], options: tuple[Any, ...], source: str, where: str) -> Any:
+    cls, arguments, deferred = _class_and_arguments(description, options, source, where)
+    arguments = made_again(cls, arguments, source, f"{where}.")
+    if deferred:
+        return functools.partial(cls, **arguments)
+    try:
+        return cls(**arguments)
+    except Exception as error:
+        error.add_note(f"`{where}` was to be made again from {source}. Correct the file, {_pass_it(where)}.")
+        raise
+
+
+def _class_and_arguments(
+    description: Mapping[str, Any], options: tuple[Any, ...], source: str, where: str
+) -> tuple[type, dict[str, Any], bool]:
+    """The class that is described, its arguments, and whether a function that makes such objects is asked for."""
+    path = description["class_path"]
+    classes = [option for option in options if isinstance(option, type) and option is not object]
+    makers = [
+        kind
+        for option in options
+        if _is_callable(option) and typing.get_args(option)
+        for kind in options_of(typing.get_args(option)[-1])
+        if isinstance(kind, type) and kind is not object
+    ]
+    for allowed, deferred in ((classes, False), (makers, True)):
+        cls = _imported(path, allowed)
+        if cls is None:
+            continue
+        arguments: dict[str, Any] = {}
+        for key in ("init_args", "dict_kwargs"):
+            values = description.get(key) or {}
+            if not isinstance(values, Mapping) or not all(type(name) is str for name in values):
+                raise TypeError(f"{source} has {plainly(values)} as `{key}` of `{where}`, which must be a dict.")
+            arguments |= values
+        return cls, arguments, deferred
+    names = " or ".join(f"`{kind.__name__}`" for kind in (*classes, *makers))
+    asked = f"takes {names}" if names else "has no annotation that says which classes it takes"
+    raise TypeError(
+        f"{source} describes an object of the class {shown(path)} for `{where}`, which {asked}. A checkpoint makes"
+        f" nothing be imported, and only what the signature asks for be called. If it is a subclass, import it first;"
+        f" {_pass_it(where)}."
+    )
+
+
+def _pass_it(where: str) -> str:
+    return f"or pass it yourself: `load_from_checkpoint(..., {where.partition('.')[0]}=...)`"
+
+
+def _imported(path: str, classes: Iterable[type]) -> type | None:
+    """That one of ``classes`` and their imported subclasses which ``path`` names, be it through a package's front."""
+    package, _, name = path.rpartition(".")
+    found: list[type] = []
+    todo, seen = list(classes), set()
+    while todo:
+        cls = todo.pop()
+        if cls in seen:
+            continue
+        seen.add(cls)
+        home = cls.__module__
+        if f"{home}.{cls.__qualname__}" == path:
+            return None if inspect.isabstract(cls) else cls
+        if cls.__qualname__ == name and home.startswith(f"{package}.") and not inspect.isabstract(cls):
+            found.append(cls)
+        todo += type.__subclasses__(cls)
+    return found[0] if len(found) == 1 else None
