@@ -49,7 +49,7 @@ def begin(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def search(folder: Path, *words: str, timeout: float = 120) -> tuple[int, str]:
+def search(folder: Path, *words: str, timeout: float = 240) -> tuple[int, str]:
     """The exit code of ``fulmen search WORDS`` in ``folder``, and what it prints."""
     process = begin(folder, *words)
     output, _ = process.communicate(timeout=timeout)
@@ -76,7 +76,7 @@ def epochs_begun(folder: Path, number: int = 0) -> list[str]:
     return (folder / "search" / f"trial_{number}" / "epochs.txt").read_text().split()
 
 
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
+def until(true: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come in time"

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -20,6 +20,7 @@ from fulmen.utilities.imports import package_available
 
 if TYPE_CHECKING:
     from fulmen.search.arguments import Template
+    from fulmen.search.space import Dimension
     from fulmen.search.workers import Plan
 
 _DESCRIPTION = """\
@@ -202,43 +203,53 @@ def search(options: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MisconfigurationException(f"--dir {folder}: the folder cannot be made ({error.strerror}).") from error
-    lock = hold(folder)
-    url = options.storage or f"sqlite:///{folder.resolve() / 'study.db'}"
-    study, changed = studies.open_study(
-        studies.open_storage(url),
-        options.study,
-        objective.direction,
-        objective.monitor,
-        studies.described(dimensions),
-        base,
-    )
-    if changed:
-        print(
-            f"warning: the study goes on with other settings ({'; '.join(changed[:5])}), so that its later trials cannot "
-            "be compared with the earlier ones",
-            file=sys.stderr,
+    with ExitStack() as open_ones:
+        lock = hold(folder)
+        if lock is not None:
+            open_ones.enter_context(lock)
+        url = options.storage or f"sqlite:///{folder.resolve() / 'study.db'}"
+        storage = studies.open_storage(url)
+        open_ones.callback(storage.engine.dispose)
+        space = studies.described(dimensions)
+        study, changed = studies.open_study(
+            storage, options.study, objective.direction, objective.monitor, space, base
         )
-    _remember(folder, study, url, options)
-    trials = options.trials
-    if trials is None and options.timeout is None:
-        trials = studies.size_of_grid(dimensions) if studies.is_grid(options.sampler) else _DEFAULT_TRIALS
-    plan = Plan(
-        template=template,
-        folder=folder,
-        study=study,
-        storage=url,
-        monitor=objective.monitor,
-        direction=objective.direction,
-        value=options.value,
-        pruner=options.pruner,
-        sampler=sampler,
-        trials=trials,
-        seconds=options.timeout,
-        workers=options.workers,
-        lock=lock,
-        base=base,
+        if changed:
+            _warn_of_other_settings(changed)
+        _remember(folder, study, url, options)
+        plan = Plan(
+            template=template,
+            folder=folder,
+            study=study,
+            storage=url,
+            monitor=objective.monitor,
+            direction=objective.direction,
+            value=options.value,
+            pruner=options.pruner,
+            sampler=sampler,
+            trials=_number_of_trials(options, dimensions),
+            seconds=options.timeout,
+            workers=options.workers,
+            lock=lock,
+            base=base,
+        )
+        return _run(plan, objective)
+
+
+def _warn_of_other_settings(changed: list[str]) -> None:
+    print(
+        f"warning: the study goes on with other settings ({'; '.join(changed[:5])}), so that its later trials cannot be "
+        "compared with the earlier ones",
+        file=sys.stderr,
     )
-    return _run(plan, objective)
+
+
+def _number_of_trials(options: argparse.Namespace, dimensions: list[Dimension]) -> int | None:
+    from fulmen.search.study import is_grid, size_of_grid
+
+    if options.trials is not None or options.timeout is not None:
+        return options.trials
+    return size_of_grid(dimensions) if is_grid(options.sampler) else _DEFAULT_TRIALS
 
 
 def _run(plan: Plan, objective: _Objective) -> int:
@@ -372,11 +383,14 @@ def show(folder: Path, storage: str | None) -> int:
         raise MisconfigurationException(f"--show {folder}: the study is in {url}. Write it with its password: --storage URL.")
     if storage is None and kept_in is None and not (folder / "study.db").is_file():
         raise FileNotFoundError(f"--show {folder}: the file study.db of the study is missing there.")
-    try:
-        study = optuna.load_study(study_name=name, storage=open_storage(url))
-    except KeyError as error:
-        raise MisconfigurationException(f"--show {folder}: there is no study {name} in {url}.") from error
-    _write_and_show(study, folder, study.direction.name == "MAXIMIZE", None)
+    with ExitStack() as open_ones:
+        storage = open_storage(url)
+        open_ones.callback(storage.engine.dispose)
+        try:
+            study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError as error:
+            raise MisconfigurationException(f"--show {folder}: there is no study {name} in {url}.") from error
+        _write_and_show(study, folder, study.direction.name == "MAXIMIZE", None)
     return 0
 
 

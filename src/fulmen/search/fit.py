@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 
-class _Reading(LightningCLI):
+class _Fit(LightningCLI):
+    """The command line of ``fulmen fit`` alone: the parsers of the other verbs would cost each trial their time."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {"fit": LightningCLI.subcommands()["fit"]}
+
+
+class _Reading(_Fit):
     """Parses and checks the arguments, and makes nothing of them."""
 
     def instantiate_classes(self) -> None:
@@ -42,7 +50,7 @@ def run_fit(words: Sequence[str], callbacks: list[Callback]) -> Trainer:
     """Run ``fulmen fit WORDS`` with ``callbacks`` beside those of the configuration."""
     cli = _with_arguments(
         words,
-        lambda: LightningCLI(trainer_defaults={"callbacks": callbacks}, save_config_kwargs={"overwrite": True}),
+        lambda: _Fit(trainer_defaults={"callbacks": callbacks}, save_config_kwargs={"overwrite": True}),
     )
     return cli.trainer
 
