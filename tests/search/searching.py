@@ -10,8 +10,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
+
+from fulmen.search.study import open_storage
 
 HERE = Path(__file__).parent
 SPACE = "{uniform: [0, 6]}"
@@ -100,3 +103,18 @@ def processes_of(folder: Path) -> list[int]:
 
 def kill(process: int) -> None:
     os.kill(process, signal.SIGKILL)
+
+
+def report_often(file: str, begin: Any) -> None:
+    """Of one of several processes that share a study: report to trials of its own, and end them."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = open_storage(f"sqlite:///{file}")
+    begin.wait()
+    kept = optuna.load_study(study_name="shared", storage=storage)
+    for _ in range(3):
+        trial = kept.ask()
+        trial.suggest_float("lr", 0, 1)
+        for step in range(5):
+            trial.report(step, step)
+            trial.should_prune()
+        kept.tell(trial, 1.0)
