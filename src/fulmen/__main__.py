@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 from fulmen import __version__
 from fulmen.checkpoints.command import add_checkpoint_parser
 from fulmen.search.command import add_search_parser
+from fulmen.cli.command import add_completion_parser, add_run_parsers, asks_for_a_run
+from fulmen.cli.command import run as run_module
 
 
 class Parser(argparse.ArgumentParser):
@@ -136,6 +138,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fulmen {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="<command>")
 
+    add_run_parsers(commands)
     demo = commands.add_parser(
         "demo",
         help="train a small network on handwritten digits, in well under a minute on a laptop",
@@ -150,6 +153,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_replay_parser(commands)
     add_checkpoint_parser(commands)
     add_search_parser(commands)
+    add_completion_parser(commands)
     return parser
 
 
@@ -166,6 +170,8 @@ def positive_int(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return the exit code."""
+    if asks_for_a_run(sys.argv[1:] if argv is None else argv):
+        return run_module(argv)
     parser = make_parser()
     arguments = parser.parse_args(argv)
     if not hasattr(arguments, "run"):

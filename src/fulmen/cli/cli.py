@@ -18,6 +18,7 @@ from fulmen.callbacks.callback import Callback
 from fulmen.cli import names
 from fulmen.cli.checkpoint import hyperparameters_of
 from fulmen.cli.names import class_at, options_below
+from fulmen.cli.help import HOW_TO_NAME_A_CLASS
 from fulmen.cli.optimizers import LRSchedulerTypeUnion, ReduceLROnPlateau, instantiate_class
 from fulmen.cli.parsed import Remembering, made_by
 from fulmen.cli.parser import LightningArgumentParser
@@ -137,7 +138,7 @@ class LightningCLI:
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser that has no arguments but ``--config``."""
-        parser = self.parser_class(**kwargs)
+        parser = self.parser_class(**{"epilog": HOW_TO_NAME_A_CLASS, **kwargs})
         parser.add_argument(
             "-c", "--config", action=ActionConfigFile, help="Path to a configuration file in json or yaml format."
         )
@@ -215,6 +216,8 @@ class LightningCLI:
                 )
             self._subcommand_parsers[name] = subparser
             actions.add_subcommand(name, subparser, help=description)
+            if "default_env" in options:  # that of the main parser has taken its place
+                subparser.default_env = options["default_env"]
 
     def _subcommand_in_sight(self, parser: LightningArgumentParser) -> str | None:
         """The subcommand if the others cannot matter, so that their arguments need not be looked up; else None.
@@ -298,7 +301,10 @@ class LightningCLI:
 
     def instantiate_classes(self) -> None:
         """Make datamodule, module and Trainer."""
-        self.config_init = self.parser.instantiate(self.config, instantiators=self._instantiators())
+        try:
+            self.config_init = self.parser.instantiate(self.config, instantiators=self._instantiators())
+        except ValueError as error:
+            raise _error_of_constructor(error) from None
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
         self._use_chosen_optimizers()
@@ -422,6 +428,13 @@ class LightningCLI:
         if self.datamodule is not None:
             arguments["datamodule"] = self.datamodule
         return arguments
+
+
+def _error_of_constructor(error: BaseException) -> BaseException:
+    """What a constructor raised: the parser has taken it for a sign that another type was meant, and wrapped it."""
+    while str(error).startswith("Does not validate against any of the Union") and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _listed(value: Any) -> list[Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -10,7 +12,8 @@ from jsonargparse import ArgumentParser, Namespace, class_from_function
 from torch.optim import Optimizer
 
 from fulmen.callbacks.callback import Callback
-from fulmen.cli import names
+from fulmen.cli import mistakes, names
+from fulmen.cli.help import ReadableHelp
 from fulmen.cli.optimizers import LRSchedulerType, LRSchedulerTypeTuple
 from fulmen.core.datamodule import LightningDataModule
 from fulmen.core.module import LightningModule
@@ -42,7 +45,10 @@ class LightningArgumentParser(ArgumentParser):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("parser_mode", names.parser_mode())
+        kwargs.setdefault("formatter_class", ReadableHelp)
+        kwargs.setdefault("allow_abbrev", False)  # what is short for one option today is short for two tomorrow
         super().__init__(*args, description=description, env_prefix=env_prefix, default_env=default_env, **kwargs)
+        self._written: list[str] = []
         self.callback_keys: list[str] = []  #: groups whose objects are callbacks for the Trainer
         self._optimizers: dict[str, Registered] = {}
         self._lr_schedulers: dict[str, Registered] = {}
@@ -139,6 +145,7 @@ class LightningArgumentParser(ArgumentParser):
                 )
         if isinstance(classes, tuple):
             self.add_subclass_arguments(classes, nested_key, fail_untyped=False, instantiate=False, skip={skip})
+            self.groups[nested_key].title = "The optimizer" if of[0] is Optimizer else "The learning-rate scheduler"
         else:
             self.add_class_arguments(
                 classes, nested_key, fail_untyped=False, instantiate=False, skip={skip}, sub_configs=True
@@ -146,6 +153,10 @@ class LightningArgumentParser(ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parse command-line arguments; short names of Fulmen's classes need no import."""
+        self._written = list(sys.argv[1:] if args is None else args)
+        mistake = mistakes.before_parsing(self, self._written)
+        if mistake is not None:
+            self.error(mistake)
         return super().parse_args(names.in_arguments(args), *more, **kwargs)
 
     def parse_object(self, obj: Any, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
@@ -153,5 +164,18 @@ class LightningArgumentParser(ArgumentParser):
         return super().parse_object(names.in_values(obj), *more, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """End the program with exit code 2 and ``message`` on stderr; or raise it, if ``exit_on_error`` is False."""
+        """End the program with exit code 2 and ``message`` on stderr; or raise it, if ``exit_on_error`` is False.
+
+        What jsonargparse found is told in the words of :mod:`fulmen.cli.mistakes`, with the file and the line.
+        """
+        if self.exit_on_error:
+            subcommands = self._subcommands_action.choices if self._subcommands_action is not None else ()
+            chosen = next((f" {word}" for word in self._written if word in subcommands), "")
+            program = f"{self.prog}{chosen}".replace(" [options]", "")
+            explained = mistakes.explain(message, self, self._written)
+            raised = mistakes.error_of_module(ex)
+            if raised is not None:
+                traceback.print_exception(raised, chain=False)
+                explained = "a module that the configuration names cannot be imported: its error stands above"
+            self.exit(2, f"{program}: error: {explained}\n")
         super().error(message, ex)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import yaml
 from jsonargparse import Namespace
 
 from fulmen.callbacks.callback import Callback
@@ -97,7 +98,8 @@ class SaveConfigCallback(Callback):
             path = join_path(folder, f"{name or suffix}-{number}{dot}{suffix if name else ''}")
         files.makedirs(folder, exist_ok=True)
         if self.multifile:
-            self.parser.save(self.config, path, skip_unset=False, overwrite=self.overwrite, multifile=True)
+            config = _with_plain_values(self.config, yaml.safe_load(text))
+            self.parser.save(config, path, skip_unset=False, overwrite=self.overwrite, multifile=True)
         else:
             with files.open(path, "w") as file:
                 file.write(text)
@@ -113,3 +115,14 @@ class SaveConfigCallback(Callback):
 
         ``self.parser.dump(self.config, skip_unset=False)`` is the text that the file has.
         """
+
+
+def _with_plain_values(config: Namespace, plain: dict[str, Any]) -> Namespace:
+    """``config`` with enums and the like as ``plain`` has them, for parts that are written to files of their own."""
+    copy = config.clone()
+    for key, value in vars(config).items():
+        if isinstance(value, Namespace) and isinstance(plain.get(key), dict):
+            copy[key] = _with_plain_values(value, plain[key])
+        elif key in plain and not isinstance(value, (Namespace, dict, list)):
+            copy[key] = plain[key]
+    return copy

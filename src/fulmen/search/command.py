@@ -187,6 +187,8 @@ def search(options: argparse.Namespace) -> int:
     from fulmen.search.workers import Plan, hold
 
     _refuse_misspelt(options)
+    if sys.path[:1] not in ([""], [os.getcwd()]):  # modules are found as `python -m` finds them
+        sys.path.insert(0, os.getcwd())
     template = Template.of(options.fit_arguments)
     low, high = template.two_ways()
     base = whole_configuration(template.words(low))

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 
+_PROGRAM = {"prog": "fulmen"}  # in messages
+
+
 class _Fit(LightningCLI):
     """The command line of ``fulmen fit`` alone: the parsers of the other verbs would cost each trial their time."""
 
@@ -42,7 +45,7 @@ def whole_configuration(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         SystemExit: the arguments are wrong; the message is on stderr.
     """
-    reading = _with_arguments(words, lambda: _Reading())
+    reading = _with_arguments(words, lambda: _Reading(parser_kwargs=_PROGRAM))
     return yaml.safe_load(reading._parser("fit").dump(reading.config["fit"], skip_validation=True))
 
 
@@ -50,7 +53,9 @@ def run_fit(words: Sequence[str], callbacks: list[Callback]) -> Trainer:
     """Run ``fulmen fit WORDS`` with ``callbacks`` beside those of the configuration."""
     cli = _with_arguments(
         words,
-        lambda: _Fit(trainer_defaults={"callbacks": callbacks}, save_config_kwargs={"overwrite": True}),
+        lambda: _Fit(
+            trainer_defaults={"callbacks": callbacks}, save_config_kwargs={"overwrite": True}, parser_kwargs=_PROGRAM
+        ),
     )
     return cli.trainer
 
