@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 from fulmen import __version__
 from fulmen.checkpoints.command import add_checkpoint_parser
-from fulmen.search.command import add_search_parser
 from fulmen.cli.command import add_completion_parser, add_run_parsers, asks_for_a_run
 from fulmen.cli.command import run as run_module
+from fulmen.search.command import add_search_parser
 
 
 class Parser(argparse.ArgumentParser):

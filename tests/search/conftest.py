@@ -12,7 +12,7 @@ from fulmen.__main__ import main
 HERE = Path(__file__).parent
 
 
-@pytest.fixture()
+@pytest.fixture
 def search_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.search.searching import states, trials
 
 from fulmen.search.fit import run_fit
-from tests.search.searching import states, trials
 
 CONFIG = Path(__file__).resolve().parents[2] / "examples" / "search" / "config.yaml"
 DIGITS = "fulmen.demos.digits"
@@ -22,7 +22,8 @@ def test_twenty_short_trials_on_the_digits_beat_the_defaults(tmp_path: Path, sea
     assert set(states(tmp_path)) <= {"COMPLETE", "PRUNED"}
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
     default = run_fit(
-        [f"--model={DIGITS}.DigitsClassifier", f"--data={DIGITS}.DigitsDataModule", "--trainer.max_epochs=3", *quiet], []
+        [f"--model={DIGITS}.DigitsClassifier", f"--data={DIGITS}.DigitsDataModule", "--trainer.max_epochs=3", *quiet],
+        [],
     ).callback_metrics["val_loss"]
     best = run_fit(["--config=search/best.yaml", "--trainer.default_root_dir=best", *quiet], []).callback_metrics[
         "val_loss"

@@ -8,12 +8,12 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from tests.distributed.processes import run
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fulmen import LightningModule, Trainer
 from fulmen.integrations.optuna import MissingMonitor, PruningCallback
-from tests.distributed.processes import run
 
 
 class Scored(LightningModule):
@@ -45,7 +45,12 @@ def loader() -> DataLoader:
 
 def fit(trial: Any, module: LightningModule, monitor: str = "score", **arguments: Any) -> Trainer:
     """Fit with the callback, and give the trainer also if the trial was pruned."""
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = Trainer(
         callbacks=[PruningCallback(trial, monitor)], accelerator="cpu", **{"max_epochs": 3, **quiet, **arguments}
     )

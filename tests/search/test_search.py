@@ -7,9 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from fulmen.search.fit import run_fit
-
 from tests.search.searching import (
     arguments,
     begin,
@@ -22,6 +19,8 @@ from tests.search.searching import (
     trials,
     until,
 )
+
+from fulmen.search.fit import run_fit
 
 Search = Callable[..., tuple[int, str]]
 

@@ -106,7 +106,13 @@ def test_dimensions_are_found_in_files_in_inner_files_and_on_the_command_line(tm
     (tmp_path / "config.yaml").write_text("model: inner.yaml\ndata: {init_args: {size: {choice: [1, 2]}}}\n")
 
     template = Template.of(
-        ["--config", str(tmp_path / "config.yaml"), "--model.lr", "{log_uniform: [1e-5, 1e-1]}", "--a={uniform: [0, 1]}"]
+        [
+            "--config",
+            str(tmp_path / "config.yaml"),
+            "--model.lr",
+            "{log_uniform: [1e-5, 1e-1]}",
+            "--a={uniform: [0, 1]}",
+        ]
     )
 
     assert names(template) == ["model.init_args.width", "data.init_args.size", "model.lr", "a"]
@@ -114,7 +120,15 @@ def test_dimensions_are_found_in_files_in_inner_files_and_on_the_command_line(tm
 
 def test_the_other_arguments_stay_as_they_were_written(tmp_path: Path) -> None:
     (tmp_path / "plain.yaml").write_text("seed_everything: 3\n")
-    words = ["--config", str(tmp_path / "plain.yaml"), "--trainer.max_epochs=2", "--x", "{uniform: [0, 1]}", "--y", "-1"]
+    words = [
+        "--config",
+        str(tmp_path / "plain.yaml"),
+        "--trainer.max_epochs=2",
+        "--x",
+        "{uniform: [0, 1]}",
+        "--y",
+        "-1",
+    ]
 
     template = Template.of(words)
 
@@ -133,6 +147,11 @@ def test_a_file_that_is_named_beside_a_dimension_can_be_read_from_anywhere(tmp_p
 def test_without_a_dimension_there_is_nothing_to_search() -> None:
     with pytest.raises(SpaceError, match=r"there is nothing to search.*log_uniform"):
         Template.of(["--trainer.max_epochs", "3"])
+
+
+def test_a_configuration_file_that_is_missing_is_told_of() -> None:
+    with pytest.raises(SpaceError, match=r"--config nowhere.yaml: there is no such file"):
+        Template.of(["--config", "nowhere.yaml", "--lr", "{uniform: [0, 1]}"])
 
 
 def test_a_later_dimension_of_the_same_value_replaces_the_earlier_one(tmp_path: Path) -> None:

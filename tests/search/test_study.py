@@ -11,12 +11,12 @@ from typing import Any
 
 import optuna
 import pytest
+from tests.search.searching import report_often
 
 from fulmen.search import study as studies
 from fulmen.search.results import show_table, write_plots, write_table
 from fulmen.search.space import dimension_of
 from fulmen.utilities.exceptions import MisconfigurationException
-from tests.search.searching import report_often
 
 
 def dimension(name: str, written: object) -> Any:
@@ -94,7 +94,10 @@ def test_arguments_of_a_sampler_are_given_as_json_and_its_class_by_any_of_its_na
         ("my.Sampler", r"--sampler my.Sampler: No module named 'my'"),
         ("{class_path: tpe, args: {}}", r"must have class_path and init_args"),
         ("{class_path: [", r"this is no JSON or YAML"),
-        ("{class_path: tpe, init_args: {n_startup_trial: 1}}", r"does not take 'n_startup_trial'. Did you mean 'n_startup"),
+        (
+            "{class_path: tpe, init_args: {n_startup_trial: 1}}",
+            r"does not take 'n_startup_trial'. Did you mean 'n_startup",
+        ),
         ("grid", r"those of lr: \{log_uniform: \[1e-05, 0.1\]\} cannot be counted. Write"),
     ],
 )
@@ -226,7 +229,9 @@ def test_a_study_that_searches_something_else_is_refused_and_named(
 ) -> None:
     begun(tmp_path / "study.db")
 
-    with pytest.raises(MisconfigurationException, match=rf"searches something else \(.*{message}.*Choose another --study"):
+    with pytest.raises(
+        MisconfigurationException, match=rf"searches something else \(.*{message}.*Choose another --study"
+    ):
         begun(tmp_path / "study.db", **other)
 
 

@@ -23,7 +23,9 @@ def require_optuna(purpose: str) -> None:
         ModuleNotFoundError: it is not; the message says that ``purpose`` needs it, and how to install it.
     """
     if not package_available("optuna"):
-        raise ModuleNotFoundError(f"{purpose} needs Optuna, which is not installed. Run `pip install 'fulmen[search]'`.")
+        raise ModuleNotFoundError(
+            f"{purpose} needs Optuna, which is not installed. Run `pip install 'fulmen[search]'`."
+        )
 
 
 class MissingMonitor(MisconfigurationException):
@@ -33,10 +35,10 @@ class MissingMonitor(MisconfigurationException):
 class PruningCallback(Callback):
     """Reports ``monitor`` to an Optuna trial, once per epoch, and ends the run if the study's pruner says so.
 
-    It reports at the end of each epoch or, where validations come more rarely, of each validation; the step is the index
-    of the epoch. If validations do not belong to epochs (several per epoch, or by steps or time), it reports after each
-    of them, and the step is ``trainer.global_step``. A value that was reported before the run was interrupted and
-    continued stays as it was.
+    It reports at the end of each epoch or, where validations come more rarely, of each validation; the step is the
+    index of the epoch. If validations do not belong to epochs (several per epoch, or by steps or time), it reports
+    after each of them, and the step is ``trainer.global_step``. A value that was reported before the run was
+    interrupted and continued stays as it was.
 
     Of several processes, rank 0 reports and decides, and all of them end alike: each raises ``optuna.TrialPruned`` from
     ``trainer.fit``. The others need no trial.
@@ -90,8 +92,8 @@ class PruningCallback(Callback):
         if self.monitor not in metrics:
             raise MissingMonitor(
                 f"PruningCallback(monitor={self.monitor!r}) found no metric of that name. There are: "
-                f"{', '.join(map(repr, sorted(metrics))) or 'none'}. Log it with `self.log({self.monitor!r}, value)`, or "
-                "monitor another."
+                f"{', '.join(map(repr, sorted(metrics))) or 'none'}. Log it with `self.log({self.monitor!r}, value)`, "
+                "or monitor another."
             )
         prunes = False
         if trainer.is_global_zero:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -155,6 +154,8 @@ def _part(option: str, value: str) -> _Part | None:
     if is_file:
         assert file is not None
         tree = _with_inner_files(_load(file.read_text(), str(file)), file.parent)
+    elif is_config and not any(mark in value for mark in "{:\n"):
+        raise SpaceError(f"{option} {value}: there is no such file.")
     elif value.lstrip()[:1] in ("{", "[") or is_config:
         try:
             tree = yaml.safe_load(value)
@@ -162,7 +163,7 @@ def _part(option: str, value: str) -> _Part | None:
             return None
     else:
         return None
-    found = list(dimensions_in(tree, path, str(file) if is_file else option))
+    found = list(dimensions_in(tree, path, str(file) if is_file else ""))
     return _Part(option, path, tree, found) if found else None
 
 
@@ -210,14 +211,14 @@ def monitor_in(config: Any) -> tuple[str | None, str | None, list[str]]:
     """The metric and the direction that the callbacks of a whole configuration look at.
 
     Returns:
-        The metric and ``"minimize"`` or ``"maximize"``, both None if it is not clear; and all metrics that are looked at.
+        The metric and ``"minimize"`` or ``"maximize"``, both None if it is not clear; and all that they look at.
     """
     callbacks = ((config.get("trainer") or {}).get("callbacks") or []) if isinstance(config, dict) else []
     found: list[tuple[str, str]] = []
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
-        arguments = callback.get("init_args") if isinstance(callback, dict) else None
-        monitor = (arguments or {}).get("monitor")
-        if monitor and "mode" in (arguments or {}):  # a LearningRateMonitor or the like has none
+        arguments = (callback.get("init_args") if isinstance(callback, dict) else None) or {}
+        monitor = arguments.get("monitor")
+        if monitor and "mode" in arguments:  # a LearningRateMonitor or the like has none
             found.append((monitor, "maximize" if arguments["mode"] == "max" else "minimize"))
     distinct = list(dict.fromkeys(found))
     names = list(dict.fromkeys(name for name, _ in distinct))

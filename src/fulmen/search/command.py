@@ -59,12 +59,14 @@ def add_search_parser(commands: Any) -> None:
     )
     parser.rest = "fit_arguments"
     add = parser.add_argument
-    add("--monitor", metavar="NAME", help="the logged metric to look at (default: that of ModelCheckpoint and the like)")
+    add(
+        "--monitor", metavar="NAME", help="the logged metric to look at (default: that of ModelCheckpoint and the like)"
+    )
     add(
         "--direction",
         metavar="WAY",
         type=direction,
-        help="minimize or maximize (default: as ModelCheckpoint and the like do with that metric, else minimize)",
+        help="minimize or maximize (default: as ModelCheckpoint or the like does with that metric, else minimize)",
     )
     add(
         "--value",
@@ -103,7 +105,9 @@ def add_search_parser(commands: Any) -> None:
         help="who ends trials early: none, median, percentile, hyperband, successive_halving, threshold, wilcoxon, or "
         "class_path and init_args (default: median)",
     )
-    add("--seed", type=int, metavar="N", default=0, help="of the sampler (default: 0); seed_everything is of the trials")
+    add(
+        "--seed", type=int, metavar="N", default=0, help="of the sampler (default: 0); seed_everything is of the trials"
+    )
     add("--show", metavar="FOLDER", help="show what a search has found by now, and run nothing")
     parser.set_defaults(run=partial(_guarded, parser))
 
@@ -142,8 +146,8 @@ def require_search() -> None:
     missing = [name for name in ("optuna", "plotly") if not package_available(name)]
     if missing:
         raise ModuleNotFoundError(
-            f"`fulmen search` needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed. "
-            "Run `pip install 'fulmen[search]'`."
+            f"`fulmen search` needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            "installed. Run `pip install 'fulmen[search]'`."
         )
 
 
@@ -191,16 +195,17 @@ def search(options: argparse.Namespace) -> int:
         sys.path.insert(0, os.getcwd())
     template = Template.of(options.fit_arguments)
     low, high = template.two_ways()
-    base = whole_configuration(template.words(low))
-    template.take_names(base, whole_configuration(template.words(high)))
-    objective = _objective(options, base)
+    whole = whole_configuration(template.words(low))
+    template.take_names(whole, whole_configuration(template.words(high)))
+    objective = _objective(options, whole)
     dimensions = list(template.dimensions.values())
 
     def sampler(number: int) -> Any:
         return studies.make_sampler(options.sampler, dimensions, options.seed, number, options.workers > 1)
 
-    sampler(0), studies.make_pruner(options.pruner)
-    folder = Path(options.dir or Path(base["trainer"].get("default_root_dir") or ".", options.study))
+    sampler(0)  # or say now what is wrong with it
+    studies.make_pruner(options.pruner)
+    folder = Path(options.dir or Path(whole["trainer"].get("default_root_dir") or ".", options.study))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -214,7 +219,7 @@ def search(options: argparse.Namespace) -> int:
         open_ones.callback(storage.engine.dispose)
         space = studies.described(dimensions)
         study, changed = studies.open_study(
-            storage, options.study, objective.direction, objective.monitor, space, base
+            storage, options.study, objective.direction, objective.monitor, space, {**whole, "--value": options.value}
         )
         if changed:
             _warn_of_other_settings(changed)
@@ -233,15 +238,15 @@ def search(options: argparse.Namespace) -> int:
             seconds=options.timeout,
             workers=options.workers,
             lock=lock,
-            base=base,
+            whole=whole,
         )
         return _run(plan, objective)
 
 
 def _warn_of_other_settings(changed: list[str]) -> None:
     print(
-        f"warning: the study goes on with other settings ({'; '.join(changed[:5])}), so that its later trials cannot be "
-        "compared with the earlier ones",
+        f"warning: the study goes on with other settings ({'; '.join(changed[:5])}), so that its later trials cannot "
+        "be compared with the earlier ones",
         file=sys.stderr,
     )
 
@@ -262,7 +267,7 @@ def _run(plan: Plan, objective: _Objective) -> int:
         f"searching {len(plan.template.dimensions)} {'values' if len(plan.template.dimensions) > 1 else 'value'} to "
         f"{objective.direction} {objective.monitor}; everything is in {plan.folder}"
     )
-    epochs = plan.base["trainer"].get("max_epochs")
+    epochs = plan.whole["trainer"].get("max_epochs")
     code = 0
     view = View(plan.study, objective.monitor, objective.maximize, plan.trials, epochs)
 
@@ -323,10 +328,10 @@ def _refuse_misspelt(options: argparse.Namespace) -> None:
             raise MisconfigurationException(f"there is no option {option}. Did you mean {near[0]}?")
 
 
-def _objective(options: argparse.Namespace, base: dict[str, Any]) -> _Objective:
+def _objective(options: argparse.Namespace, whole: dict[str, Any]) -> _Objective:
     from fulmen.search.arguments import monitor_in
 
-    monitor, way, names = monitor_in(base)
+    monitor, way, names = monitor_in(whole)
     if options.monitor is None and monitor is None:
         seen = f"the callbacks look at several: {', '.join(names)}" if names else "no callback names one"
         raise MisconfigurationException(
@@ -335,7 +340,7 @@ def _objective(options: argparse.Namespace, base: dict[str, Any]) -> _Objective:
         )
     if options.monitor not in (None, monitor):
         way = None
-    return _Objective(options.monitor or monitor, options.direction or way or "minimize")
+    return _Objective(str(options.monitor or monitor), options.direction or way or "minimize")
 
 
 # -- results ----------------------------------------------------------------------------------------------------------
@@ -382,14 +387,16 @@ def show(folder: Path, storage: str | None) -> int:
         raise MisconfigurationException(f"{file}: this file is damaged ({error}).") from error
     url = storage or kept_in or f"sqlite:///{folder.resolve() / 'study.db'}"
     if storage is None and ":***@" in url:
-        raise MisconfigurationException(f"--show {folder}: the study is in {url}. Write it with its password: --storage URL.")
+        raise MisconfigurationException(
+            f"--show {folder}: the study is in {url}. Write it with its password: --storage URL."
+        )
     if storage is None and kept_in is None and not (folder / "study.db").is_file():
         raise FileNotFoundError(f"--show {folder}: the file study.db of the study is missing there.")
     with ExitStack() as open_ones:
-        storage = open_storage(url)
-        open_ones.callback(storage.engine.dispose)
+        opened = open_storage(url)
+        open_ones.callback(opened.engine.dispose)
         try:
-            study = optuna.load_study(study_name=name, storage=storage)
+            study = optuna.load_study(study_name=name, storage=opened)
         except KeyError as error:
             raise MisconfigurationException(f"--show {folder}: there is no study {name} in {url}.") from error
         _write_and_show(study, folder, study.direction.name == "MAXIMIZE", None)

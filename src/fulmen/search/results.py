@@ -138,10 +138,13 @@ def write_plots(study: Any, folder: Path, maximize: bool) -> list[str]:
 
 def _draw_history(study: Any, path: Path, maximize: bool) -> None:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     trials, monitor = study.get_trials(deepcopy=False), study.user_attrs["monitor"]
     complete = [(trial.number, trial.value) for trial in trials if trial.state.name == "COMPLETE"]
-    pruned = [(trial.number, trial.value) for trial in trials if trial.state.name == "PRUNED" and trial.value is not None]
+    pruned = [
+        (trial.number, trial.value) for trial in trials if trial.state.name == "PRUNED" and trial.value is not None
+    ]
     failed = [trial.number for trial in trials if trial.state.name == "FAIL"]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
@@ -158,7 +161,7 @@ def _draw_history(study: Any, path: Path, maximize: bool) -> None:
         foot = axes.get_ylim()[0]
         axes.scatter(failed, [foot] * len(failed), color="tab:red", marker="|", label="failed", zorder=1)
         axes.set_ylim(bottom=foot)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel=monitor, title=f"{study.study_name}: {monitor} of {len(trials)} trials")
     axes.grid(alpha=0.3)
     axes.legend()

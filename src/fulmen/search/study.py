@@ -136,7 +136,9 @@ def _class_and_arguments(text: str, what: str, names: dict[str, str], module: An
         except ImportError as error:
             raise MisconfigurationException(f"--{what} {name}: {error}. {nearest(name, list(names))}") from error
     if not isinstance(found, type):
-        raise MisconfigurationException(f"--{what} {name}: there is no {what} of that name. {nearest(name, list(names))}")
+        raise MisconfigurationException(
+            f"--{what} {name}: there is no {what} of that name. {nearest(name, list(names))}"
+        )
     return found, arguments
 
 
@@ -170,7 +172,7 @@ def open_storage(url: str) -> Any:
         MisconfigurationException: it cannot be opened. Nothing in it was changed.
     """
     import optuna
-    import sqlalchemy
+    from sqlalchemy.exc import SQLAlchemyError
 
     if "://" not in url:
         raise MisconfigurationException(f"--storage {url}: must be a URL. Write `--storage sqlite:///{url}`.")
@@ -180,7 +182,7 @@ def open_storage(url: str) -> Any:
     options: dict[str, Any] = {"connect_args": {"timeout": SECONDS_FOR_OTHERS}} if url.startswith("sqlite") else {}
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
+    except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MisconfigurationException(
             f"--storage {without_password(url)}: the study cannot be opened ({reason})."
@@ -267,7 +269,8 @@ def open_study(
     try:
         study = optuna.load_study(study_name=name, storage=storage)
     except KeyError:
-        study = optuna.create_study(study_name=name, storage=storage, direction=direction)
+        way = optuna.study.StudyDirection[direction.upper()]
+        study = optuna.create_study(study_name=name, storage=storage, direction=way)
     known = study.user_attrs
     if "space" not in known:
         if study.get_trials(deepcopy=False):
@@ -289,15 +292,15 @@ def open_study(
         differences.append(f"--direction: {before} -> {direction}")
     if differences:
         raise MisconfigurationException(
-            f"--study {name}: the study of that name searches something else ({'; '.join(differences)}). Choose another "
-            "--study for this search; or put these back to go on with the other one."
+            f"--study {name}: the study of that name searches something else ({'; '.join(differences)}). Choose "
+            "another --study for this search; or put these back to go on with the other one."
         )
     return study, plain_differences(json.loads(known["settings"]), settings)
 
 
 def state_counts(trials: Iterable[Any]) -> dict[str, int]:
     """How many trials there are in each state: running, waiting, complete, pruned, fail."""
-    counts = dict.fromkeys(("running", "waiting", "complete", "pruned", "fail"), 0)
+    counts: dict[str, int] = {"running": 0, "waiting": 0, "complete": 0, "pruned": 0, "fail": 0}
     for trial in trials:
         counts[trial.state.name.lower()] += 1
     return counts
@@ -324,11 +327,9 @@ def short_names(names: list[str]) -> dict[str, str]:
     short: dict[str, str] = {}
     for name in names:
         words = name.split(".")
-        for count in range(1, len(words) + 1):
-            end = ".".join(words[-count:])
-            if sum(f".{other}".endswith(f".{end}") for other in names) == 1:
-                break
-        short[name] = end
+        ends = [".".join(words[-count:]) for count in range(1, len(words) + 1)]
+        alone = (end for end in ends if sum(f".{other}".endswith(f".{end}") for other in names) == 1)
+        short[name] = next(alone, name)
     return short
 
 
@@ -341,5 +342,7 @@ def value_text(value: Any) -> str:
             inner = json.loads(value)
         except json.JSONDecodeError:
             return value
-        return str(inner["class_path"]).rpartition(".")[2] if isinstance(inner, dict) and "class_path" in inner else value
+        return (
+            str(inner["class_path"]).rpartition(".")[2] if isinstance(inner, dict) and "class_path" in inner else value
+        )
     return shown(value) if value is None or isinstance(value, bool) else str(value)

@@ -76,7 +76,9 @@ class View:
                     what += "  (best so far)"
             case "pruned":
                 at = frozen.last_step
-                what = "pruned" + (f" after epoch {at}, {self.monitor} = {value_text(frozen.value)}" if at is not None else "")
+                what = "pruned" + (
+                    f" after epoch {at}, {self.monitor} = {value_text(frozen.value)}" if at is not None else ""
+                )
             case _:
                 what = f"failed: {failure_of(frozen)}"
         self.say(f"trial {trial.number:<3}  {what}  [{parameters}]  {duration_text(took)}")

@@ -63,7 +63,7 @@ class Plan:
         seconds: after which no more trial begins; None: no limit.
         workers: how many run at once.
         lock: of :func:`hold`.
-        base: a whole configuration of the search.
+        whole: a whole configuration of the search.
     """
 
     template: Template
@@ -79,7 +79,7 @@ class Plan:
     seconds: float | None
     workers: int
     lock: IO[str] | None
-    base: dict[str, Any]
+    whole: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -143,7 +143,9 @@ class Workers:
         import optuna
 
         for frozen in self.plan.study.get_trials(deepcopy=False):
-            if frozen.state.name != "RUNNING" or frozen.user_attrs.get("folder", str(self._folder)) != str(self._folder):
+            if frozen.state.name != "RUNNING" or frozen.user_attrs.get("folder", str(self._folder)) != str(
+                self._folder
+            ):
                 continue
             self.plan.study.sampler = self.plan.sampler(frozen.number)  # for what it had not chosen yet
             trial = optuna.trial.Trial(self.plan.study, frozen._trial_id)
@@ -192,7 +194,7 @@ class Workers:
         labels = {one.name: one.suggest(trial) for one in plan.template.dimensions.values()}
         words = plan.template.words(labels)
         task = {
-            "arguments": [*words, *within_folder(folder, words, plan.base)],
+            "arguments": [*words, *within_folder(folder, words, plan.whole)],
             "parameters": labels,
             "study": plan.study.study_name,
             "trial_id": trial._trial_id,
@@ -211,7 +213,9 @@ class Workers:
                 stderr=subprocess.STDOUT,
                 env=_environment(place, plan),
                 start_new_session=True,  # Ctrl-C is for the search alone, which then ends its trials
-                pass_fds=[] if plan.lock is None else [plan.lock.fileno()],  # the folder is in use as long as the trial lives
+                pass_fds=[]
+                if plan.lock is None
+                else [plan.lock.fileno()],  # the folder is in use as long as the trial lives
             )
         self.running.append(Running(trial, process, folder, place, time.monotonic()))
 
@@ -257,9 +261,10 @@ class Workers:
             self._fail(trial, result.get("error") or last_line(folder / LOG), folder)
             if result.get("missing"):
                 raise MisconfigurationException(
-                    f"--monitor {self.plan.monitor}: trial {trial.number} did not log it. {_there_are(result['error'])} "
-                    f"Log it with `self.log({self.plan.monitor!r}, value)`, or name another with --monitor and a new "
-                    f"--study. See {shown_path(folder / LOG)}."
+                    f"--monitor {self.plan.monitor}: trial {trial.number} did not log it. "
+                    f"{_there_are(result['error'])} Log it with `self.log({self.plan.monitor!r}, value)`, or name "
+                    "another with --monitor and a new --study. "
+                    f"See {shown_path(folder / LOG)}."
                 )
 
     def _fail(self, trial: Any, reason: str, folder: Path) -> None:
@@ -278,10 +283,10 @@ class Workers:
         self.finished(trial, state)
 
 
-def within_folder(folder: Path, words: list[str], base: dict[str, Any]) -> list[str]:
+def within_folder(folder: Path, words: list[str], whole: dict[str, Any]) -> list[str]:
     """The arguments that keep what a trial writes in its folder, and let it go on there."""
     more = []
-    if any(True for _ in _places(base)):
+    if any(True for _ in _places(whole)):
         from fulmen.search.fit import whole_configuration
 
         trainer = whole_configuration(words)["trainer"]
@@ -289,14 +294,14 @@ def within_folder(folder: Path, words: list[str], base: dict[str, Any]) -> list[
             part[key] = str(folder / part[key]) if not os.path.isabs(part[key]) else str(Path(part[key], folder.name))
         more += ["--config", json.dumps({"trainer": {key: trainer[key] for key in ("logger", "callbacks")}})]
     more.append(f"--trainer.default_root_dir={folder}")
-    if not base.get("ckpt_path") or any(folder.rglob("*.ckpt")):
+    if not whole.get("ckpt_path") or any(folder.rglob("*.ckpt")):
         more.append("--ckpt_path=auto")
     return more
 
 
-def _places(base: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+def _places(whole: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     """Where loggers and callbacks are told a folder of their own, which would be one for all trials."""
-    trainer = base.get("trainer") or {}
+    trainer = whole.get("trainer") or {}
     for name in ("logger", "callbacks"):
         parts = trainer.get(name)
         for part in parts if isinstance(parts, list) else [parts]:
@@ -387,8 +392,8 @@ def hold(folder: Path) -> IO[str] | None:
             owner = file.read().strip()
             if owner.isdigit() and _lives(int(owner)):
                 raise MisconfigurationException(
-                    f"{folder}: another search is at work in this folder (process {owner}). Wait until it has ended, or "
-                    "give this one a --dir of its own; with the same --storage and --study they share the study."
+                    f"{folder}: another search is at work in this folder (process {owner}). Wait until it has ended, "
+                    "or give this one a --dir of its own; with the same --storage and --study they share the study."
                 ) from error
             if time.monotonic() > deadline:
                 raise MisconfigurationException(
