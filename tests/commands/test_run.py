@@ -149,6 +149,15 @@ def test_help_names_an_option_once_and_has_no_markup(capsys: pytest.CaptureFixtu
     assert [mark for mark in ("``", ":class:", ":meth:", "<class", "Union[") if mark in text] == []
 
 
+def test_help_of_the_command_imports_no_torch() -> None:
+    program = (
+        "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); "
+        "from fulmen.__main__ import main; main(['--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip() == "False"
+
+
 def test_print_config_is_a_file_that_fit_takes(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,8 +17,8 @@ from fulmen import __version__
 from fulmen.callbacks.callback import Callback
 from fulmen.cli import names
 from fulmen.cli.checkpoint import hyperparameters_of
-from fulmen.cli.names import class_at, options_below
 from fulmen.cli.help import HOW_TO_NAME_A_CLASS
+from fulmen.cli.names import class_at, options_below
 from fulmen.cli.optimizers import LRSchedulerTypeUnion, ReduceLROnPlateau, instantiate_class
 from fulmen.cli.parsed import Remembering, made_by
 from fulmen.cli.parser import LightningArgumentParser

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fulmen
 from fulmen.utilities.exceptions import MisconfigurationException
 
 #: the subcommands, and what ``fulmen --help`` says of them
@@ -21,7 +20,7 @@ RUNS = {
     "test": "run the test set of a module once",
     "predict": "predict with a module",
 }
-_OWN_CODE = Path(fulmen.__file__).parent
+_OWN_CODE = Path(__file__).parents[1]
 
 
 def add_run_parsers(commands: Any) -> None:

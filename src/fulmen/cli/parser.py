@@ -145,7 +145,9 @@ class LightningArgumentParser(ArgumentParser):
                 )
         if isinstance(classes, tuple):
             self.add_subclass_arguments(classes, nested_key, fail_untyped=False, instantiate=False, skip={skip})
-            self.groups[nested_key].title = "The optimizer" if of[0] is Optimizer else "The learning-rate scheduler"
+            (self.groups or {})[nested_key].title = (
+                "The optimizer" if of[0] is Optimizer else "The learning-rate scheduler"
+            )
         else:
             self.add_class_arguments(
                 classes, nested_key, fail_untyped=False, instantiate=False, skip={skip}, sub_configs=True

@@ -74,7 +74,7 @@ def text_of(file: str) -> str | None:
     """The text of a file, here or at a URL; None if it cannot be read."""
     try:
         with get_filesystem(file).open(file, "r") as stream:
-            return stream.read()
+            return str(stream.read())
     except (OSError, ValueError, ImportError):
         return None
 
