@@ -26,6 +26,7 @@ _HOMES = {
 _ROOMS = (
     "accelerators",
     "callbacks",
+    "compat",
     "core",
     "demos",
     "loggers",

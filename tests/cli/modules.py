@@ -42,6 +42,12 @@ class NestedModel(BoringModel):
         self.inner = inner
 
 
+class NamedModel(BoringModel):
+    def __init__(self, name: str = ""):
+        super().__init__()
+        self.name = name
+
+
 class SizedData(BoringDataModule):
     """Data of some batch size.
 

@@ -323,3 +323,15 @@ def test_callback_that_saves_nothing_must_say_what_it_does_instead() -> None:
         args=[],
         run=False,
     )
+
+
+class Breaks(BoringDataModule):
+    def __init__(self, size: int = 1):
+        raise KeyError("no such data")
+
+
+def test_error_of_a_constructor_is_told_as_it_is() -> None:
+    with pytest.raises(KeyError, match="no such data"):
+        LightningCLI(BoringModel, args=["--data=Breaks"], run=False)
+    with pytest.raises(KeyError, match="no such data"):
+        LightningCLI(BoringModel, Breaks, args=[], run=False)

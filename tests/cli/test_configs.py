@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import fsspec
 import pytest
 import yaml
+from jsonargparse import ArgumentError
 
 from fulmen import Trainer
 from fulmen.callbacks import EarlyStopping, LearningRateMonitor
@@ -210,6 +212,54 @@ def test_run_of_the_printed_configuration_is_that_of_the_options(capsys) -> None
     one, other = by_options.model.state_dict(), by_file.model.state_dict()
     assert all(one[name].equal(other[name]) for name in one)
     assert {**by_file.config.fit.as_dict(), "config": None} == {**by_options.config.fit.as_dict(), "config": None}
+
+
+@pytest.mark.parametrize("room", ["callbacks", "plugins"])
+def test_every_class_with_its_defaults_can_be_printed_and_read(room) -> None:
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(Trainer, "trainer")
+    module = import_module(f"fulmen.{room}")
+
+    for name in module.__all__:
+        try:
+            config = parser.parse_args([f"--trainer.{room}=[{name}]"])
+        except ArgumentError:  # abstract, or with arguments that it needs
+            continue
+        assert parser.parse_string(parser.dump(config)).trainer[room] == config.trainer[room], name
+
+
+# -- of Lightning -----------------------------------------------------------------------------------------------------
+
+
+def test_configuration_that_lightning_has_printed_runs_unchanged() -> None:
+    """It is what ``--print_config`` of Lightning 2.6.6 says of such a run."""
+    path = Path(__file__).parent / "of_lightning.yaml"
+
+    with pytest.warns(UserWarning, match="configure_optimizers"):
+        cli = LightningCLI(
+            BoringModel,
+            BoringDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=["fit", f"--config={path}", "--trainer.profiler=null"],
+        )
+
+    assert type(cli.model) is BoringModel
+    assert cli.trainer.global_step == 1
+    assert cli.trainer.optimizers[0].defaults["lr"] == 0.25
+    names = [type(callback).__name__ for callback in cli.trainer.callbacks]
+    assert {"EarlyStopping", "ModelCheckpoint", "LearningRateMonitor", "RichModelSummary"} <= set(names)
+    saved = Path(cli.trainer.log_dir, "config.yaml").read_text()
+    assert "class_path: fulmen.callbacks.EarlyStopping" in saved
+    assert "lightning.pytorch" not in saved
+
+
+def test_class_of_lightning_that_there_is_not_is_a_mistake(capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        LightningCLI(WideModel, args=["--trainer.callbacks=lightning.pytorch.callbacks.NoSuchCallback"], run=False)
+
+    assert ended.value.code == 2
+    assert "NoSuchCallback" in capsys.readouterr().err
 
 
 # -- saving -----------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ class Timer(Callback):
     def __init__(
         self,
         duration: str | timedelta | dict[str, int] | None = None,
-        interval: str = Interval.step,
+        interval: str = "step",  # a text, so that a configuration can say it
         verbose: bool = True,
     ) -> None:
         if interval not in tuple(Interval):

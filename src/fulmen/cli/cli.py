@@ -20,7 +20,7 @@ from fulmen.cli.checkpoint import hyperparameters_of
 from fulmen.cli.help import HOW_TO_NAME_A_CLASS
 from fulmen.cli.names import class_at, options_below
 from fulmen.cli.optimizers import LRSchedulerTypeUnion, ReduceLROnPlateau, instantiate_class
-from fulmen.cli.parsed import Remembering, made_by
+from fulmen.cli.parsed import construct, made_by, remembering, watched
 from fulmen.cli.parser import LightningArgumentParser
 from fulmen.cli.save_config import SaveConfigCallback
 from fulmen.core.datamodule import LightningDataModule
@@ -187,7 +187,7 @@ class LightningCLI:
         for key, (classes, target) in {**parser._optimizers, **parser._lr_schedulers}.items():
             if target == "AUTOMATIC":
                 continue
-            describe = None if isinstance(classes, tuple) else partial(_description, classes)
+            describe = _plain if isinstance(classes, tuple) else partial(_description, classes)
             parser.link_arguments(key, target, compute_fn=describe)
 
     @staticmethod
@@ -301,10 +301,15 @@ class LightningCLI:
 
     def instantiate_classes(self) -> None:
         """Make datamodule, module and Trainer."""
+        raised: list[Exception] = []
+        makers = [*self._instantiators(), (construct, object, True)]
+        instantiators = [(watched(make, raised), cls, chosen) for make, cls, chosen in makers]
         try:
-            self.config_init = self.parser.instantiate(self.config, instantiators=self._instantiators())
-        except ValueError as error:
-            raise _error_of_constructor(error) from None
+            self.config_init = self.parser.instantiate(self.config, instantiators=instantiators)
+        except Exception:
+            if not raised:
+                raise
+            raise raised[-1] from None
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
         self._use_chosen_optimizers()
@@ -321,7 +326,8 @@ class LightningCLI:
             part = self._get(self.config, key)
             path = part.get("class_path") if chosen and part is not None else None
             if part is not None and (path is not None or not chosen):
-                found.append((Remembering(partial(self._dumped, key), path), made_by(maker), True))
+                subclasses = chosen or not isinstance(maker, type)  # a function is made a subclass of what it returns
+                found.append((remembering(partial(self._dumped, key), path), made_by(maker), subclasses))
         return found
 
     def _dumped(self, key: str) -> dict[str, Any]:
@@ -406,9 +412,7 @@ class LightningCLI:
         """The description of what was chosen; None if nothing was."""
         classes = registered[key][0]
         choice = self._get(self.config_init, key)
-        if isinstance(classes, tuple):
-            return choice.as_dict() if isinstance(choice, Namespace) else choice
-        return _description(classes, choice)
+        return _plain(choice) if isinstance(classes, tuple) else _description(classes, choice)
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -430,17 +434,13 @@ class LightningCLI:
         return arguments
 
 
-def _error_of_constructor(error: BaseException) -> BaseException:
-    """What a constructor raised: the parser has taken it for a sign that another type was meant, and wrapped it."""
-    while str(error).startswith("Does not validate against any of the Union") and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
+def _plain(value: Namespace | dict[str, Any] | None) -> dict[str, Any] | None:
+    return value.as_dict() if isinstance(value, Namespace) else value
+
+
 def _description(cls: type, init_args: Namespace | dict[str, Any] | None) -> dict[str, Any]:
-    values = init_args.as_dict() if isinstance(init_args, Namespace) else init_args
-    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": values or {}}
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": _plain(init_args) or {}}

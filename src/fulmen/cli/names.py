@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -33,9 +33,6 @@ ROOMS = (
     "fulmen.profilers",
     "fulmen.strategies",
 )
-
-#: of two classes with one name, the one that can be used
-_PREFERRED = {"ReduceLROnPlateau": "fulmen.cli.ReduceLROnPlateau"}
 
 _FOREIGN = re.compile(r"(lightning|pytorch_lightning|lightning_fabric)(\.\w+)+")
 _WORD = re.compile(r"\b[A-Z]\w+")
@@ -68,12 +65,23 @@ def parser_mode() -> str:
     return _MODE
 
 
-def in_arguments(args: Sequence[str] | None) -> list[str]:
-    """Command-line arguments (None: the program's) with full names; the classes in them are imported."""
-    found = []
+def in_arguments(args: Sequence[str] | None, takes_class: Callable[[str], bool]) -> list[str]:
+    """Command-line arguments (None: the program's) with full names; the classes in them are imported.
+
+    Args:
+        takes_class: whether an option such as ``--trainer.callbacks`` takes a class.
+    """
+    found, last = [], ""
     for word in sys.argv[1:] if args is None else args:
-        option, equals, value = word.partition("=") if str(word).startswith("-") else ("", "", word)
-        found.append(f"{option}{equals}{in_values(value)}" if isinstance(word, str) else word)
+        if not isinstance(word, str):
+            found.append(word)
+            continue
+        option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+        value = in_values(value)
+        if takes_class((option or last).rstrip("+")):
+            value = registered(value) or value
+        found.append(f"{option}{equals}{value}")
+        last = option if not equals else ""
     return found
 
 
@@ -84,13 +92,18 @@ def in_values(value: Any) -> Any:
     if isinstance(value, jsonargparse.Namespace):
         changed = value.clone()
         for key, element in vars(value).items():
-            changed[key] = in_values(element)
+            changed[key] = _entry(key, element)
         return changed
     if type(value) is dict:
-        return {key: in_values(element) for key, element in value.items()}
+        return {key: _entry(key, element) for key, element in value.items()}
     if type(value) in (list, tuple):
         return type(value)(in_values(element) for element in value)
     return value
+
+
+def _entry(key: Any, value: Any) -> Any:
+    path = registered(value) if key == "class_path" and isinstance(value, str) else None
+    return in_values(value) if path is None else path
 
 
 def options_below(group: str, args: Sequence[str]) -> list[str]:
@@ -126,10 +139,6 @@ def from_environment(cls: type[Any]) -> dict[str, Any]:
 
 
 def _in_text(text: str) -> str:
-    if (path := registered(text)) is not None:
-        return path
-    if text in _PREFERRED:
-        return _PREFERRED[text]
     if "://" in text:  # the only use of fsspec, which takes its time to be imported
         jsonargparse.set_parsing_settings(config_read_mode_fsspec_enabled=True)
         return text
@@ -154,4 +163,7 @@ def _ours(path: str) -> str:
     """The path of Fulmen's class for a path of Lightning's."""
     from fulmen.compat.class_paths import resolve
 
-    return resolve(path)
+    try:
+        return resolve(path)
+    except ImportError as error:
+        raise TypeError(f"{path}: {error}") from error  # which parsers tell as a wrong value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -17,31 +18,47 @@ Made = TypeVar("Made")
 MADE_BY = "lightning.pytorch.cli.instantiate_module"
 
 
-class Remembering:
-    """Makes a module or datamodule as jsonargparse would, and lets it save its part of the configuration.
+def remembering(part: Callable[[], Mapping[str, Any]], path: str | None) -> Callable[..., Any]:
+    """A function that makes a module or datamodule as jsonargparse would, and lets it save what was parsed.
 
     Args:
         part: gives the parsed part, with links, as plain data: ``class_path`` and ``init_args``, or arguments alone.
         path: the class that is to be made; None: the only one there is.
     """
 
-    def __init__(self, part: Callable[[], Mapping[str, Any]], path: str | None) -> None:
-        self.part = part
-        self.path = path
-
-    def __call__(self, class_type: type[Made], *args: Any, **kwargs: Any) -> Made:
-        if self.path is not None and class_type.__qualname__.rpartition(".")[2] != self.path.rpartition(".")[2]:
+    def make(class_type: type[Made], *args: Any, **kwargs: Any) -> Made:
+        if path is not None and class_type.__qualname__.rpartition(".")[2] != path.rpartition(".")[2]:
             return class_type(*args, **kwargs)  # an argument of the object that is to remember
         hparams = dict(kwargs)
         without_plain_form = reasons_without_plain_form(hparams)
         if without_plain_form:
-            described = arguments_of(self.part())
+            described = arguments_of(part())
             hparams |= {key: described[key] for key in without_plain_form if key in described}
         hparams["_instantiator"] = MADE_BY
-        if self.path is not None:
-            hparams["_class_path"] = self.path
+        if path is not None:
+            hparams["_class_path"] = path
         with given_hyperparameters(made_by(class_type), hparams):
             return class_type(*args, **kwargs)
+
+    return make
+
+
+def construct(class_type: type[Made], *args: Any, **kwargs: Any) -> Made:
+    """Make an object."""
+    return class_type(*args, **kwargs)
+
+
+def watched(make: Callable[..., Made], raised: list[Exception]) -> Callable[..., Made]:
+    """``make``, which adds what it raises to ``raised``: jsonargparse would tell of a value of a wrong type."""
+
+    def made(class_type: type[Any], *args: Any, **kwargs: Any) -> Made:
+        try:
+            return make(class_type, *args, **kwargs)
+        except Exception as error:
+            raised.append(error)
+            raise
+
+    return made
 
 
 def arguments_of(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,5 +94,7 @@ def instantiate_module(class_type: type[Made], config: Mapping[str, Any]) -> Mad
     else:
         parser.add_class_arguments(class_type, "module", fail_untyped=False)
         part = arguments
-    made: Namespace = parser.instantiate(parser.parse_object({"module": part}))
+    make = remembering(lambda: arguments, config.get("_class_path"))
+    parsed = parser.parse_object({"module": copy.deepcopy(part)})
+    made: Namespace = parser.instantiate(parsed, instantiators=[(make, class_type, True)])
     return made.module

@@ -159,11 +159,26 @@ class LightningArgumentParser(ArgumentParser):
         mistake = mistakes.before_parsing(self, self._written)
         if mistake is not None:
             self.error(mistake)
-        return super().parse_args(names.in_arguments(args), *more, **kwargs)
+        try:
+            args = names.in_arguments(args, self._takes_class)
+        except TypeError as error:
+            self.error(str(error), error)
+        return super().parse_args(args, *more, **kwargs)
+
+    def _takes_class(self, option: str) -> bool:
+        return f"{option}.help" in self._option_string_actions
 
     def parse_object(self, obj: Any, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parse a configuration that is an object; short names of Fulmen's classes need no import."""
-        return super().parse_object(names.in_values(obj), *more, **kwargs)
+        try:
+            obj = names.in_values(obj)
+        except TypeError as error:
+            self.error(str(error), error)
+        return super().parse_object(obj, *more, **kwargs)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        names.parser_mode()  # which another process does not know yet
+        self.__dict__.update(state)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End the program with exit code 2 and ``message`` on stderr; or raise it, if ``exit_on_error`` is False.

@@ -68,6 +68,9 @@ LOGGER_REGISTRY = ClassRegistry()
 OPTIMIZER_REGISTRY = ClassRegistry()
 LR_SCHEDULER_REGISTRY = ClassRegistry()
 
+#: of two classes with one name, the one that can be used: torch's does not know what it watches
+_PREFERRED = {"ReduceLROnPlateau": "fulmen.cli.ReduceLROnPlateau"}
+
 _ALL = (
     MODEL_REGISTRY,
     DATAMODULE_REGISTRY,
@@ -79,9 +82,9 @@ _ALL = (
 
 
 def registered(name: str) -> str | None:
-    """The path of the class that is registered under ``name``; None if there is none."""
+    """The path of the class that ``name`` means where a class is to be named; None if that is not said here."""
     for registry in _ALL:
         if name in registry:
             cls = registry[name]
             return f"{cls.__module__}.{cls.__qualname__}"
-    return None
+    return _PREFERRED.get(name)

@@ -15,6 +15,7 @@ from fulmen.profilers.base import PassThroughProfiler
 from fulmen.trainer import flags
 from fulmen.trainer.metrics import to_number
 from fulmen.trainer.states import RunningStage
+from fulmen.trainer.views import AcceleratorView
 from fulmen.utilities.combined_loader import CombinedLoader
 
 if TYPE_CHECKING:
@@ -496,3 +497,9 @@ class Windows:
         if strategy.data_parallel_size == 1:
             return None
         return {"num_replicas": strategy.data_parallel_size, "rank": strategy.data_parallel_rank}
+
+    # the inside, for those who know Lightning's
+
+    @property
+    def _accelerator_connector(self) -> AcceleratorView:
+        return AcceleratorView(self.strategy)

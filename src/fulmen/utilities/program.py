@@ -22,6 +22,7 @@ def _directory() -> str:
 #: the directory at the first import; a program that goes elsewhere does so later, as a rule
 _DIRECTORY_AT_IMPORT = _directory()
 _OPTIONS_WITH_VALUE = "WX"  # of the interpreter; the value is the rest of the word, or the next word
+_RUNNER = "fulmen.compat"  # a module that runs the program that is named after it, as the interpreter would
 
 
 def is_interactive() -> bool:
@@ -74,7 +75,10 @@ def _place_of_program() -> tuple[int, str]:
             continue
         for index, letter in enumerate(word[1:], 2):
             if letter in "mc":
-                return place, letter
+                if letter == "c" or (word[index:] or "".join(arguments[place + 1 : place + 2])) != _RUNNER:
+                    return place, letter
+                place += index == len(word)
+                break
             if letter in _OPTIONS_WITH_VALUE:
                 place += index == len(word)
                 break

@@ -93,7 +93,8 @@ class MultiProcessingLauncher(Launcher):
         command = [sys.executable, "-m", "fulmen.strategies.launchers.worker", folder]
         for rank in range(self.num_processes):
             env = {**os.environ, **variables, "LOCAL_RANK": str(rank)}
-            env["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # so that this package is found
+            # so that this package is found, after what may have to do something when Python starts
+            env["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), *sys.path]))
             self._processes.append(subprocess.Popen(command, env=env))
 
     def _fork(

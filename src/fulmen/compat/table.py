@@ -1,0 +1,251 @@
+"""Which module and which name of Fulmen stands for one of Lightning: one table, for imports and for class paths.
+
+Short for the roots, which have several spellings: ``pl`` is ``lightning.pytorch`` and ``pytorch_lightning``, ``fabric``
+is ``lightning.fabric`` and ``lightning_fabric``.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from importlib.machinery import PathFinder
+from pathlib import Path
+from pkgutil import iter_modules
+
+#: the version of Lightning whose names and arguments are offered
+VERSION = "2.6.6"
+
+ROOTS = {
+    "lightning": "lightning",
+    "lightning.pytorch": "pl",
+    "pytorch_lightning": "pl",
+    "lightning.fabric": "fabric",
+    "lightning_fabric": "fabric",
+    "lightning_utilities": "lightning_utilities",
+}
+
+#: rooms: a module in one of these stands for the module of the same name in ours
+_ROOMS = {
+    **{f"pl.{room}": f"fulmen.{room}" for room in ("accelerators", "callbacks", "cli", "core", "demos", "loggers")},
+    **{f"pl.{room}": f"fulmen.{room}" for room in ("loops", "plugins", "profilers", "strategies", "trainer", "tuner")},
+    "pl.profiler": "fulmen.profilers",
+    "pl.utilities": "fulmen.utilities",
+    **{f"fabric.{room}": f"fulmen.{room}" for room in ("accelerators", "loggers", "plugins", "strategies")},
+    "fabric.utilities": "fulmen.utilities",
+}
+
+#: modules whose home has another name; "" where there is nothing but the entries of ``_NAMES``
+_MODULES = {
+    "lightning": "",
+    "pl": "fulmen",
+    "pl.callbacks.base": "fulmen.callbacks.callback",
+    "pl.core.lightning": "fulmen.core.module",
+    "pl.core.memory": "fulmen.utilities.model_summary",
+    "pl.core.mixins": "",
+    "pl.core.mixins.hparams_mixin": "",
+    "pl.loggers.base": "fulmen.loggers.logger",
+    "pl.trainer.supporters": "",
+    "pl.utilities.cli": "fulmen.cli",
+    "pl.utilities.model_summary.model_summary": "fulmen.utilities.model_summary",
+    "fabric": "",
+    "fabric.plugins.collectives": "",
+    "fabric.plugins.collectives.torch_collective": "",
+    "fabric.plugins.io.checkpoint_io": "fulmen.plugins.io.checkpoint_plugin",
+    "fabric.plugins.io.torch_io": "fulmen.plugins.io.torch_plugin",
+    "fabric.plugins.io.xla": "fulmen.plugins.io.xla_plugin",
+    "fabric.utilities.logger": "",
+    "lightning_utilities": "",
+    "lightning_utilities.core": "",
+    "lightning_utilities.core.apply_func": "fulmen.utilities.apply_func",
+    "lightning_utilities.core.enums": "",
+    "lightning_utilities.core.imports": "fulmen.compat.lightning_utilities",
+    "lightning_utilities.core.overrides": "fulmen.utilities.model_helpers",
+    "lightning_utilities.core.rank_zero": "fulmen.utilities.rank_zero",
+}
+
+_RANK_ZERO = {
+    name: f"fulmen.utilities.rank_zero:{name}"
+    for name in ("rank_zero_debug", "rank_zero_deprecation", "rank_zero_info", "rank_zero_only", "rank_zero_warn")
+}
+_OF_RANKS = {
+    "WarningCache": "fulmen.compat.lightning_utilities:WarningCache",
+    "_get_rank": "fulmen.utilities.rank_zero:rank_from_environment",
+    "rank_prefixed_message": "fulmen.compat.lightning_utilities:rank_prefixed_message",
+}
+_HYPERPARAMETERS = {"HyperparametersMixin": "fulmen.core.hparams:HyperparameterOwner"}
+_LOGGER = {"LightningLoggerBase": "fulmen.loggers.logger:Logger"}
+_PARAMS = {"_convert_params": "fulmen.loggers.params:as_dict"}
+_TPU = {"TPUAccelerator": "fulmen.accelerators.xla:XLAAccelerator"}
+#: Fulmen needs a torch that is newer than all of these
+_TORCH = {f"_TORCH_GREATER_EQUAL_2_{minor}": "builtins:True" for minor in ("0", "1", "2", "3", "4", "4_1", "5", "6")}
+_PRECISION = {
+    "DoublePrecisionPlugin": "fulmen.plugins.precision.double:DoublePrecision",
+    "HalfPrecisionPlugin": "fulmen.plugins.precision.half:HalfPrecision",
+    "MixedPrecisionPlugin": "fulmen.plugins.precision.amp:MixedPrecision",
+    "PrecisionPlugin": "fulmen.plugins.precision.precision:Precision",
+    "XLAPrecisionPlugin": "fulmen.plugins.precision.xla:XLAPrecision",
+}
+
+#: names whose home is not in the module that stands for theirs, among them those of 1.x that were only renamed
+_NAMES: dict[str, dict[str, str]] = {
+    "lightning": {
+        name: f"fulmen:{name}"
+        for name in ("Callback", "LightningDataModule", "LightningModule", "Trainer", "seed_everything")
+    },
+    "pl.accelerators": _TPU,
+    "pl.callbacks": {"ProgressBarBase": "fulmen.callbacks.progress.progress_bar:ProgressBar"},
+    "pl.callbacks.progress": {"ProgressBarBase": "fulmen.callbacks.progress.progress_bar:ProgressBar"},
+    "pl.core.mixins": _HYPERPARAMETERS,
+    "pl.core.mixins.hparams_mixin": _HYPERPARAMETERS,
+    "pl.loggers": _LOGGER,
+    "pl.loggers.base": _LOGGER,
+    "pl.loggers.logger": _LOGGER,
+    "pl.plugins": _PRECISION,
+    "pl.plugins.precision": _PRECISION,
+    "pl.plugins.precision.precision_plugin": {"PrecisionPlugin": _PRECISION["PrecisionPlugin"]},
+    "pl.profiler": {"BaseProfiler": "fulmen.profilers.profiler:Profiler"},
+    "pl.strategies": {"SingleTPUStrategy": "fulmen.strategies.single_xla:SingleDeviceXLAStrategy"},
+    "pl.trainer.supporters": {"CombinedLoader": "fulmen.utilities.combined_loader:CombinedLoader"},
+    "pl.utilities": {"_get_rank": _OF_RANKS["_get_rank"]},
+    "pl.utilities.distributed": {**_RANK_ZERO, "ReduceOp": "torch.distributed:ReduceOp"},
+    "pl.utilities.imports": _TORCH,
+    "pl.utilities.logger": _PARAMS,
+    "pl.utilities.rank_zero": _OF_RANKS,
+    "fabric": {"seed_everything": "fulmen:seed_everything"},
+    "fabric.accelerators": {
+        **_TPU,
+        "ACCELERATOR_REGISTRY": "fulmen.accelerators.registry:AcceleratorRegistry",
+    },
+    "fabric.accelerators.cuda": {
+        "is_cuda_available": "torch.cuda:is_available",
+        "num_cuda_devices": "torch.cuda:device_count",
+    },
+    "fabric.plugins.collectives.torch_collective": {
+        "default_pg_timeout": "torch.distributed.constants:default_pg_timeout"
+    },
+    "fabric.strategies": {"STRATEGY_REGISTRY": "fulmen.strategies.registry:StrategyRegistry"},
+    "fabric.utilities.cloud_io": {"_load": "fulmen.utilities.cloud_io:load"},
+    "fabric.utilities.data": {"AttributeDict": "fulmen.utilities.parsing:AttributeDict"},
+    "fabric.utilities.distributed": {"ReduceOp": "torch.distributed:ReduceOp"},
+    "fabric.utilities.imports": _TORCH,
+    "fabric.utilities.logger": _PARAMS,
+    "fabric.utilities.rank_zero": _OF_RANKS,
+    "lightning_utilities": {
+        "apply_to_collection": "fulmen.utilities.apply_func:apply_to_collection",
+        "compare_version": "fulmen.compat.lightning_utilities:compare_version",
+        "is_overridden": "fulmen.utilities.model_helpers:is_overridden",
+        "module_available": "fulmen.compat.lightning_utilities:module_available",
+    },
+    "lightning_utilities.core.enums": {"StrEnum": "fulmen.utilities.enums:LightningEnum"},
+    "lightning_utilities.core.rank_zero": _OF_RANKS,
+}
+
+#: names that will not come, and what to write
+_ADVICE = {
+    "pl.callbacks.GPUStatsMonitor": "DeviceStatsMonitor took its place",
+    "pl.lite": "write `lightning.fabric.Fabric`, which took its place",
+    "pl.loggers.TestTubeLogger": "write CSVLogger or TensorBoardLogger",
+    "pl.metrics": "write `import torchmetrics`, which it became",
+    "pl.plugins.DDPPlugin": "write `Trainer(strategy=DDPStrategy(...))`",
+    "pl.strategies.DDPFullyShardedStrategy": "FSDPStrategy took its place",
+    "pl.strategies.DataParallelStrategy": 'write `Trainer(strategy="ddp")`',
+    "pl.strategies.DDPSpawnStrategy": 'write `DDPStrategy(start_method="spawn")`',
+    "lightning.app": "that is another product, and no part of training",
+}
+
+
+def is_old(path: str) -> bool:
+    """Whether ``path`` is Lightning's: its first part is."""
+    return path.partition(".")[0] in ROOTS
+
+
+def target_of(old: str) -> str | None:
+    """The module of Fulmen that stands for the module ``old`` of Lightning; None if nothing does.
+
+    Returns "" for a module that has entries of its own only, see :func:`home_of`.
+    """
+    name = _short(old)
+    if name in _MODULES:
+        target = _MODULES[name]
+        return target if not target or _exists(target) else None
+    room = name
+    while room not in _ROOMS:
+        room = room.rpartition(".")[0]
+        if not room:
+            return None
+    target = _ROOMS[room] + name[len(room) :]
+    return target if _exists(target) else ("" if name in _NAMES else None)
+
+
+def home_of(old: str, name: str) -> tuple[str, str] | None:
+    """The module of Fulmen that has what the module ``old`` of Lightning calls ``name``, and its name there; None if
+    nothing can. That it is there is not looked up."""
+    entry = _NAMES.get(_short(old), {}).get(name)
+    if entry is not None:
+        module, _, attribute = entry.partition(":")
+        return module, attribute
+    target = target_of(old)
+    return (target, name) if target else None
+
+
+def public_names(old: str) -> list[str]:
+    """What ``from old import *`` takes."""
+    target = target_of(old)
+    names = set(_NAMES.get(_short(old), ()))
+    if target:
+        module = import_module(target)
+        names |= set(getattr(module, "__all__", None) or [name for name in dir(module) if not name.startswith("_")])
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def missing_name(old: str, name: str) -> ImportError:
+    """The error that says that the module ``old`` has no ``name`` here."""
+    return ImportError(_sorry(old, name, public_names(old)), name=old)
+
+
+def missing_module(old: str) -> ModuleNotFoundError:
+    """The error that says that there is no module ``old`` here."""
+    above, _, name = old.rpartition(".")
+    while above and target_of(above) is None:
+        above, _, name = above.rpartition(".")
+    target = target_of(above) if above else None
+    near = [module.name for module in iter_modules(getattr(import_module(target), "__path__", []))] if target else []
+    return ModuleNotFoundError(_sorry(above, name, near, f"module {old!r}"), name=old)
+
+
+def _sorry(old: str, name: str, others: list[str], what: str = "") -> str:
+    text = f"Fulmen has no {what or repr(name)}"
+    if old and not what:
+        text += f" in {old!r}"
+    target = target_of(old) if old else None
+    text += f" (it would be in {target!r}): " if target and not what else ": "
+    advice = _ADVICE.get(f"{_short(old)}.{name}")
+    nearest = get_close_matches(name, others, n=1)
+    if advice is not None:
+        text += advice
+    elif nearest:
+        text += f"did you mean {nearest[0]!r}? If not, take the import out"
+    else:
+        text += "take the import out, or put it into `try: ... except ImportError: ...` if the program can do without"
+    return f"{text}. What is offered here is Lightning {VERSION}'s surface as far as Fulmen has it."
+
+
+def _short(old: str) -> str:
+    for root in (".".join(old.split(".")[:2]), old.partition(".")[0]):
+        if root in ROOTS:
+            return ROOTS[root] + old[len(root) :]
+    return old
+
+
+@cache
+def _exists(module: str) -> bool:
+    """Whether Fulmen has ``module``, found out without importing what is above it."""
+    path, name = [str(Path(__file__).parents[1])], "fulmen"
+    for part in module.split(".")[1:]:
+        name = f"{name}.{part}"
+        spec = PathFinder.find_spec(name, path)
+        if spec is None:
+            return False
+        path = spec.submodule_search_locations or []
+    return True
