@@ -13,13 +13,20 @@ from fulmen import __version__
 from fulmen.checkpoints.command import add_checkpoint_parser
 from fulmen.cli.command import add_completion_parser, add_run_parsers, asks_for_a_run
 from fulmen.cli.command import run as run_module
+from fulmen.search.command import add_search_parser
 
 
 class Parser(argparse.ArgumentParser):
     """Answers a mistake with the nearest name that there is, and with the usage of the command that it was made in."""
 
+    #: under this name a command takes what it does not know, which is for another parser
+    rest: str | None = None
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
         parsed, unknown = super().parse_known_args(args, namespace)
+        if self.rest is not None:
+            setattr(parsed, self.rest, unknown)
+            return parsed, []
         if unknown:
             self._refuse(unknown)
         return parsed, unknown
@@ -145,6 +152,7 @@ def make_parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=demo_command)
     add_replay_parser(commands)
     add_checkpoint_parser(commands)
+    add_search_parser(commands)
     add_completion_parser(commands)
     return parser
 

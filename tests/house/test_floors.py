@@ -27,6 +27,7 @@ FLOORS: dict[str, int] = {
     "fabric": 6,
     "integrations": 6,
     "replay": 6,
+    "search": 6,
     "__main__": 6,
 }
 FRONT_DOOR = PACKAGE / "__init__.py"

@@ -1,1 +1,1 @@
-"""Fulmen in the hands of other libraries. Name the module: each needs its library, and nothing here imports them."""
+"""Other libraries that drive a Trainer. Name the module: each needs its library, and nothing here imports them."""

@@ -422,7 +422,7 @@ _PLANNED = frozenset(name.removeprefix("_plan_") for name in vars(Plan) if name.
 
 
 def _watches(owner: Any) -> bool:
-    return isinstance(owner, (Checkpoint, EarlyStopping))
+    return isinstance(owner, (Checkpoint, EarlyStopping)) or getattr(owner, "watches_metrics", False) is True
 
 
 def _closure_not_called(module: Any) -> Exception:

@@ -1,0 +1,1 @@
+"""``fulmen search``: many runs of one configuration, with values that Optuna chooses."""
