@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from fulmen.callbacks.batch_size_finder import BatchSizeFinder
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.checkpoint import Checkpoint
+from fulmen.callbacks.lr_finder import LearningRateFinder
 from fulmen.callbacks.model_checkpoint import ModelCheckpoint
 from fulmen.callbacks.model_summary import ModelSummary
 from fulmen.callbacks.progress.progress_bar import ProgressBar, default_progress_bar
@@ -308,9 +310,16 @@ def refuse_no_callbacks(source: str, found: list[Any]) -> None:
 
 
 def ordered(found: list[Callback]) -> list[Callback]:
-    """Callbacks that write checkpoints come last, so that they save what the others did."""
+    """Callbacks that search come first, the batch size before the learning rate, which depends on it; those that write
+    checkpoints come last, so that they save what the others did.
+    """
     unique_states(found)
-    return sorted(found, key=lambda callback: isinstance(callback, Checkpoint))
+    places = {BatchSizeFinder: 0, LearningRateFinder: 1, Checkpoint: 3}
+
+    def place(callback: Callback) -> int:
+        return next((number for kind, number in places.items() if isinstance(callback, kind)), 2)
+
+    return sorted(found, key=place)
 
 
 def unique_states(found: list[Callback]) -> None:
