@@ -76,8 +76,10 @@ class LearningRateFinder(Callback):
         with within(trainer):
             found = run_range_test(trainer, self._test, shows)
         self.optimal_lr = found
-        rate = found.suggestion(method=self._test.suggest_by) if found.losses else None
-        if held is None or rate is None or trainer.signals.request is not None:
+        if held is None or not found.losses or trainer.signals.request is not None:
+            return
+        rate = found.suggestion(method=self._test.suggest_by)
+        if rate is None:
             return
         self._rate = rate
         self._set(trainer, held, rate)
@@ -88,16 +90,16 @@ class LearningRateFinder(Callback):
         return Hyperparameter(pl_module, trainer.datamodule, names, "learning rate")
 
     def _set(self, trainer: Trainer, held: Hyperparameter, rate: float) -> None:
+        before, value = _rates(trainer), held.value
         held.set(rate)
         if trainer.progress.in_epoch:  # in the middle of a run, whose optimizers go on
             set_rate_of_run(trainer, rate)
             return
         trainer._configure_anew()  # the run begins, as if with this rate
-        rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        if not any(_is_close(one, rate) for one in _initial_rates(trainer, rates)):
+        if _rates(trainer) == before and value != rate:
             rank_zero_warn(
-                f"{' and '.join(held.places)} is {rate:.3g} now, the rate that was found, but the optimizer has "
-                f"{', '.join(f'{one:.3g}' for one in rates)}: `configure_optimizers` does not use it. Write "
+                f"{' and '.join(held.places)} is {rate:.3g} now, the rate that was found, but the optimizer still has "
+                f"{', '.join(f'{one:.3g}' for one in before)}: `configure_optimizers` does not use it. Write "
                 f"`lr=self.{held.name}` there."
             )
 
@@ -118,11 +120,5 @@ class LearningRateFinder(Callback):
         self._rate = state_dict["lr"]
 
 
-def _initial_rates(trainer: Trainer, rates: list[float]) -> list[float]:
-    """The rates that the optimizer was made with, which a scheduler may have scaled by now."""
-    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-    return rates + [float(group["initial_lr"]) for group in groups if "initial_lr" in group]
-
-
-def _is_close(one: float, other: float) -> bool:
-    return abs(one - other) <= 1e-6 * abs(other)
+def _rates(trainer: Trainer) -> list[float]:
+    return [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]

@@ -68,7 +68,7 @@ def _holders(owner: Any, name: str) -> list[tuple[Any, bool]]:
     found: list[tuple[Any, bool]] = []
     if hasattr(owner, name):
         found.append((owner, False))
-    hparams = owner.hparams
+    hparams = owner._hparams  # `hparams` would make some
     if _is_mapping(hparams):
         if name in hparams:
             found.append((hparams, True))
@@ -90,7 +90,7 @@ def _nobody(owners: list[Any], names: tuple[str, ...], purpose: str) -> str:
             if not name.startswith("_") and isinstance(value, (int, float)) and not isinstance(value, bool)
             and name not in ("training", "prepare_data_per_node", "allow_zero_length_dataloader_with_multiple_devices")
         ]  # fmt: skip
-        known += list(owner.hparams) if _is_mapping(owner.hparams) else list(vars(owner.hparams))
+        known += list(owner._hparams or ())
     known = list(dict.fromkeys(known))
     near = list(dict.fromkeys(one for name in names for one in difflib.get_close_matches(name, known, n=2, cutoff=0.5)))
     text = f"neither {' nor '.join(repr(name) for name in names)}" if len(names) > 1 else f"no {names[0]!r}"

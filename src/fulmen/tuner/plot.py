@@ -57,7 +57,8 @@ def draw(found: LRFinder, marks: dict[str, tuple[int, float]], show: bool, ax: A
     ax.tick_params(colors=_INK)
     ax.grid(axis="y", color="#eeeeee")
     ax.set_axisbelow(True)
-    ax.legend(frameon=False, labelcolor=_INK, loc="lower left", fontsize="small")
+    corner = "lower left" if found.mode == "exponential" else "upper right"  # where the curve is not
+    ax.legend(frameon=False, labelcolor=_INK, loc=corner, fontsize="small")
     if show:
         plt.show()
     return figure

@@ -45,17 +45,17 @@ def _steepest(rates: np.ndarray, losses: np.ndarray, logarithmic: bool) -> int:
 
 
 def _valley(losses: np.ndarray) -> int:
-    """The middle of the longest fall: of all ways down the curve on which each point lies below the one before, points
-    may be left out, the one with the most points is taken; between its ends, the point halfway.
+    """The middle of the longest fall. A way down is a choice of points of which each lies below the one before; the
+    one with the most points is taken. The fall has as many points, and ends where the way does: what the way leaves
+    out, in the noise before, does not count.
 
-    The idea is that of ESRI and of fastai's ``valley``. It looks at the whole slope, and so depends less on a single
-    dent than the steepest point does.
+    The idea is that of fastai's ``valley``. It looks at the whole slope, and so depends less on a single dent than the
+    steepest point does.
     """
-    # lengths[i]: points of the longest way down that ends in i; starts[i]: where it begins
-    lengths, starts = [1] * len(losses), list(range(len(losses)))
+    lengths = [1] * len(losses)  # points of the longest way down that ends in each place
     for here, loss in enumerate(losses):
         for before in range(here):
-            if losses[before] > loss and lengths[before] + 1 > lengths[here]:
-                lengths[here], starts[here] = lengths[before] + 1, starts[before]
+            if losses[before] > loss and lengths[before] >= lengths[here]:
+                lengths[here] = lengths[before] + 1
     end = max(range(len(losses)), key=lambda place: lengths[place])
-    return (starts[end] + end) // 2
+    return end - lengths[end] // 2

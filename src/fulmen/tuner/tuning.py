@@ -105,7 +105,7 @@ class Tuner:
             held = Hyperparameter(model, datamodule_of(trainer, loaders, datamodule), names, "learning rate")
         search = functools.partial(run_range_test, test=test, shows=may_show(trainer))
         found: LRFinder = searched(trainer, "fit", search, model, loaders, datamodule, _FINDERS)
-        rate = found.suggestion(method=suggest_by) if found.losses else None
+        rate = found.suggestion(method=suggest_by) if held is not None and found.losses else None
         if held is not None and rate is not None:
             held.set(rate)
             rank_zero_info("learning rate %.3g, set in %s", rate, " and ".join(held.places))
