@@ -65,7 +65,9 @@ def test_state_of_a_run_before_is_bit_equal_after_a_search(trainer_of):
 
 
 def test_search_that_raises_leaves_nothing(trainer_of, tmp_path):
-    trainer = trainer_of(max_epochs=3, logger=CSVLogger(tmp_path), callbacks=ModelCheckpoint(), enable_checkpointing=None)
+    trainer = trainer_of(
+        max_epochs=3, logger=CSVLogger(tmp_path), callbacks=ModelCheckpoint(), enable_checkpointing=None
+    )
     model, data = Model(fails_at=7, error=ArithmeticError("wrong")), Data()
     before, attributes = pictures(model, data, trainer.callbacks), dict(vars(trainer))
     with pytest.raises(ArithmeticError):
@@ -130,7 +132,9 @@ def test_search_that_a_signal_ends_leaves_nothing(tmp_path, number):
         except SystemExit as end:
             print("ended", end.code, pictures(model, data, trainer.progress) == before, model.hparams.lr)
     """
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, cwd=tmp_path, env=ENV)
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, cwd=tmp_path, env=ENV
+    )
     code = 1 if number == signal.SIGINT else 143
     assert run.stdout.strip() == f"ended {code} True 0.1", run.stderr
     assert not [*tmp_path.iterdir()]

@@ -161,7 +161,11 @@ def pictures(*values: Any) -> Any:
 
 
 def result_of(
-    trainer_of: Callable[..., Trainer], lr: float, search: str | None = None, own_generator: bool = True, **arguments: Any
+    trainer_of: Callable[..., Trainer],
+    lr: float,
+    search: str | None = None,
+    own_generator: bool = True,
+    **arguments: Any,
 ) -> Any:
     """Fit from the seed on, perhaps after a search; returns what the run has made of everything, and the rate."""
     seed_everything(1, verbose=False)

@@ -65,36 +65,20 @@ class Hyperparameter:
 
 def _holders(owner: Any, name: str) -> list[tuple[Any, bool]]:
     """The owner itself and its hparams, as far as they have ``name``, and whether it is an item of theirs."""
-    found: list[tuple[Any, bool]] = []
-    if hasattr(owner, name):
-        found.append((owner, False))
+    found: list[tuple[Any, bool]] = [(owner, False)] if hasattr(owner, name) else []
     hparams = owner._hparams  # `hparams` would make some
-    if _is_mapping(hparams):
-        if name in hparams:
-            found.append((hparams, True))
-    elif hasattr(hparams, name):
-        found.append((hparams, False))
-    return found
-
-
-def _is_mapping(hparams: Any) -> bool:
-    return hasattr(hparams, "keys") and hasattr(hparams, "__getitem__")
+    return [*found, (hparams, True)] if hparams is not None and name in hparams else found
 
 
 def _nobody(owners: list[Any], names: tuple[str, ...], purpose: str) -> str:
     known: list[str] = []
     for owner in owners:
-        known += [
-            name
-            for name, value in vars(owner).items()
-            if not name.startswith("_") and isinstance(value, (int, float)) and not isinstance(value, bool)
-            and name not in ("training", "prepare_data_per_node", "allow_zero_length_dataloader_with_multiple_devices")
-        ]  # fmt: skip
-        known += list(owner._hparams or ())
+        numbers = [name for name, value in vars(owner).items() if type(value) in (int, float)]
+        known += [name for name in numbers if not name.startswith("_")] + list(owner._hparams or ())
     known = list(dict.fromkeys(known))
     near = list(dict.fromkeys(one for name in names for one in difflib.get_close_matches(name, known, n=2, cutoff=0.5)))
-    text = f"neither {' nor '.join(repr(name) for name in names)}" if len(names) > 1 else f"no {names[0]!r}"
-    where = " or ".join(f"{type(owner).__name__} (also not its hparams)" for owner in owners)
+    text = f"neither {' nor '.join(map(repr, names))}" if len(names) > 1 else f"no {names[0]!r}"
+    where = " or ".join(f"{type(owner).__name__} (or its hparams)" for owner in owners)
     advice = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     argument = "attr_name" if purpose == "learning rate" else "batch_arg_name"
     return (
