@@ -85,7 +85,7 @@ def test_size_does_not_exceed_the_samples(trainer_of, mode):
     Notes.sizes.clear()
     model = Notes()
     assert found_by(trainer_of(max_epochs=1), model, mode=mode, margin=0.0) == 200
-    assert list(dict.fromkeys(Notes.sizes)) == [2, 4, 8, 16, 32, 64, 128, 200] or 72 in Notes.sizes
+    assert max(Notes.sizes) == 200
     assert model.batch_size == 200
 
 
@@ -128,8 +128,9 @@ def test_not_even_one_sample_fits_is_told_with_the_error_of_the_allocator(traine
 
 def test_trials_that_are_used_up_set_nothing(trainer_of):
     model = Limited(batch_size=7)
-    with pytest.warns(UserWarning, match="no batch size was found that fits: 256"):
-        assert found_by(trainer_of(max_epochs=1), model, init_val=512, max_trials=1, max_val=512) is None or True
+    with pytest.warns(UserWarning, match="no batch size was found that fits: 50 is the smallest of 3"):
+        assert found_by(trainer_of(max_epochs=1), model, init_val=512, max_trials=3) is None
+    assert model.batch_size == 7
 
 
 def test_other_errors_are_raised_and_leave_the_size(trainer_of):
@@ -305,6 +306,7 @@ def test_resumed_fit_goes_on_with_its_size(trainer_of, tmp_path):
     def run(ckpt_path: Any = None) -> Any:
         torch.manual_seed(8)
         model, data, finder = Fits(), Data(batch_size=3), BatchSizeFinder()
+        model.grows = False
         saves = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
         trainer = trainer_of(max_epochs=2, callbacks=[finder, saves], enable_checkpointing=None)
         trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)

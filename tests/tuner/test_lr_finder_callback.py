@@ -146,10 +146,14 @@ def test_schedulers_go_on_from_a_rate_that_was_found_in_the_middle(trainer_of):
     assert model.rates == [0.1] * 4 + [rate] * 4 + [rate * 0.25] * 4
 
 
+class Grown(Model):
+    grows = False
+
+
 def test_resumed_run_goes_on_with_its_rate_and_makes_no_test(trainer_of, tmp_path):
     def run(epochs: int, ckpt_path: Any = None) -> Any:
         torch.manual_seed(6)
-        model, data = Model(), Data()
+        model, data = Grown(), Data()
         one, saves = finder(), ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
         trainer = trainer_of(max_epochs=2, callbacks=[one, saves], enable_checkpointing=None)
         trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)

@@ -21,7 +21,6 @@ from fulmen.tuner import Tuner
 
 from .toys import SEARCH, Data, Model, Squares, pictures, points, result_of
 
-
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[2])])}
 
 

@@ -101,6 +101,7 @@ class _Search:
     def __init__(self, trainer: Trainer, verb: str, search: BatchSizeSearch, held: Hyperparameter, bar: Bar) -> None:
         self._trainer, self._verb, self._search, self._held, self._bar = trainer, verb, search, held, bar
         self._before = snapshot_of_run(trainer)
+        self._tried = 0
         self._most: float = search.max_val  #: a larger one is of no use
         self._fits = self._too_large = 0  # the largest that fits, the smallest that does not; 0: not known
         self._seen: dict[tuple[Any, ...], int] = {}  # the sizes of the loaders' batches: for which size that was tried
@@ -110,10 +111,11 @@ class _Search:
         for _ in range(self._search.max_trials):
             if size is None:
                 break
-            size = min(size, int(self._most))
             if self._trainer.signals.request is not None:  # the run ends in a moment
                 return None
-            size = self._next(self._try(size))
+            self._tried = min(size, int(self._most))
+            self._try()
+            size = self._next()
         if not self._fits:
             rank_zero_warn(
                 f"no batch size was found that fits: {self._too_large} is the smallest of "
@@ -124,51 +126,50 @@ class _Search:
             return max(1, int(self._fits * (1 - self._search.margin)))
         return self._fits
 
-    def _next(self, size: int) -> int | None:
-        """The size to try after ``size``; None if the search is over."""
+    def _next(self) -> int | None:
+        """The size to try next; None if the search is over."""
         if not self._too_large:
-            return None if size >= self._most else 2 * size
+            return None if self._tried >= self._most else 2 * self._tried
         if not self._fits:
             return self._too_large // 2
         if self._search.mode == "power" or self._too_large - self._fits == 1:
             return None
         return (self._fits + self._too_large) // 2
 
-    def _try(self, size: int) -> int:
-        """Make a trial, and note whether ``size`` fits; returns the size that was really tried."""
-        error: BaseException | None = None
+    def _try(self) -> None:
+        """Make a trial, and note whether its size fits."""
+        fits = True
         try:
-            size = self._trial(size)
-        except Exception as failure:
-            if not is_oom_error(failure):
+            self._trial()
+        except Exception as error:
+            if not is_oom_error(error):
                 raise
-            # its frames hold the tensors that filled the memory
-            error = failure.with_traceback(None)
-            error.__context__ = error.__cause__ = None
+            if self._tried == 1:
+                error.add_note(
+                    f"That was in a trial of `{self._verb}` with `{self._held.name}=1`: not even one sample fits. Use "
+                    "a smaller model, shorter samples, or `Trainer(precision='bf16-mixed')`."
+                )
+                raise
+            fits = False
         finally:
             self._before.restore()
-        self._bar.advance(size=size, fits="yes" if error is None else "no")
-        if error is None:
-            self._fits = max(self._fits, size)
-            return size
-        garbage_collection_cuda()
-        self._too_large = size
-        if size == 1:
-            error.add_note(
-                f"That is what a trial of `{self._verb}` with `{self._held.name}=1` needed: not even one sample fits. "
-                "Use a smaller model, shorter samples, or `Trainer(precision='bf16-mixed')`."
-            )
-            raise error
-        return size
+        self._bar.advance(size=self._tried, fits="yes" if fits else "no")
+        if fits:
+            self._fits = max(self._fits, self._tried)
+        else:
+            garbage_collection_cuda()  # only now: the frames of the error held what had filled the memory
+            self._too_large = self._tried
 
-    def _trial(self, size: int) -> int:
+    def _trial(self) -> None:
+        size = self._tried
         self._held.set(size)
         with self._trainer._trial(self._verb, self._search.steps_per_trial, [_Listener()]) as run:
             if size <= self._look_at_loaders(size):
                 run()
-                return size
+                return
         self._before.restore()
-        return self._trial(int(self._most))  # all samples, which are fewer
+        self._tried = int(self._most)  # all samples, which are fewer
+        self._trial()
 
     def _look_at_loaders(self, size: int) -> float:
         """The largest size that is of use with the loaders of this trial, which were made with ``size``."""
