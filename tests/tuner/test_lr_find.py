@@ -21,7 +21,7 @@ def found_by(trainer: Any, model: Any = None, size: int = 8, **arguments: Any) -
     return Tuner(trainer).lr_find(model or Squares(), points(size), **options)
 
 
-# what Lightning 2.6.6 has in `results["lr"]` for `min_lr=1e-3, max_lr=0.5, num_training=20`, every fourth from the first
+# what Lightning 2.6.6 has in `results["lr"]` for `min_lr=1e-3, max_lr=0.5, num_training=20`, every fourth of them
 LIGHTNING = {
     "exponential": [0.001, 0.00472871, 0.0163884, 0.0567977, 0.196845],
     "linear": [0.001, 0.12575, 0.22555, 0.32535, 0.42515],
@@ -219,7 +219,7 @@ def test_module_without_the_attribute_is_told_before_anything_runs(trainer_of):
         def configure_optimizers(self):
             raise AssertionError("nothing may run")
 
-    with pytest.raises(AttributeError, match="neither 'lr' nor 'learning_rate' in Named.*Did you mean 'learning_rte'"):
+    with pytest.raises(AttributeError, match=r"neither 'lr' nor 'learning_rate' in Named.*Did you mean 'learning_rte'"):
         found_by(trainer_of(max_epochs=1), Named())
     with pytest.raises(AttributeError, match=r"no 'rate' in Named.*attr_name="):
         found_by(trainer_of(max_epochs=1), Named(), attr_name="rate")

@@ -80,9 +80,7 @@ def sizes() -> list[str]:
 
 
 def size_in_fit() -> None:
-    trainer = Trainer(
-        accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, callbacks=BatchSizeFinder(), **QUIET
-    )
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, callbacks=BatchSizeFinder(), **QUIET)
     with pytest.raises((MisconfigurationException, SystemExit)):
         trainer.fit(Squares(), points())
 

@@ -1,4 +1,4 @@
-"""A module and its data in which everything is random and everything counts, and what tells whether they were touched."""
+"""A module and data in which everything is random and everything counts, and what tells whether they were touched."""
 
 from __future__ import annotations
 

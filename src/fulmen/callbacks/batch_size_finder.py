@@ -47,6 +47,7 @@ class BatchSizeFinder(Callback):
     """
 
     SUPPORTED_MODES = MODES
+    _calling_place = -2  # before the learning rate, which depends on it
 
     def __init__(
         self,

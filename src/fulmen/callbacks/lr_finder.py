@@ -44,6 +44,7 @@ class LearningRateFinder(Callback):
     """
 
     SUPPORTED_MODES = MODES
+    _calling_place = -1
 
     def __init__(
         self,

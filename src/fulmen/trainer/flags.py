@@ -12,10 +12,8 @@ from typing import Any
 
 import torch
 
-from fulmen.callbacks.batch_size_finder import BatchSizeFinder
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.checkpoint import Checkpoint
-from fulmen.callbacks.lr_finder import LearningRateFinder
 from fulmen.callbacks.model_checkpoint import ModelCheckpoint
 from fulmen.callbacks.model_summary import ModelSummary
 from fulmen.callbacks.progress.progress_bar import ProgressBar, default_progress_bar
@@ -314,12 +312,7 @@ def ordered(found: list[Callback]) -> list[Callback]:
     checkpoints come last, so that they save what the others did.
     """
     unique_states(found)
-    places = {BatchSizeFinder: 0, LearningRateFinder: 1, Checkpoint: 3}
-
-    def place(callback: Callback) -> int:
-        return next((number for kind, number in places.items() if isinstance(callback, kind)), 2)
-
-    return sorted(found, key=place)
+    return sorted(found, key=lambda callback: getattr(type(callback), "_calling_place", 0))
 
 
 def unique_states(found: list[Callback]) -> None:

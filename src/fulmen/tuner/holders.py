@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Hyperparameter:
     """
 
     def __init__(
-        self, module: LightningModule, datamodule: LightningDataModule | None, names: tuple[str, ...], purpose: str
+        self, module: LightningModule, datamodule: LightningDataModule | None, names: Sequence[str], purpose: str
     ) -> None:
         owners = [owner for owner in (module, datamodule) if owner is not None]
         for name in names:
@@ -70,7 +71,7 @@ def _holders(owner: Any, name: str) -> list[tuple[Any, bool]]:
     return [*found, (hparams, True)] if hparams is not None and name in hparams else found
 
 
-def _nobody(owners: list[Any], names: tuple[str, ...], purpose: str) -> str:
+def _nobody(owners: list[Any], names: Sequence[str], purpose: str) -> str:
     known: list[str] = []
     for owner in owners:
         numbers = [name for name, value in vars(owner).items() if type(value) in (int, float)]

@@ -307,8 +307,10 @@ def set_rate_of_run(trainer: Trainer, rate: float) -> None:
             if "initial_lr" in group:
                 group["initial_lr"] = rate
     for config in trainer.lr_scheduler_configs:
-        if hasattr(config.scheduler, "base_lrs"):
-            config.scheduler.base_lrs = [rate] * len(config.scheduler.base_lrs)
+        for scheduler in (config.scheduler, *getattr(config.scheduler, "_schedulers", ())):
+            attributes = vars(scheduler)
+            if "base_lrs" in attributes:
+                attributes["base_lrs"] = [rate] * len(attributes["base_lrs"])
 
 
 def _is_number(value: Any) -> bool:

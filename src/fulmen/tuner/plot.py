@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from fulmen.tuner.lr_finder import LRFinder
 
-_INK, _RAW, _CURVE = "#333333", "#b8b8b8", "#2b5d8a"
+_INK, _RAW, _CURVE = "0.2", "0.72", "#2b5d8a"
 #: where suggestions are marked: the first one is red, as everybody expects it
 _COLOURS = {"steepest": "#c1272d", "valley": "#3a7d44", "minimum/10": "#d79921"}
 

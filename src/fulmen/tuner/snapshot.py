@@ -106,20 +106,18 @@ class Snapshot:
             items = dict(value.items())
             self._undo.append(lambda: _put_items_back(value, items))
             return (*items, *items.values()) if len(items) <= _MEMBERS else ()
-        if isinstance(value, (set, deque)):
-            kind = set if isinstance(value, set) else deque
-            members: Any = list(value)
-
-            def fill() -> None:
-                kind.clear(value)
-                (set.update if kind is set else deque.extend)(value, members)
-
-            self._undo.append(fill)
+        if isinstance(value, bytearray):
+            content = bytes(value)
+            self._undo.append(lambda: bytearray.__setitem__(value, slice(None), content))
+            return ()
+        members = list(value)
+        if isinstance(value, list):
+            self._undo.append(lambda: list.__setitem__(value, slice(None), members))
+        elif isinstance(value, set):
+            self._undo.append(lambda: (set.clear(value), set.update(value, members))[0])
         else:
-            kind = list if isinstance(value, list) else bytearray
-            members = kind(value)
-            self._undo.append(lambda: kind.__setitem__(value, slice(None), members))
-        return members if len(members) <= _MEMBERS and kind is not bytearray else ()
+            self._undo.append(lambda: (deque.clear(value), deque.extend(value, members))[0])
+        return members if len(members) <= _MEMBERS else ()
 
     def _keep_attributes(self, value: Any) -> list[Any]:
         """Keep the attributes of an object, its slots and its class, which lazy modules change."""
@@ -184,10 +182,14 @@ class _KeptTensor:
 
     def restore(self) -> None:
         tensor = self._tensor
-        if type(tensor) is not self._kind and is_lazy_kind(self._kind):  # a lazy parameter that has got its shape
+        if type(tensor) is not self._kind and _is_lazy_kind(self._kind):  # a lazy parameter that has got its shape
             tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
             tensor.__class__ = self._kind
-        if self._alias is not None and (self._version is None or tensor._version != self._version):
+        if (
+            self._alias is not None
+            and self._numbers is not None
+            and (self._version is None or tensor._version != self._version)
+        ):
             with torch.no_grad():
                 if _is_elsewhere(tensor, self._alias):
                     tensor.data = self._alias
@@ -207,9 +209,9 @@ def _is_elsewhere(tensor: Tensor, alias: Tensor) -> bool:
     return dense and (tensor.data_ptr() != alias.data_ptr() or tensor.stride() != alias.stride())
 
 
-def is_lazy_kind(kind: type) -> bool:
+def _is_lazy_kind(kind: type) -> bool:
     """Whether tensors of this kind have no shape yet."""
-    return issubclass(kind, nn.parameter.UninitializedTensorMixin)
+    return issubclass(kind, (nn.UninitializedParameter, nn.UninitializedBuffer))
 
 
 @contextmanager
