@@ -71,7 +71,7 @@ class LearningRateFinder(Callback):
             AttributeError: nobody has the attribute that is to be set.
             MisconfigurationException: the module optimizes by hand, or has no optimizer.
         """
-        check(pl_module)
+        check(trainer, pl_module)
         held = self._held(trainer, pl_module) if self._update_attr else None
         shows = may_show(trainer)
         with within(trainer):

@@ -48,8 +48,8 @@ _TRUTHS = ("0", "1", "false", "true")
 #: arguments that Lightning once had -> what to write now
 _FORMER = {
     "amp_backend": "`precision='16-mixed'`",
-    "auto_lr_find": "`Tuner(trainer).lr_find(model)` before `trainer.fit(model)`, or pass the callback `LearningRateFinder()`",
-    "auto_scale_batch_size": "`Tuner(trainer).scale_batch_size(model)` before `trainer.fit(model)`, or pass the callback `BatchSizeFinder()`",
+    "auto_lr_find": "`Tuner(trainer).lr_find(model)` or pass the callback `LearningRateFinder()`",
+    "auto_scale_batch_size": "`Tuner(trainer).scale_batch_size(model)` or pass the callback `BatchSizeFinder()`",
     "auto_select_gpus": "`devices='auto'`",
     "checkpoint_callback": "`enable_checkpointing={value!r}`",
     "distributed_backend": "`strategy=...`",

@@ -178,12 +178,18 @@ class LRFinder:
         return int(places[inner]), rate
 
 
-def check(module: LightningModule) -> None:
+def check(trainer: Trainer, module: LightningModule) -> None:
     """Whether a range test can be made of ``module``.
 
     Raises:
-        MisconfigurationException: it optimizes by hand.
+        MisconfigurationException: it optimizes by hand, or its parameters will be divided among processes.
     """
+    if trainer.strategy.forward_is_collective:
+        raise MisconfigurationException(
+            f"a learning rate cannot be searched with {type(trainer.strategy).__name__}, which divides the parameters "
+            "among the processes, so that none of them could put them back. Search with `strategy='ddp'` or on one "
+            "device, with fewer layers if need be, and write the rate into the module."
+        )
     if not module.automatic_optimization:
         raise MisconfigurationException(
             f"{type(module).__name__} sets `automatic_optimization = False`: with several optimizers, or steps by "

@@ -98,7 +98,7 @@ class Tuner:
         if trainer.fast_dev_run:
             rank_zero_warn("`tuner.lr_find` does nothing with `fast_dev_run`.")
             return None
-        check(model)
+        check(trainer, model)
         held = None
         if update_attr:
             names = (attr_name,) if attr_name else ("lr", "learning_rate")
