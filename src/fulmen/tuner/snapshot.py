@@ -16,7 +16,6 @@ import functools
 import random
 import sys
 import types
-from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ from fulmen.utilities.seed import collect_rng_states, restore_rng_states
 _MEMBERS, _BYTES_OF_DATA = 10_000, 1 << 20
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), type, range, slice, Enum, torch.dtype, torch.device)
 _CODE = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, types.CodeType, property)
-_PLAIN = (object, types.SimpleNamespace, Namespace, random.Random, list, dict, set, deque, bytearray, tuple)
+_PLAIN = (object, types.SimpleNamespace, random.Random, list, dict, set, deque, bytearray, tuple)
 #: rooms of Fulmen that a search does not touch, or replaces as a whole
 _ROOMS = tuple(f"fulmen.{room}." for room in ("trainer", "strategies", "loggers", "profilers", "accelerators"))
 _LIBRARIES = frozenset(
@@ -76,7 +75,9 @@ class Snapshot:
         for undo in self._undo:
             undo()
         for tensor in self._tensors:
-            tensor.restore()
+            tensor.restore_numbers()
+        for tensor in self._tensors:
+            tensor.restore_gradient()
         restore_rng_states(self._random)
 
     # -- what is kept of each ------------------------------------------------------------------------------------------
@@ -142,7 +143,7 @@ class Snapshot:
         return parts
 
     def _keep_tensor(self, tensor: Tensor, of_data: bool) -> list[Any]:
-        is_large = tensor.numel() * tensor.element_size() > _BYTES_OF_DATA
+        is_large = not is_lazy(tensor) and tensor.numel() * tensor.element_size() > _BYTES_OF_DATA
         if of_data and is_large and not tensor.requires_grad:
             return []
         self._tensors.append(_KeptTensor(tensor))
@@ -180,22 +181,24 @@ class _KeptTensor:
         # not on the accelerator, whose memory a search may be measuring
         self._numbers = self._alias.clone() if tensor.device.type == "cpu" else self._alias.cpu()
 
-    def restore(self) -> None:
-        tensor = self._tensor
+    def restore_numbers(self) -> None:
+        """Put back the numbers, in the memory where they were."""
+        tensor, alias, numbers, version = self._tensor, self._alias, self._numbers, self._version
         if type(tensor) is not self._kind and _is_lazy_kind(self._kind):  # a lazy parameter that has got its shape
             tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
             tensor.__class__ = self._kind
-        if (
-            self._alias is not None
-            and self._numbers is not None
-            and (self._version is None or tensor._version != self._version)
-        ):
-            with torch.no_grad():
-                if _is_elsewhere(tensor, self._alias):
-                    tensor.data = self._alias
-                self._alias.copy_(self._numbers)
         if tensor.is_leaf:
-            tensor.grad = None  # first, as its kind may not fit the tensor before
+            tensor.grad = None  # its kind may not fit the tensor as it was
+        if alias is not None and numbers is not None and (version is None or tensor._version != version):
+            with torch.no_grad():
+                if _is_elsewhere(tensor, alias):
+                    tensor.data = alias
+                alias.copy_(numbers)
+
+    def restore_gradient(self) -> None:
+        """Put back what belongs to the gradient, once the numbers of all tensors are back."""
+        tensor = self._tensor
+        if tensor.is_leaf:
             if tensor.requires_grad != self._requires_grad:
                 tensor.requires_grad_(self._requires_grad)
             tensor.grad = self._grad
@@ -257,7 +260,7 @@ def _may_be_entered(value: Any) -> bool:
             return False
         if top == "torch" and not module.startswith(_OF_TORCH) and kind is not torch.Generator:
             return False
-        is_plain = kind in _PLAIN or module.startswith(("collections", "typing", "abc"))
+        is_plain = kind in _PLAIN or module.startswith(("collections", "typing", "abc", "argparse"))
         if top in sys.stdlib_module_names and not is_plain:
             return False
     return True
