@@ -144,3 +144,40 @@ def test_iterator_that_can_be_read_once_is_refused_and_not_read(trainer_of):
     with pytest.raises(Exception, match="read once only"):
         Tuner(trainer_of(max_epochs=1)).lr_find(Squares(), batches)
     assert len(list(batches)) == 4
+
+
+def test_run_that_is_asked_to_end_in_a_search_is_saved_as_it_is_without_it(tmp_path):
+    script = """
+        import os, signal, sys
+        from fulmen import Trainer
+        from fulmen.callbacks import LearningRateFinder, ModelCheckpoint
+        from tests.tuner.toys import Squares, points
+
+        class InSecond(LearningRateFinder):
+            def on_fit_start(self, *args):
+                return
+
+            def on_train_epoch_start(self, trainer, pl_module):
+                if trainer.current_epoch == 1:
+                    before = pl_module.weight.item()
+                    self.lr_find(trainer, pl_module)
+                    print("search", len(self.optimal_lr.losses), pl_module.lr, pl_module.weight.item() == before)
+
+        class Asked(Squares):
+            def on_train_batch_start(self, batch, batch_idx):
+                if self.trainer.global_step == 7 and not self.trainer.loggers and len(self.rates) == 7:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        trainer = Trainer(accelerator="cpu", max_epochs=3, logger=False, callbacks=[InSecond(), ModelCheckpoint(".")])
+        try:
+            trainer.fit(Asked(), points())
+        except SystemExit as end:
+            print("ended", end.code)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, cwd=tmp_path, env=ENV
+    )
+    lines = run.stdout.splitlines()
+    assert "search 4 0.1 True" in lines, run.stdout + run.stderr
+    assert lines[-1] == "ended 143"
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
