@@ -127,7 +127,7 @@ def test_search_at_chosen_epochs_changes_the_rate_and_nothing_else(trainer_of, w
         state = picture_of_weights(model), picture_of_weights(trainer.optimizers[0]), losses, trainer.global_step
         return state, data.data.read
 
-    callback = EveryEpochs((0, 2), num_training_steps=15, **SEARCH)
+    callback = EveryEpochs((0, 2), num_training_steps=15, early_stop_threshold=None, **SEARCH)
     searched = run(callback)
     assert [epoch for epoch, _ in callback.found] == [0, 2]
     assert searched == run(ByHand(dict(callback.found)))
