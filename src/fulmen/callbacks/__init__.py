@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fulmen.utilities.imports import at_first_use
 
 if TYPE_CHECKING:
+    from fulmen.callbacks.batch_size_finder import BatchSizeFinder as BatchSizeFinder
     from fulmen.callbacks.callback import Callback as Callback
     from fulmen.callbacks.checkpoint import Checkpoint as Checkpoint
     from fulmen.callbacks.early_stopping import EarlyStopping as EarlyStopping
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
         GradientAccumulationScheduler as GradientAccumulationScheduler,
     )
     from fulmen.callbacks.lambda_function import LambdaCallback as LambdaCallback
+    from fulmen.callbacks.lr_finder import LearningRateFinder as LearningRateFinder
     from fulmen.callbacks.lr_monitor import LearningRateMonitor as LearningRateMonitor
     from fulmen.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
     from fulmen.callbacks.model_summary import ModelSummary as ModelSummary
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BasePredictionWriter",
+    "BatchSizeFinder",
     "Callback",
     "Checkpoint",
     "EarlyStopping",
     "GradientAccumulationScheduler",
     "LambdaCallback",
+    "LearningRateFinder",
     "LearningRateMonitor",
     "ModelCheckpoint",
     "ModelSummary",
@@ -50,11 +54,13 @@ __getattr__, __dir__ = at_first_use(
     __name__,
     {
         "BasePredictionWriter": "prediction_writer",
+        "BatchSizeFinder": "batch_size_finder",
         "Callback": "callback",
         "Checkpoint": "checkpoint",
         "EarlyStopping": "early_stopping",
         "GradientAccumulationScheduler": "gradient_accumulation_scheduler",
         "LambdaCallback": "lambda_function",
+        "LearningRateFinder": "lr_finder",
         "LearningRateMonitor": "lr_monitor",
         "ModelCheckpoint": "model_checkpoint",
         "ModelSummary": "model_summary",

@@ -19,6 +19,8 @@ class Callback:
     be logged from the hooks that allow it with ``self.log`` (see :data:`fulmen.core.hooks.HOOKS`).
     """
 
+    _calling_place: int = 0  # those with a lower one are called first, those with a higher one last
+
     if TYPE_CHECKING:  # bound by the trainer to the module's own methods when a run begins
 
         def log(self, name: str, value: Any, **kwargs: Any) -> None: ...

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 class Checkpoint(Callback):
     """Derive from this to write checkpoints your own way: such callbacks are called after all others."""
 
+    _calling_place = 1
+
     def save_now(self, trainer: Trainer, reason: str) -> str | None:
         """Write the whole state of this moment, as the run ends here before its time.
 

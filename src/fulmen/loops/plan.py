@@ -392,7 +392,8 @@ class _WithoutBatch(Plan):
         found = super().listeners(name)
         if "train_batch" not in name:
             return found
-        return [(owner, call) for owner, call in found if type(owner).__module__.startswith("fulmen.callbacks.")]
+        ours = ("fulmen.callbacks.", "fulmen.tuner.")
+        return [(owner, call) for owner, call in found if type(owner).__module__.startswith(ours)]
 
     def _plan_training_step(self) -> Callable[..., Any]:
         strategy = self._trainer.strategy

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fulmen.trainer.generators import generators_in, restore_states, states_of
 from fulmen.trainer.states import RunningStage, TrainerStatus
+from fulmen.utilities.generators import generators_in, restore_states, states_of
 from fulmen.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import chain, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -131,6 +131,20 @@ class Data:
             for source, mark in zip(self.loaders[stage].sources, self._to_put_back.pop(stage, ())):
                 source.begin_with(mark, LOADER_HOOKS[stage])
         return self.loaders[stage]
+
+    def request_anew(self, stage: str) -> None:
+        """Ask for the loaders of ``stage`` once more if they were asked for, as what they are made with has changed. A
+        loop that has them already gets the new ones.
+        """
+        held = self.loaders.pop(stage, None)
+        if held is None:
+            return
+        for source in held.sources:
+            source.close()
+        fresh = self.request("train") if stage == "train" else self.evaluation_loaders(stage)
+        for field in fields(Loaders):
+            setattr(held, field.name, getattr(fresh, field.name))
+        self.loaders[stage] = held
 
     def _asked_for(self, stage: str) -> Any:
         """What the user's hook gives; a run that goes on asks as the run before asked: with its epoch and its random

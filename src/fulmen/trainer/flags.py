@@ -309,9 +309,11 @@ def refuse_no_callbacks(source: str, found: list[Any]) -> None:
 
 
 def ordered(found: list[Callback]) -> list[Callback]:
-    """Callbacks that write checkpoints come last, so that they save what the others did."""
+    """Callbacks that search come first, the batch size before the learning rate, which depends on it; those that write
+    checkpoints come last, so that they save what the others did.
+    """
     unique_states(found)
-    return sorted(found, key=lambda callback: isinstance(callback, Checkpoint))
+    return sorted(found, key=lambda callback: getattr(type(callback), "_calling_place", 0))
 
 
 def unique_states(found: list[Callback]) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from fulmen.trainer.generators import generators_in
 from fulmen.trainer.sources import Source
 from fulmen.trainer.streams import samplers_of
 from fulmen.utilities.data import has_iterable_dataset
+from fulmen.utilities.generators import generators_in
 from fulmen.utilities.rank_zero import rank_zero_warn
 from fulmen.utilities.text import a_kind
 

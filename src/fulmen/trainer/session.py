@@ -28,7 +28,7 @@ from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
 from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from fulmen.utilities.seed import draw_apart, isolate_rng
+from fulmen.utilities.seed import collect_rng_states, draw_apart, isolate_rng
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
@@ -42,8 +42,13 @@ _STAGES = {
 
 
 @contextmanager
-def session(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | None) -> Generator[bool, None, None]:
+def session(
+    trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | None, is_search: bool = False
+) -> Generator[bool, None, None]:
     """Everything around a loop.
+
+    Args:
+        is_search: what runs is a search that makes trials (:mod:`fulmen.trainer.trials`), not the loop of ``verb``.
 
     Yields:
         Whether there is anything to run.
@@ -52,10 +57,10 @@ def session(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     trainer.state.stage = _STAGES[verb]
     with trainer.signals:
         try:
-            _set_up(trainer, verb, ckpt_path, weights_only)
+            _set_up(trainer, verb, ckpt_path, weights_only, is_search)
             trainer.signals.end_if_asked()
             with _anomaly_detection(trainer, verb):
-                yield verb != "fit" or _ready_to_train(trainer)
+                yield is_search or verb != "fit" or _ready_to_train(trainer)
             together.end_training(trainer)
             trainer.strategy.checkpoint_io.settle()
             _tear_down(trainer)
@@ -81,7 +86,7 @@ def session(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
 # -- before -----------------------------------------------------------------------------------------------------------
 
 
-def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | None) -> None:
+def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | None, is_search: bool) -> None:
     module, datamodule, strategy = trainer.lightning_module, trainer.datamodule, trainer.strategy
     module.trainer = trainer
     if datamodule is not None:
@@ -130,13 +135,13 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     strategy.setup_module(module)
     if verb == "fit":
         strategy.setup_training(module)
-        _share_window(trainer)
+        share_window(trainer)
         if trainer.micro_batches is not None:
             trainer.micro_batches.begin_run(trainer)
         metric_objects.begin(module, will_save=bool(trainer.checkpoint_callbacks))
-        _set_up_optimizers(trainer)
+        set_up_optimizers(trainer)
         bar = trainer.progress_bar_callback
-        if bar is not None and (bar.is_enabled or trainer.world_size > 1):
+        if bar is not None and (bar.is_enabled or trainer.world_size > 1) and not is_search:
             line = headline(trainer)  # on all processes, as the first one tells where files go
             trainer.print(line)
         trainer.replan().on_fit_start()
@@ -146,7 +151,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     torch.nn.Module.zero_grad(module)
 
 
-def _share_window(trainer: Trainer) -> None:
+def share_window(trainer: Trainer) -> None:
     """Let an accumulation window know what this process's batches count among those of all."""
     strategy, window, data = trainer.strategy, trainer.window, trainer.data
     if strategy.data_parallel_size > 1:
@@ -202,8 +207,10 @@ def _merge_callbacks(trainer: Trainer) -> None:
     trainer.callbacks[:] = ordered(kept + own)
 
 
-def _set_up_optimizers(trainer: Trainer) -> None:
+def set_up_optimizers(trainer: Trainer) -> None:
+    """Ask the module for its optimizers and schedulers."""
     module = trainer.lightning_module
+    trainer.before_optimizers = collect_rng_states(), set(trainer.data.loaders)
     try:
         returned = trainer.quietly("configure_optimizers")
     except ValueError as error:

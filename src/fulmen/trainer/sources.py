@@ -21,12 +21,12 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter as _Running
 
 from fulmen.core.plain import LEFT_OUT, from_plain, to_plain
-from fulmen.trainer.generators import generators_in, restore_states, states_of
 from fulmen.trainer.shares import Share, rows
 from fulmen.trainer.streams import IndexStream, OwnDraws, is_sequential, samplers_of
 from fulmen.trainer.workers import start
 from fulmen.utilities.data import has_iterable_dataset
 from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.generators import generators_in, restore_states, states_of
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.seed import collect_rng_states, isolate_rng, restore_rng_states
 from fulmen.utilities.text import a_kind, shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
@@ -32,7 +32,7 @@ from fulmen.trainer.data import Data
 from fulmen.trainer.environment import arguments_from_environment
 from fulmen.trainer.explain import evaluation_table, explanation
 from fulmen.trainer.metrics import Metrics
-from fulmen.trainer.session import attach_optimizers, session
+from fulmen.trainer.session import attach_optimizers, session, set_up_optimizers
 from fulmen.trainer.shares import Share
 from fulmen.trainer.signals import Signals, checkpoint_of_restart
 from fulmen.trainer.states import RunningStage, TrainerState
@@ -42,6 +42,7 @@ from fulmen.trainer.windows import Windows
 from fulmen.utilities.argparse import ArgparseOptions
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_warn
+from fulmen.utilities.seed import restore_rng_states
 from fulmen.utilities.text import shown
 
 if TYPE_CHECKING:
@@ -358,6 +359,7 @@ class Trainer(Windows, ArgparseOptions):
         datamodule: LightningDataModule | None,
         ckpt_path: Any,
         weights_only: bool | None,
+        is_search: bool = False,
     ) -> Any:
         if self.has_begun:
             raise RuntimeError(
@@ -367,15 +369,16 @@ class Trainer(Windows, ArgparseOptions):
         launcher = self.strategy.launcher
         if launcher is not None and launcher.spawns:
             self._take_inputs(verb, model, dict(loaders), datamodule)
-            return launcher.run(self, self._run, verb, loop, model, loaders, datamodule, ckpt_path, weights_only)
+            arguments = (verb, loop, model, loaders, datamodule, ckpt_path, weights_only, is_search)
+            return launcher.run(self, self._run, *arguments)
         if launcher is not None:
             launcher.start()
         self._take_inputs(verb, model, loaders, datamodule)
         compiled = compiled_steps(self, model, self._compile)
-        path = ckpt_path or self._ckpt_path
-        if verb == "fit":
+        path = ckpt_path or self._ckpt_path if not is_search else None
+        if verb == "fit" and not is_search:
             path = checkpoint_of_restart(self.signals.requeue, path)
-        with compiled, session(self, verb, path, weights_only) as ready:
+        with compiled, session(self, verb, path, weights_only, is_search) as ready:
             return loop(self) if ready else None
 
     def _take_inputs(
@@ -476,6 +479,8 @@ class Trainer(Windows, ArgparseOptions):
         self.schedulers: Schedulers = None  # type: ignore[assignment]  # while nothing is trained
         self.predictions: list[Any] | None = None
         self.attached: list[Any] = []  # optimizers and schedulers that the run steps
+        #: the random numbers, and the stages whose loaders were there, when the optimizers were made
+        self.before_optimizers: tuple[dict[str, Any], set[str]] = ({}, set())
 
     def when_torn_down(self, action: Callable[[], None]) -> None:
         """Remember something to undo at the end of the run."""
@@ -500,6 +505,24 @@ class Trainer(Windows, ArgparseOptions):
         if self._plan is None or self._plan.callbacks != self._callbacks:
             return self.replan()
         return self._plan
+
+    def _trial(self, verb: str, count: int, callbacks: Sequence[Callback] = ()) -> Any:
+        """A short run within this one, on parts of its own: see :func:`fulmen.trainer.trials.trial`."""
+        from fulmen.trainer.trials import trial  # which needs what is imported here
+
+        return trial(self, verb, count, callbacks)
+
+    def _configure_anew(self) -> None:
+        """Make the optimizers and schedulers of a run that begins once more, as if nobody had made them yet: what they
+        are made with has changed.
+        """
+        random, loaded = self.before_optimizers
+        restore_rng_states(random)
+        for stage in self.data.loaders.keys() - loaded:
+            del self.data.loaders[stage]
+        self.optimizers, self.lr_scheduler_configs = [], []
+        set_up_optimizers(self)
+        self.replan()
 
     def replan(self) -> Plan:
         """Find out anew who listens."""

@@ -83,7 +83,7 @@ def is_generator(value: Any) -> bool:
 
 def states_of(generators: Mapping[str, Any]) -> dict[str, Any]:
     """Their states as plain data, by path."""
-    return {path: _state(generator) for path, generator in generators.items()}
+    return {path: state_of(generator) for path, generator in generators.items()}
 
 
 def restore_states(generators: Mapping[str, Any], states: Mapping[str, Any], owner: str) -> None:
@@ -101,7 +101,7 @@ def restore_states(generators: Mapping[str, Any], states: Mapping[str, Any], own
                 f"`{path}`, and {now}: the run goes on with other random numbers."
             )
         else:
-            _set_state(generator, state["state"])
+            set_state(generator, state["state"])
 
 
 def _kind(generator: Any) -> str:
@@ -110,7 +110,8 @@ def _kind(generator: Any) -> str:
     return type(generator).__name__
 
 
-def _state(generator: Any) -> dict[str, Any]:
+def state_of(generator: Any) -> dict[str, Any]:
+    """The state of one generator as plain data."""
     if isinstance(generator, torch.Generator):
         state: Any = generator.get_state()
     elif isinstance(generator, random.Random):
@@ -122,7 +123,8 @@ def _state(generator: Any) -> dict[str, Any]:
     return {"kind": _kind(generator), "state": state}
 
 
-def _set_state(generator: Any, state: Any) -> None:
+def set_state(generator: Any, state: Any) -> None:
+    """Put one generator into the ``"state"`` that :func:`state_of` gave."""
     if isinstance(generator, torch.Generator):
         generator.set_state(state.cpu())
     elif isinstance(generator, random.Random):

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+from .load import load_example
+
+matplotlib.use("Agg")
+find_rate = load_example("find_rate")
+
+
+def test_find_rate_trains_with_the_rate_and_leaves_its_picture_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    accuracy = find_rate.main(max_epochs=2)
+    assert accuracy > 0.93
+    assert "the rate by hand is 0.003; the curve in find_rate.png suggests 0.0" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["find_rate.png"]
+
+
+@pytest.mark.slow
+def test_find_rate_trains_as_well_as_the_rate_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, by_hand = find_rate.compare(seeds=3, max_epochs=10)
+    assert found >= by_hand - 1 / 900, "one image of 900 may fall to the other side with other rounding"
