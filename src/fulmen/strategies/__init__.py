@@ -8,6 +8,7 @@ from fulmen.utilities.imports import at_first_use
 
 if TYPE_CHECKING:
     from fulmen.strategies.ddp import DDPStrategy as DDPStrategy
+    from fulmen.strategies.deepspeed import DeepSpeedStrategy as DeepSpeedStrategy
     from fulmen.strategies.fsdp import FSDPStrategy as FSDPStrategy
     from fulmen.strategies.model_parallel import ModelParallelStrategy as ModelParallelStrategy
     from fulmen.strategies.parallel import ParallelStrategy as ParallelStrategy
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DDPStrategy",
+    "DeepSpeedStrategy",
     "FSDPStrategy",
     "ModelParallelStrategy",
     "ParallelStrategy",
@@ -30,6 +32,7 @@ __getattr__, __dir__ = at_first_use(
     __name__,
     {
         "DDPStrategy": "ddp",
+        "DeepSpeedStrategy": "deepspeed",
         "FSDPStrategy": "fsdp",
         "ModelParallelStrategy": "model_parallel",
         "ParallelStrategy": "parallel",

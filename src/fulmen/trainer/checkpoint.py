@@ -150,6 +150,8 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored: Res
     if type(precision).__name__ in checkpoint:
         take_back(precision, checkpoint[type(precision).__name__], trainer.loaded_ckpt_path)
     optimizers = [optimizer for optimizer in trainer.optimizers if not isinstance(optimizer, NoOptimizer)]
+    if trainer.strategy.restores_optimizers:
+        optimizers = []
     for kind, owners, states in (
         ("optimizers", optimizers, checkpoint["optimizer_states"]),
         ("schedulers", [config.scheduler for config in trainer.lr_scheduler_configs], checkpoint["lr_schedulers"]),

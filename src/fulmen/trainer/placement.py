@@ -20,7 +20,7 @@ from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.program import is_interactive
 from fulmen.utilities.rank_zero import rank_zero_info
 
-_LATER_STRATEGIES = ("deepspeed", "xla", "single_xla", "single_tpu")
+_LATER_STRATEGIES = ("xla", "single_xla", "single_tpu")
 
 
 def environment(plugins: list[Any]) -> ClusterEnvironment:
@@ -84,13 +84,7 @@ def strategy(
             raise ValueError(f"`strategy={value!r}`: must be one of {names}, or a Strategy.")
         found = StrategyRegistry.get(name)
     found.accelerator = found.accelerator or kind
-    if type(found.precision_plugin) is Precision:
-        found.precision_plugin = numbers
-    elif type(numbers) is not Precision:
-        raise MisconfigurationException(
-            f"{type(found).__name__} already has the precision {found.precision_plugin.precision!r}, and the "
-            f"Trainer was given {numbers.precision!r}. Give one of them."
-        )
+    found.choose_precision(numbers)
     if files is not None:
         found.checkpoint_io = files
     if not isinstance(found, SingleDeviceStrategy):
