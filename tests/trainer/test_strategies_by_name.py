@@ -81,7 +81,7 @@ def test_name_that_is_no_text_is_refused():
         StrategyRegistry.register(1, Counting)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["deepspeed", "xla"])
+@pytest.mark.parametrize("name", ["xla"])
 def test_strategy_that_is_not_there_yet_says_so(name):
     with pytest.raises(MisconfigurationException, match=r"not there yet.*'ddp'"):
         Trainer(accelerator="cpu", strategy=name)

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fulmen.callbacks.gradient_accumulation_scheduler import GradientAccumulationScheduler
-from fulmen.loops.plan import written
 from fulmen.plugins.io.distributed_plugin import DistributedCheckpointIO
 from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
 from fulmen.plugins.precision.deepspeed import DeepSpeedPrecision
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from fulmen.accelerators.accelerator import Accelerator
     from fulmen.core.module import LightningModule
     from fulmen.plugins.environments.cluster_environment import ClusterEnvironment
-    from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
     from fulmen.trainer.trainer import Trainer
 
 #: the folder in a checkpoint that the engine writes
@@ -43,8 +40,8 @@ _TAG = "checkpoint"
 
 
 class DeepSpeedStrategy(ParallelStrategy):
-    """The engine of DeepSpeed: it exchanges gradients, clips and steps, and spreads the optimizer's state (stage 1), the
-    gradients (2) and the parameters (3) over the processes.
+    """The engine of DeepSpeed: it exchanges gradients, clips and steps, and spreads over the processes the optimizer's
+    state (stage 1), the gradients (2) and the parameters (3).
 
     A checkpoint is a folder into which each process writes its part; it is read by as many processes as have written
     it. One optimizer is trained. ``training_step`` returns a mean loss for every batch.
@@ -81,6 +78,7 @@ class DeepSpeedStrategy(ParallelStrategy):
     gradients_are_common = True
     allows_inference_mode = False  # what is gathered in it could not be trained with
     restores_optimizers = True
+    saves_open_windows = False
 
     def __init__(
         self,
@@ -154,6 +152,7 @@ class DeepSpeedStrategy(ParallelStrategy):
         self.deepspeed_engine: Any = None  #: while ``fit`` runs
         self._module: LightningModule | None = None
         self._source: Path | None = None  # the checkpoint that the engine will go on from
+        self._weights_only: bool | None = None
         self._failed = False
 
     @property
@@ -243,8 +242,9 @@ class DeepSpeedStrategy(ParallelStrategy):
         assert isinstance(self.precision_plugin, DeepSpeedPrecision)
         self.precision_plugin.engine = engine
         if self._source is not None:
-            engine.checkpoint_engine.load = _read_strictly
-            engine.load_checkpoint(str(self._source), tag=_tag_of(self._source), load_module_strict=module.strict_loading)
+            engine.checkpoint_engine.load = _reading(self._weights_only)
+            tag, strict = _tag_of(self._source), module.strict_loading
+            engine.load_checkpoint(str(self._source), tag=tag, load_module_strict=strict)
 
     def teardown(self) -> None:
         engine, module = self.deepspeed_engine, self._module
@@ -290,8 +290,8 @@ class DeepSpeedStrategy(ParallelStrategy):
 
     def join_backward(self) -> None:
         raise MisconfigurationException(
-            f"there is no loss on rank {self.global_rank}: `training_step` returned None, or the data has fewer batches "
-            "than there are processes. DeepSpeed needs one of every batch; return a loss of zero, as "
+            f"there is no loss on rank {self.global_rank}: `training_step` returned None, or the data has fewer "
+            "batches than there are processes. DeepSpeed needs one for every batch; return a loss of zero, as "
             "`self(inputs).sum() * 0`."
         )
 
@@ -304,17 +304,18 @@ class DeepSpeedStrategy(ParallelStrategy):
         if storage_options is not None:
             raise TypeError(f"`save_checkpoint(..., storage_options={storage_options!r})`: DeepSpeed has no options.")
         engine, path = self.deepspeed_engine, path_if_local(self.broadcast(filepath))
-        own = {name: value for name, value in checkpoint.items() if name != "optimizer_states"}
+        own = dict(checkpoint)
         if engine is None:  # the run is over: weights only
-            own.pop("lr_schedulers", None)
+            del own["optimizer_states"], own["lr_schedulers"]
             return super().save_checkpoint(own, filepath)
+        if "window" in own.get("resume", {}):
+            raise MisconfigurationException(
+                "a checkpoint in the middle of an accumulation window: DeepSpeed cannot save its gradients. Save "
+                "after a step, as `ModelCheckpoint(every_n_train_steps=...)` does."
+            )
         if path is None:
             raise ValueError(f"DeepSpeed writes to folders that all processes see, and not to {os.fspath(filepath)}.")
         del own["state_dict"]
-        resume = own.get("resume", {})
-        for state in (resume, *resume.get("ranks", ())):  # the gradients of an open window are the engine's own, which
-            state.pop("window", None)  # does not save them: its batches are run again
-            state.pop("gradients", None)
         path = path.absolute()
         part = Path(self.broadcast(str(path.with_name(beside(path.name)))))
         try:
@@ -352,7 +353,7 @@ class DeepSpeedStrategy(ParallelStrategy):
                 f"{path} has the parameters in parts, of stage 3. Make a file of it by `python {path}/zero_to_fp32.py "
                 f"{path} FOLDER`, and load that by `model.load_state_dict`."
             )
-        self._source = path if trains else None
+        self._source, self._weights_only = path if trains else None, weights_only
         return {**state, "state_dict": {} if is_spread else state["module"], "optimizer_states": []}
 
     def load_model_state(self, module: LightningModule, state_dict: Any, strict: bool, source: str) -> None:
@@ -382,16 +383,15 @@ def _called_by(engine: Any, module: nn.Module, step: Callable[..., Any], args: t
 
 
 def _explain_what_is_left_out(trainer: Trainer) -> None:
-    from fulmen.core.module import LightningModule
-
     module = trainer.lightning_module
     for name, why in (
         ("backward", "goes backward"),
         ("configure_gradient_clipping", "clips gradients, by `Trainer(gradient_clip_val=...)`,"),
     ):
-        if written(module, name, LightningModule) is not None:
+        if getattr(module, name).__module__ != "fulmen.core.module":
             rank_zero_warn(f"`{type(module).__name__}.{name}`: the engine of DeepSpeed {why} itself, whatever it does.")
-    if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):
+    kinds = {kind.__name__ for callback in trainer.callbacks for kind in type(callback).__mro__}
+    if "GradientAccumulationScheduler" in kinds:
         raise RuntimeError(
             "GradientAccumulationScheduler and DeepSpeed: its engine has one number of batches for each step. Write "
             "`Trainer(accumulate_grad_batches=...)`."
@@ -429,15 +429,19 @@ def _tag_of(path: Path) -> str:
     return tag
 
 
-def _read_strictly(path: str, map_location: Any = None) -> Any:
-    """For the engine: what a file has, without calling what it names."""
-    from deepspeed.runtime.fp16 import loss_scaler  # type: ignore[import-not-found]
+def _reading(weights_only: bool | None) -> Callable[..., Any]:
+    """How the engine is to read files: without calling what they name, but for the few classes that it puts there."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler  # type: ignore[import-not-found]
+    from deepspeed.runtime.zero.config import ZeroStageEnum  # type: ignore[import-not-found]
+    from deepspeed.utils.tensor_fragment import fragment_address  # type: ignore[import-not-found]
 
-    with (
-        torch.serialization.safe_globals([loss_scaler.LossScaler, loss_scaler.DynamicLossScaler]),
-        open(path, "rb") as file,
-    ):
-        return load(file, path, map_location)
+    own = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
+
+    def read(path: str, map_location: Any = None) -> Any:
+        with torch.serialization.safe_globals(own), open(path, "rb") as file:
+            return load(file, path, map_location, weights_only)
+
+    return read
 
 
 def _sync(folder: Path) -> None:

@@ -66,13 +66,15 @@ def given(config: Any) -> dict[str, Any]:
                 found = json.load(file)
         except (OSError, ValueError) as error:
             raise MisconfigurationException(
-                f"DeepSpeed's configuration cannot be read from {os.fspath(config)!r}: {error}. Give the path of a JSON "
-                "file, or a dict."
+                f"DeepSpeed's configuration cannot be read from {os.fspath(config)!r}: {error}. Give the path of a "
+                "JSON file, or a dict."
             ) from error
     else:
         found = config
     if not isinstance(found, dict):
-        raise MisconfigurationException(f"DeepSpeed's configuration is {found!r}. Give a dict, or a JSON file with one.")
+        raise MisconfigurationException(
+            f"DeepSpeed's configuration is {found!r}. Give a dict, or a JSON file with one."
+        )
     for name in _OF_OTHERS:
         if name in found:
             raise MisconfigurationException(

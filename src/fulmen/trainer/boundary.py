@@ -96,6 +96,9 @@ class Boundary:
         """
         self.waiting = False  # first of all: a signal may come at any moment
         progress = trainer.progress
+        if _cannot_save(trainer):
+            self.waiting = True  # on all processes alike
+            return
         if self.control is not None:
             self._granted |= trainer.signals.take(self.control.at(progress.total_batches))
         self._do_what_is_due()
@@ -112,6 +115,8 @@ class Boundary:
         would not have it but for the end of its time. Raises as :meth:`reach`.
         """
         progress = trainer.progress
+        if _cannot_save(trainer):
+            return
         if progress.out_of_time and progress.done and not progress.interval_is_over:
             self.save_before_end(trainer, "max_time")
         if self.ends:
@@ -134,6 +139,11 @@ class Boundary:
             if self.saved and reason == "max_time":
                 rank_zero_info("%s: saved %s, from where a run with more time goes on.", reason, self.saved[0])
         return self.saved
+
+
+def _cannot_save(trainer: Trainer) -> bool:
+    """Whether this is the middle of an accumulation window, whose gradients the strategy has and cannot save."""
+    return trainer.progress.window_is_open and not trainer.strategy.saves_open_windows
 
 
 def save(trainer: Trainer, reason: str) -> list[str]:

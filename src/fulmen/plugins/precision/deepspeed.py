@@ -61,8 +61,8 @@ class DeepSpeedPrecision(Precision):
         window = model.trainer.window
         if model.automatic_optimization and (window.weight is not None or window.missing or window.short):
             raise MisconfigurationException(
-                "with DeepSpeed a gradient cannot be divided any more when its accumulation window is over: return a "
-                "mean loss instead of `loss_sum` and `weight`, one for each batch, and give loaders with a length where "
+                "with DeepSpeed a gradient cannot be divided any more at the end of its accumulation window: return a "
+                "mean loss for each batch, not `loss_sum` and `weight`, and give loaders with a length where "
                 "`accumulate_grad_batches` is not 1."
             )
         self.engine.backward(tensor, *args, scale_wrt_gas=False, **kwargs)

@@ -7,7 +7,9 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from fulmen import Callback, LightningModule, Trainer
 from fulmen.strategies import DeepSpeedStrategy
+from fulmen.utilities.exceptions import SIGTERMException
 
 
 class Model(Regressor):
@@ -70,7 +73,7 @@ class SavesInTheMiddle(Callback):
     def __init__(self, path: Path, batches: int) -> None:
         self.path, self.batches = path, batches
 
-    def on_train_batch_end(self, trainer: Trainer, *rest: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         if trainer.progress.total_batches == self.batches:
             trainer.save_checkpoint(self.path)
 
@@ -121,9 +124,11 @@ def resumes(strategy: str, in_batch: int, **arguments: Any) -> dict[str, Any]:
     """A run that is saved in the middle of its second epoch, and goes on in another Trainer."""
     path = FOLDER / f"{strategy}-{in_batch}.ckpt"
     whole, resumed = fresh(), Model()
-    trainer_of(strategy, max_epochs=3, callbacks=[SavesInTheMiddle(path, in_batch)], **arguments).fit(whole, loader(40))
+    trainer_of(strategy, max_epochs=3, callbacks=[SavesInTheMiddle(path, in_batch)], **arguments).fit(
+        whole, loader(40), loader(12)
+    )
     trainer = trainer_of(strategy, max_epochs=3, **arguments)
-    trainer.fit(resumed, loader(40), ckpt_path=path)
+    trainer.fit(resumed, loader(40), loader(12), ckpt_path=path)
     found = {"is_folder": path.is_dir(), "from_whole": difference(resumed, whole), "steps": trainer.global_step}
     if strategy != "deepspeed_stage_3":
         found["validated"] = trainer_of(strategy).validate(Model(), loader(12), ckpt_path=path, verbose=False)[0]["val"]
@@ -137,6 +142,28 @@ def half(strategy: str, precision: Any) -> dict[str, Any]:
     return {"dtype": str(next(module.parameters()).dtype), "val": float(trainer.callback_metrics["val"])}
 
 
+class AsksToEnd(Callback):
+    """The process gets a signal within an accumulation window."""
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.progress.total_batches == 3 and trainer.is_global_zero:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def asked_to_end() -> dict[str, Any]:
+    directory = FOLDER / "asked"
+    arguments: dict[str, Any] = {"accumulate_grad_batches": 2, "enable_checkpointing": True}
+    arguments["default_root_dir"] = directory
+    whole, resumed = fresh(), Model()
+    trainer_of("deepspeed", accumulate_grad_batches=2).fit(whole, loader(40), loader(12))
+    stopped = trainer_of("deepspeed", callbacks=[AsksToEnd()], **arguments)
+    with suppress(SIGTERMException):
+        stopped.fit(fresh(), loader(40), loader(12))
+    at = stopped.progress.total_batches
+    trainer_of("deepspeed", **arguments).fit(resumed, loader(40), loader(12), ckpt_path="auto")
+    return {"ended_after": at, "from_whole": difference(resumed, whole)}
+
+
 CASES = {
     "stage 1": lambda: trains("deepspeed_stage_1", gradient_clip_val=0.3),
     "stage 2": lambda: trains("deepspeed", gradient_clip_val=0.3, accumulate_grad_batches=2),
@@ -145,7 +172,8 @@ CASES = {
     "made later": lambda: trains("deepspeed_stage_3", kind=MadeLater),
     "by hand": lambda: trains("deepspeed", kind=ByHand),
     "resume 1": lambda: resumes("deepspeed_stage_1", 7),
-    "resume 2": lambda: resumes("deepspeed_stage_2", 7, accumulate_grad_batches=2),
+    "resume 2": lambda: resumes("deepspeed_stage_2", 8 if WORLD == 1 else 7, accumulate_grad_batches=2),
+    "asked to end": asked_to_end,
     "resume 3": lambda: resumes("deepspeed_stage_3", 7),
     "bf16": lambda: half("deepspeed_stage_2", "bf16-mixed"),
     "32": lambda: half("deepspeed_stage_2", 32),
