@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fulmen.strategies.single_device import SingleDeviceStrategy as SingleDeviceStrategy
     from fulmen.strategies.single_xla import SingleDeviceXLAStrategy as SingleDeviceXLAStrategy
     from fulmen.strategies.strategy import Strategy as Strategy
+    from fulmen.strategies.xla import XLAStrategy as XLAStrategy
 
 __all__ = [
     "DDPStrategy",
@@ -27,6 +28,7 @@ __all__ = [
     "SingleDeviceXLAStrategy",
     "Strategy",
     "StrategyRegistry",
+    "XLAStrategy",
 ]
 __getattr__, __dir__ = at_first_use(
     __name__,
@@ -40,5 +42,6 @@ __getattr__, __dir__ = at_first_use(
         "SingleDeviceXLAStrategy": "single_xla",
         "Strategy": "strategy",
         "StrategyRegistry": "registry",
+        "XLAStrategy": "xla",
     },
 )

@@ -75,6 +75,13 @@ StrategyRegistry.register(
     "a mesh of processes, data parallel and tensor parallel, for a module that says how it is spread",
 )
 
+_XLA = _at_first_use("xla", "XLAStrategy")
+StrategyRegistry.register("xla", _XLA, "several devices of torch_xla, gradients averaged")
+StrategyRegistry.register("xla_debug", _XLA, "the same, with the names of operations in its programs", debug=True)
+for _name in ("single_xla", "single_tpu"):
+    _ONE = _at_first_use("single_xla", "SingleDeviceXLAStrategy")
+    StrategyRegistry.register(_name, _ONE, "one device of torch_xla")
+
 _DEEPSPEED = _at_first_use("deepspeed", "DeepSpeedStrategy")
 _CPU: dict[str, Any] = {"offload_optimizer": True}
 _NVME = {"remote_device": "nvme", "offload_params_device": "nvme", "offload_optimizer_device": "nvme"}

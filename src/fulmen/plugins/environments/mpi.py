@@ -81,8 +81,8 @@ class MPIEnvironment(ClusterEnvironment):
         if num_devices * num_nodes != self.world_size():
             machines = len(set(self._hosts))
             raise MisconfigurationException(
-                f"mpirun has started {self.world_size()} processes on {machines} machine{'s' * (machines > 1)}, and the "
-                f"Trainer was asked for `devices={num_devices}` on `num_nodes={num_nodes}`. Write "
+                f"mpirun has started {self.world_size()} processes on {machines} machine{'s' * (machines > 1)}, and "
+                f"the Trainer was asked for `devices={num_devices}` on `num_nodes={num_nodes}`. Write "
                 f"`Trainer(devices={self.world_size() // machines}, num_nodes={machines})`, or `mpirun -n "
                 f"{num_devices * num_nodes}`."
             )

@@ -79,6 +79,20 @@ class MultiProcessingLauncher(Launcher):
     def _spawn(
         self, folder: str, variables: dict[str, str], trainer: Trainer, function: Callable[..., Any], args: Any
     ) -> None:
+        self.write_work(folder, trainer, function, args)
+        Path(folder, "path").write_bytes(pickle.dumps(sys.path))
+        command = [sys.executable, "-m", "fulmen.strategies.launchers.worker", folder]
+        for rank in range(self.num_processes):
+            env = {**os.environ, **variables, "LOCAL_RANK": str(rank)}
+            env["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # so that this package is found
+            self._processes.append(subprocess.Popen(command, env=env))
+
+    def write_work(self, folder: str, trainer: Trainer, function: Callable[..., Any], args: Any) -> None:
+        """Leave in ``folder`` what the new processes do.
+
+        Raises:
+            MisconfigurationException: it cannot be sent.
+        """
         import cloudpickle
 
         work = Path(folder, "work")
@@ -89,12 +103,6 @@ class MultiProcessingLauncher(Launcher):
                 f"the Trainer and its arguments cannot be sent to new processes: {type(error).__name__}: {error}. "
                 "Make what cannot be sent in `setup` or `train_dataloader`, or write `strategy='ddp'` in a program."
             ) from error
-        Path(folder, "path").write_bytes(pickle.dumps(sys.path))
-        command = [sys.executable, "-m", "fulmen.strategies.launchers.worker", folder]
-        for rank in range(self.num_processes):
-            env = {**os.environ, **variables, "LOCAL_RANK": str(rank)}
-            env["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # so that this package is found
-            self._processes.append(subprocess.Popen(command, env=env))
 
     def _fork(
         self, folder: str, variables: dict[str, str], trainer: Trainer, function: Callable[..., Any], args: Any
@@ -125,7 +133,7 @@ class MultiProcessingLauncher(Launcher):
             codes = [_exit_code(process) for process in self._processes]
             time.sleep(0.02)
         self.kill()
-        raise _first_error(folder, codes)
+        raise first_error(folder, codes)
 
     def check(self) -> None:
         pass  # `_wait` looks after them
@@ -142,7 +150,7 @@ def _exit_code(process: Any) -> int | None:
     return process.poll() if isinstance(process, subprocess.Popen) else process.exitcode
 
 
-def _first_error(folder: Path, codes: list[int | None]) -> Exception:
+def first_error(folder: Path, codes: list[int | None]) -> Exception:
     """What the process raised that failed first; those that end because another failed do so by themselves."""
     reports = [pickle.loads(path.read_bytes()) for path in folder.glob("error-*")]
     reports.sort(key=lambda report: (report["ends"], report["time"]))
