@@ -67,6 +67,42 @@ def loader() -> DataLoader:
     return DataLoader(torch.ones(200, 3), batch_size=2)
 
 
+class Stops(Callback):
+    """Sets ``should_stop`` on some ranks after a batch, or at the end of an epoch."""
+
+    def __init__(self, ranks: list[int], after: int, hook: str) -> None:
+        self.ranks, self.after = ranks, after
+        setattr(self, hook, self.stop)
+
+    def stop(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_rank in self.ranks and trainer.global_step == self.after:
+            trainer.should_stop = True
+
+
+def train_until_stopped(ranks: list[int], after: int, hook: str) -> dict[str, Any]:
+    diary, module = Diary(), Module({})
+    trainer = trainer_of(callbacks=[Stops(ranks, after, hook), diary], enable_checkpointing=False)
+    trainer.fit(module, loader(), DataLoader(torch.ones(4, 3)))
+    return {"steps": trainer.global_step, "validations": diary.validations, "weights": module.layer.weight.tolist()}
+
+
+@pytest.mark.parametrize(("world", "ranks"), [(2, [1]), (4, [0, 2])])
+def test_should_stop_on_some_ranks_ends_all_after_the_same_batch(world, ranks):
+    found = run(world, train_until_stopped, ranks, 7, "on_train_batch_end")
+    assert all(one == found[0] for one in found)
+    assert 7 < found[0]["steps"] < 1000
+    assert found[0]["validations"][-1] == found[0]["steps"]
+
+
+@pytest.mark.parametrize(
+    ("after", "hook"), [(7, "on_train_batch_end"), (7, "on_before_zero_grad"), (50, "on_train_epoch_end")]
+)
+def test_should_stop_on_all_ranks_ends_them_as_one_process(after, hook):
+    found = run(2, train_until_stopped, [0, 1], after, hook)
+    assert [one["steps"] for one in found] == [after + (hook == "on_before_zero_grad")] * 2
+    assert found[0]["validations"] == found[1]["validations"] == [found[0]["steps"]]
+
+
 def train_until_signal(send: dict[int, tuple[int, int]]) -> None:
     checkpoint = ModelCheckpoint(dirpath="checkpoints", every_n_epochs=10_000)
     requeue = ExitCodeRequeue(99, [signal.SIGUSR1])

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from fulmen.utilities.rank_zero import rank_zero_info
 
 if TYPE_CHECKING:
+    from fulmen.loops.progress import Progress
     from fulmen.strategies.control.control import Control
     from fulmen.trainer.trainer import Trainer
+
+_STOP = "stop"  #: what a process asks for that wants training to stop
 
 
 class Boundary:
@@ -78,6 +81,21 @@ class Boundary:
         self._asked.discard(name)
         return True
 
+    def ask_to_stop(self, progress: Progress) -> None:
+        """Somebody in this process wants training to stop after the current batch.
+
+        It does so if all processes want it now. If only some do, all stop at the same boundary a moment later.
+        """
+        if self.control is None:
+            progress.should_stop = True
+        elif not (progress.should_stop or _STOP in self._asked):
+            moment = progress.epoch, progress.total_batches, progress.batch_is_open, progress.epoch_is_closed
+            if self.control.wanted_by_all(f"{_STOP}/{moment}"):
+                progress.should_stop = True
+            else:
+                self._asked.add(_STOP)
+                self.control.ask(_STOP)
+
     def defer(self, action: Callable[[], None]) -> None:
         """Do ``action`` at the end of the current step; may be called from another thread."""
         self._due.append(action)
@@ -101,6 +119,11 @@ class Boundary:
             return
         if self.control is not None:
             self._granted |= trainer.signals.take(self.control.at(progress.total_batches))
+        if _STOP in self._granted:
+            self._granted.remove(_STOP)
+            progress.should_stop = True
+            if progress.in_epoch and not progress.interval_is_over and progress.time_to_validate:
+                trainer.validate_within_fit()  # as after any last batch
         self._do_what_is_due()
         epoch_follows = progress.in_epoch and progress.is_last_batch  # its end is the same with more time, and counts
         if progress.out_of_time and progress.ends_here and not epoch_follows:
