@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 _SECONDS_TO_END = 10.0  # that the others have when one has failed
+_CTRL_C = "ctrl-c"  # a file that says that it came to the process that waits
 
 
 class MultiProcessingLauncher(Launcher):
@@ -71,6 +72,9 @@ class MultiProcessingLauncher(Launcher):
             start(folder, variables, trainer, function, args)
             try:
                 self._wait(Path(folder))
+            except KeyboardInterrupt:
+                self._end_by_ctrl_c(Path(folder))
+                sys.exit(1)
             finally:
                 self.kill()
             answer = Path(folder, "answer")
@@ -135,6 +139,12 @@ class MultiProcessingLauncher(Launcher):
         self.kill()
         raise first_error(folder, codes)
 
+    def _end_by_ctrl_c(self, folder: Path) -> None:
+        """Let the processes save the run, and end by themselves. Ctrl-C once more kills them."""
+        (folder / _CTRL_C).touch()  # a notebook may send it to them, too, or to this process alone
+        while any(_exit_code(process) is None for process in self._processes):
+            time.sleep(0.02)
+
     def check(self) -> None:
         pass  # `_wait` looks after them
 
@@ -191,6 +201,7 @@ def work(folder: str, read: Callable[[], tuple[Any, Callable[..., Any], Any]]) -
     threading.Thread(target=_end_with, args=(os.getppid(),), name="fulmen parent", daemon=True).start()
     try:
         trainer, function, args = read()
+        threading.Thread(target=_hear_of_ctrl_c, args=(folder, trainer), name="fulmen ctrl-c", daemon=True).start()
         result = function(*args)
         if trainer.is_global_zero:
             Path(folder, "answer").write_bytes(_sendable(answer_of(trainer, result)))
@@ -221,6 +232,13 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def _hear_of_ctrl_c(folder: str, trainer: Trainer) -> None:
+    while not Path(folder, _CTRL_C).exists():
+        time.sleep(0.2)
+    time.sleep(0.5)  # the signal itself may be on its way
+    trainer.signals.hear_of_ctrl_c()
 
 
 def _sendable(value: Any) -> bytes:
