@@ -103,6 +103,46 @@ def test_should_stop_on_all_ranks_ends_them_as_one_process(after, hook):
     assert found[0]["validations"] == found[1]["validations"] == [found[0]["steps"]]
 
 
+class Evaluated(Callback):
+    """Sends a signal in the middle of the second validation, once, and counts the batches that were validated on."""
+
+    def __init__(self, rank: int | None) -> None:
+        self.rank, self.count = rank, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        pl_module.validation_step = lambda batch, batch_idx: self.step(trainer)
+
+    def step(self, trainer: Trainer) -> None:
+        self.count += 1
+        time.sleep(0.01)
+        if self.count == 220 and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def validate_until_signal(rank: int | None, ckpt_path: str | None) -> tuple[int, int, list[float]]:
+    evaluated, module = Evaluated(rank), Module({})
+    trainer = trainer_of(max_epochs=2, default_root_dir=".", callbacks=evaluated)
+    try:
+        trainer.fit(
+            module, DataLoader(torch.ones(8, 3), batch_size=2), DataLoader(torch.ones(400, 3)), ckpt_path=ckpt_path
+        )
+    except SystemExit:
+        pass
+    return evaluated.count, trainer.global_step, module.layer.weight.flatten().tolist()
+
+
+def test_validation_of_several_processes_is_left_for_a_signal_and_done_again(tmp_path):
+    left = run(2, validate_until_signal, 1, None, cwd=tmp_path)
+    assert left[0][0] == left[1][0] < 400
+    assert left[0][1] == 4
+    resumed = run(2, validate_until_signal, None, "auto", cwd=tmp_path)
+    assert [count for count, *_ in resumed] == [200, 200]
+    assert [step for _, step, _ in resumed] == [4, 4]
+
+
 def train_until_signal(send: dict[int, tuple[int, int]]) -> None:
     checkpoint = ModelCheckpoint(dirpath="checkpoints", every_n_epochs=10_000)
     requeue = ExitCodeRequeue(99, [signal.SIGUSR1])

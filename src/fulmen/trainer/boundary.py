@@ -11,6 +11,7 @@ from fulmen.utilities.rank_zero import rank_zero_info
 if TYPE_CHECKING:
     from fulmen.loops.progress import Progress
     from fulmen.strategies.control.control import Control
+    from fulmen.trainer.signals import Signals
     from fulmen.trainer.trainer import Trainer
 
 _STOP = "stop"  #: what a process asks for that wants training to stop
@@ -26,7 +27,7 @@ class Boundary:
     looks at :attr:`limit`: what one of them asks for, all do at the same boundary.
     """
 
-    __slots__ = ("_asked", "_due", "_granted", "control", "ends", "limit", "saved", "waiting")
+    __slots__ = ("_asked", "_due", "_granted", "control", "ends", "evaluated", "limit", "saved", "waiting")
 
     def __init__(self) -> None:
         self.waiting = False  #: there is something to do
@@ -35,6 +36,7 @@ class Boundary:
         self._due: list[Callable[[], None]] = []
         self.control: Control | None = None  #: while several processes train
         self.limit: float = math.inf  #: the number of batches from which on to ask what the processes agreed on
+        self.evaluated = 0  #: batches of validations, which count there while several processes train
         self._asked: set[str] = set()
         self._granted: set[str] = set()
 
@@ -43,7 +45,7 @@ class Boundary:
         self.waiting = self.ends = False
         self.saved = None
         self._due = []
-        self.control, self.limit = None, math.inf
+        self.control, self.limit, self.evaluated = None, math.inf, 0
         self._asked, self._granted = set(), set()
 
     def begin_training(self, control: Control, position: Callable[[], int]) -> None:
@@ -118,7 +120,7 @@ class Boundary:
             self.waiting = True  # on all processes alike
             return
         if self.control is not None:
-            self._granted |= trainer.signals.take(self.control.at(progress.total_batches))
+            self._granted |= trainer.signals.take(self.control.at(progress.total_batches + self.evaluated))
         if _STOP in self._granted:
             self._granted.remove(_STOP)
             progress.should_stop = True
@@ -132,6 +134,15 @@ class Boundary:
             self.waiting = True
         if self.ends and not progress.ends_here:  # else the run becomes whole in a moment, and ends the process then
             trainer.signals.save_and_end(trainer)
+
+    def pass_evaluation_batch(self, signals: Signals, total_batches: int) -> None:
+        """A batch of a validation within ``fit`` begins, on all processes: hear what they agreed on."""
+        if self.control is None:
+            return
+        self.evaluated += 1
+        if total_batches + self.evaluated >= self.limit:
+            self._granted |= signals.take(self.control.at(total_batches + self.evaluated))
+            self.waiting = self.waiting or _STOP in self._granted
 
     def reach_validation(self, trainer: Trainer) -> None:
         """A validation is about to begin: end before it if the process was asked to end, and save before it if the run
