@@ -67,6 +67,82 @@ def loader() -> DataLoader:
     return DataLoader(torch.ones(200, 3), batch_size=2)
 
 
+class Stops(Callback):
+    """Sets ``should_stop`` on some ranks after a batch, or at the end of an epoch."""
+
+    def __init__(self, ranks: list[int], after: int, hook: str) -> None:
+        self.ranks, self.after = ranks, after
+        setattr(self, hook, self.stop)
+
+    def stop(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_rank in self.ranks and trainer.global_step == self.after:
+            trainer.should_stop = True
+
+
+def train_until_stopped(ranks: list[int], after: int, hook: str) -> dict[str, Any]:
+    diary, module = Diary(), Module({})
+    trainer = trainer_of(callbacks=[Stops(ranks, after, hook), diary], enable_checkpointing=False)
+    trainer.fit(module, loader(), DataLoader(torch.ones(4, 3)))
+    return {"steps": trainer.global_step, "validations": diary.validations, "weights": module.layer.weight.tolist()}
+
+
+@pytest.mark.parametrize(("world", "ranks"), [(2, [1]), (4, [0, 2])])
+def test_should_stop_on_some_ranks_ends_all_after_the_same_batch(world, ranks):
+    found = run(world, train_until_stopped, ranks, 7, "on_train_batch_end")
+    assert all(one == found[0] for one in found)
+    assert 7 < found[0]["steps"] < 1000
+    assert found[0]["validations"][-1] == found[0]["steps"]
+
+
+@pytest.mark.parametrize(
+    ("after", "hook"), [(7, "on_train_batch_end"), (7, "on_before_zero_grad"), (50, "on_train_epoch_end")]
+)
+def test_should_stop_on_all_ranks_ends_them_as_one_process(after, hook):
+    found = run(2, train_until_stopped, [0, 1], after, hook)
+    assert [one["steps"] for one in found] == [after + (hook == "on_before_zero_grad")] * 2
+    assert found[0]["validations"] == found[1]["validations"] == [found[0]["steps"]]
+
+
+class Evaluated(Callback):
+    """Sends a signal in the middle of the second validation, once, and counts the batches that were validated on."""
+
+    def __init__(self, rank: int | None) -> None:
+        self.rank, self.count = rank, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        pl_module.validation_step = lambda batch, batch_idx: self.step(trainer)
+
+    def step(self, trainer: Trainer) -> None:
+        self.count += 1
+        time.sleep(0.01)
+        if self.count == 220 and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def validate_until_signal(rank: int | None, ckpt_path: str | None) -> tuple[int, int, list[float]]:
+    evaluated, module = Evaluated(rank), Module({})
+    trainer = trainer_of(max_epochs=2, default_root_dir=".", callbacks=evaluated)
+    try:
+        trainer.fit(
+            module, DataLoader(torch.ones(8, 3), batch_size=2), DataLoader(torch.ones(400, 3)), ckpt_path=ckpt_path
+        )
+    except SystemExit:
+        pass
+    return evaluated.count, trainer.global_step, module.layer.weight.flatten().tolist()
+
+
+def test_validation_of_several_processes_is_left_for_a_signal_and_done_again(tmp_path):
+    left = run(2, validate_until_signal, 1, None, cwd=tmp_path)
+    assert left[0][0] == left[1][0] < 400
+    assert left[0][1] == 4
+    resumed = run(2, validate_until_signal, None, "auto", cwd=tmp_path)
+    assert [count for count, *_ in resumed] == [200, 200]
+    assert [step for _, step, _ in resumed] == [4, 4]
+
+
 def train_until_signal(send: dict[int, tuple[int, int]]) -> None:
     checkpoint = ModelCheckpoint(dirpath="checkpoints", every_n_epochs=10_000)
     requeue = ExitCodeRequeue(99, [signal.SIGUSR1])

@@ -18,7 +18,7 @@ import warnings
 warnings.simplefilter("ignore")
 import torch
 from torch.utils.data import DataLoader
-from fulmen import LightningModule, Trainer
+from fulmen import Callback, LightningModule, Trainer
 
 class Module(LightningModule):
     def __init__(self):
@@ -48,6 +48,24 @@ class Wrong(Module):
     def training_step(self, batch, batch_idx):
         raise ValueError("wrong on purpose")
 trainer.fit(Wrong(), data)
+"""
+INTERRUPTED = """
+import os, signal, threading, time
+class Slow(Module):
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.05)
+        return super().training_step(batch, batch_idx)
+def press_ctrl_c():
+    while not os.path.exists("begun"):
+        time.sleep(0.05)
+    {press}
+class Begun(Callback):
+    def on_train_batch_end(self, trainer, *rest):
+        open("begun", "w").close()
+threading.Thread(target=press_ctrl_c).start()
+trainer = Trainer(accelerator="cpu", devices=2, strategy="{strategy}", max_epochs=1000, logger=False, callbacks=Begun(),
+                  enable_progress_bar=False, default_root_dir="{strategy}")
+trainer.fit(Slow(), data)
 """
 SCRIPT_ONLY = "Trainer(accelerator='cpu', devices=2, strategy='ddp', max_epochs=1, logger=False).fit(module, data)"
 
@@ -113,3 +131,26 @@ def test_notebook_trains_on_two_processes(kernel: Any) -> None:
     written, error = execute(kernel, SCRIPT_ONLY)
     assert "there is no program here that the others could run" in error
     assert "ddp_notebook" in error
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the libraries of Jupyter
+@pytest.mark.parametrize(
+    ("strategy", "press"),
+    [
+        ("ddp_notebook", "os.killpg(os.getpgid(0), signal.SIGINT)"),  # as Jupyter does it
+        ("ddp_notebook", "os.kill(os.getpid(), signal.SIGINT)"),
+        ("ddp_fork", "os.killpg(os.getpgid(0), signal.SIGINT)"),
+    ],
+)
+def test_interrupt_of_a_notebook_saves_the_run_of_two_processes(
+    kernel: Any, tmp_path: Path, strategy: str, press: str
+) -> None:
+    define = DEFINE.replace("module.training_step(next", "# module.training_step(next")  # which cannot be forked
+    assert execute(kernel, define) == ("", "")
+    written, error = execute(kernel, INTERRUPTED.format(strategy=strategy, press=press))
+    assert "SystemExit" in error, written
+    assert "Ctrl-C: ended in epoch" in written
+    (saved,) = (tmp_path / strategy / "checkpoints").glob("last.ckpt")
+    assert "Go on by ckpt_path='auto'" in written
+    assert saved.stat().st_size

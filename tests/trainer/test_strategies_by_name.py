@@ -11,6 +11,7 @@ from fulmen import Trainer
 from fulmen.demos.boring_classes import BoringModel
 from fulmen.strategies import SingleDeviceStrategy, StrategyRegistry
 from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.imports import package_available
 
 
 class Counting(SingleDeviceStrategy):
@@ -81,9 +82,15 @@ def test_name_that_is_no_text_is_refused():
         StrategyRegistry.register(1, Counting)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["deepspeed", "xla"])
-def test_strategy_that_is_not_there_yet_says_so(name):
-    with pytest.raises(MisconfigurationException, match=r"not there yet.*'ddp'"):
+def test_strategy_that_is_not_there_says_so():
+    with pytest.raises(MisconfigurationException, match=r"not there.*'xla'"):
+        Trainer(accelerator="cpu", strategy="xla_fsdp")
+
+
+@pytest.mark.skipif(package_available("torch_xla"), reason="it is about where torch_xla is not installed")
+@pytest.mark.parametrize("name", ["xla", "xla_debug", "single_xla"])
+def test_strategy_of_torch_xla_without_it_says_how_to_install_it(name):
+    with pytest.raises(ModuleNotFoundError, match="pip install 'torch_xla'"):
         Trainer(accelerator="cpu", strategy=name)
 
 

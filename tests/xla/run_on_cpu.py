@@ -40,7 +40,12 @@ def train(folder: Path, directory: Path) -> subprocess.CompletedProcess[str]:
     """Train on PJRT's CPU, with files in ``directory``."""
     return subprocess.run(
         [python_of(folder), Path(__file__).with_name("train.py"), directory],
-        env={**os.environ, "PJRT_DEVICE": "CPU", "PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}"},
+        env={
+            **os.environ,
+            "PJRT_DEVICE": "CPU",
+            "CPU_NUM_DEVICES": "2",
+            "PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}",
+        },
         capture_output=True,
         text=True,
     )

@@ -28,3 +28,7 @@ def test_xla_device_trains_resumes_and_evaluates_as_the_hand_written_loop(tmp_pa
     assert found["validated"] == pytest.approx(found["validated_by_hand"], abs=1e-6)
     assert found["predicted"] == [[4, 1], [4, 1]]
     assert found["half"] == "torch.bfloat16"
+    assert found["by_xla"] == ["XLAStrategy", 0]
+    assert found["validated_by_xla"] == found["validated"]
+    assert found["single_xla"] == "SingleDeviceXLAStrategy"
+    assert "threads of one process" in found["several"]

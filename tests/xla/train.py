@@ -14,6 +14,7 @@ from torch import Tensor
 from fulmen import Trainer
 from fulmen.plugins import XLACheckpointIO, XLAPrecision
 from fulmen.strategies import SingleDeviceXLAStrategy
+from fulmen.utilities.exceptions import MisconfigurationException
 
 
 class Model(Regressor):
@@ -34,7 +35,7 @@ class Model(Regressor):
 
 def trainer_of(**arguments: Any) -> Trainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(accelerator="xla", default_root_dir=sys.argv[1], **{**quiet, **arguments})
+    return Trainer(accelerator="xla", default_root_dir=sys.argv[1], **{"devices": 1, **quiet, **arguments})
 
 
 def difference(one: torch.nn.Module, other: torch.nn.Module) -> float:
@@ -84,6 +85,17 @@ with torch.no_grad():
     found["validated_by_hand"] = sum(float(by_hand.loss(batch)) for batch in loader(8)) / 2
 predicted = trainer.predict(whole, loader(8))
 found["predicted"] = [list(batch.shape) for batch in predicted or []]
+
+processes = copy.deepcopy(first)
+by_processes = trainer_of(max_epochs=4, gradient_clip_val=0.5, accumulate_grad_batches=2, strategy="xla")
+by_processes.fit(processes, loader(20), loader(8))
+found["by_xla"] = [type(by_processes.strategy).__name__, difference(processes, whole)]
+found["validated_by_xla"] = by_processes.validate(processes, loader(8), verbose=False)[0]["val"]
+found["single_xla"] = type(trainer_of(strategy="single_xla", precision="bf16-true").strategy).__name__
+try:
+    trainer_of(strategy="xla_debug", devices=2).fit(Model(), loader(20), loader(8))
+except MisconfigurationException as error:
+    found["several"] = str(error)
 
 trainer_of(max_epochs=1, precision="bf16-true", enable_checkpointing=False).fit(half, loader(20))
 found["half"] = str(half.dtype)

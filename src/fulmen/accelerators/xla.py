@@ -26,7 +26,12 @@ class XLAAccelerator(Accelerator):
 
     @staticmethod
     def auto_device_count() -> int:
-        return _runtime().addressable_device_count()
+        runtime = _runtime()
+        if runtime.device_type() == "TPU":  # asked without starting the runtime, which its processes do
+            from torch_xla._internal import tpu  # type: ignore[import-not-found]
+
+            return tpu.num_available_devices()
+        return runtime.addressable_device_count()
 
     @staticmethod
     def parse_devices(devices: Any) -> list[int]:

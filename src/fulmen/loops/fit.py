@@ -77,7 +77,9 @@ def fit_loop(trainer: Trainer) -> None:
                 trainer.validate_within_fit()
             schedulers.step_on_plateau(progress)
             progress.count_logger_step()
-            if boundary.waiting or progress.total_batches >= boundary.limit:  # checkpoints that are due, requests
+            if (
+                boundary.waiting or progress.total_batches + boundary.evaluated >= boundary.limit
+            ):  # checkpoints that are due, requests
                 boundary.reach(trainer)
             if progress.done:
                 break
@@ -88,7 +90,7 @@ def fit_loop(trainer: Trainer) -> None:
         schedulers.finish_epoch(progress)
         progress.close_epoch()  # a checkpoint made from here on goes on with the next epoch
         trainer.plan.watch_train_epoch_end()  # checkpoints and early stopping, which watch what the others logged
-        if boundary.waiting or progress.total_batches >= boundary.limit:
+        if boundary.waiting or progress.total_batches + boundary.evaluated >= boundary.limit:
             boundary.reach(trainer)
         progress.finish_epoch()
     if trainer.data.go_on is not None:  # resumed at the very end, with only the last hooks to come

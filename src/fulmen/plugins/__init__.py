@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fulmen.plugins.layer_sync import TorchSyncBatchNorm as TorchSyncBatchNorm
     from fulmen.plugins.precision.amp import MixedPrecision as MixedPrecision
     from fulmen.plugins.precision.bitsandbytes import BitsandbytesPrecision as BitsandbytesPrecision
+    from fulmen.plugins.precision.deepspeed import DeepSpeedPrecision as DeepSpeedPrecision
     from fulmen.plugins.precision.double import DoublePrecision as DoublePrecision
     from fulmen.plugins.precision.half import HalfPrecision as HalfPrecision
     from fulmen.plugins.precision.precision import Precision as Precision
@@ -29,6 +30,7 @@ __all__ = [
     "AsyncCheckpointIO",
     "BitsandbytesPrecision",
     "CheckpointIO",
+    "DeepSpeedPrecision",
     "DoublePrecision",
     "ExitCodeRequeue",
     "HalfPrecision",
@@ -49,6 +51,7 @@ __getattr__, __dir__ = at_first_use(
         "AsyncCheckpointIO": "io.async_plugin",
         "BitsandbytesPrecision": "precision.bitsandbytes",
         "CheckpointIO": "io.checkpoint_plugin",
+        "DeepSpeedPrecision": "precision.deepspeed",
         "DoublePrecision": "precision.double",
         "ExitCodeRequeue": "environments.requeue",
         "HalfPrecision": "precision.half",

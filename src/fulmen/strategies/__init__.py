@@ -8,6 +8,7 @@ from fulmen.utilities.imports import at_first_use
 
 if TYPE_CHECKING:
     from fulmen.strategies.ddp import DDPStrategy as DDPStrategy
+    from fulmen.strategies.deepspeed import DeepSpeedStrategy as DeepSpeedStrategy
     from fulmen.strategies.fsdp import FSDPStrategy as FSDPStrategy
     from fulmen.strategies.model_parallel import ModelParallelStrategy as ModelParallelStrategy
     from fulmen.strategies.parallel import ParallelStrategy as ParallelStrategy
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from fulmen.strategies.single_device import SingleDeviceStrategy as SingleDeviceStrategy
     from fulmen.strategies.single_xla import SingleDeviceXLAStrategy as SingleDeviceXLAStrategy
     from fulmen.strategies.strategy import Strategy as Strategy
+    from fulmen.strategies.xla import XLAStrategy as XLAStrategy
 
 __all__ = [
     "DDPStrategy",
+    "DeepSpeedStrategy",
     "FSDPStrategy",
     "ModelParallelStrategy",
     "ParallelStrategy",
@@ -25,11 +28,13 @@ __all__ = [
     "SingleDeviceXLAStrategy",
     "Strategy",
     "StrategyRegistry",
+    "XLAStrategy",
 ]
 __getattr__, __dir__ = at_first_use(
     __name__,
     {
         "DDPStrategy": "ddp",
+        "DeepSpeedStrategy": "deepspeed",
         "FSDPStrategy": "fsdp",
         "ModelParallelStrategy": "model_parallel",
         "ParallelStrategy": "parallel",
@@ -37,5 +42,6 @@ __getattr__, __dir__ = at_first_use(
         "SingleDeviceXLAStrategy": "single_xla",
         "Strategy": "strategy",
         "StrategyRegistry": "registry",
+        "XLAStrategy": "xla",
     },
 )

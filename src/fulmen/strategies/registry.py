@@ -74,3 +74,24 @@ StrategyRegistry.register(
     _at_first_use("model_parallel", "ModelParallelStrategy"),
     "a mesh of processes, data parallel and tensor parallel, for a module that says how it is spread",
 )
+
+_XLA = _at_first_use("xla", "XLAStrategy")
+StrategyRegistry.register("xla", _XLA, "several devices of torch_xla, gradients averaged")
+StrategyRegistry.register("xla_debug", _XLA, "the same, with the names of operations in its programs", debug=True)
+for _name in ("single_xla", "single_tpu"):
+    _ONE = _at_first_use("single_xla", "SingleDeviceXLAStrategy")
+    StrategyRegistry.register(_name, _ONE, "one device of torch_xla")
+
+_DEEPSPEED = _at_first_use("deepspeed", "DeepSpeedStrategy")
+_CPU: dict[str, Any] = {"offload_optimizer": True}
+_NVME = {"remote_device": "nvme", "offload_params_device": "nvme", "offload_optimizer_device": "nvme"}
+for _suffix, _what, _arguments in (
+    ("", "the engine of DeepSpeed, stage 2", {}),
+    ("_stage_1", "the engine of DeepSpeed: optimizer state spread over the processes", {"stage": 1}),
+    ("_stage_2", "the engine of DeepSpeed: and gradients", {"stage": 2}),
+    ("_stage_2_offload", "the same, with the optimizer on the host", {"stage": 2, **_CPU}),
+    ("_stage_3", "the engine of DeepSpeed: and parameters", {"stage": 3}),
+    ("_stage_3_offload", "the same, kept on the host", {"stage": 3, **_CPU, "offload_parameters": True}),
+    ("_stage_3_offload_nvme", "the same, kept on a disk", {"stage": 3, **_CPU, "offload_parameters": True, **_NVME}),
+):
+    StrategyRegistry.register(f"deepspeed{_suffix}", _DEEPSPEED, _what, **_arguments)

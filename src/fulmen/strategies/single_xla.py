@@ -11,6 +11,8 @@ from fulmen.plugins.io.xla_plugin import XLACheckpointIO
 from fulmen.plugins.precision.precision import Precision
 from fulmen.plugins.precision.xla import XLAPrecision
 from fulmen.strategies.single_device import SingleDeviceStrategy
+from fulmen.strategies.strategy import Strategy
+from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.imports import require
 
 if TYPE_CHECKING:
@@ -52,9 +54,12 @@ class SingleDeviceXLAStrategy(SingleDeviceStrategy):
             torch.device("xla", device) if isinstance(device, int) else device,
             accelerator,
             checkpoint_io or XLACheckpointIO(),
-            precision_plugin or XLAPrecision(),
+            precision_plugin,
         )
         self.debug = debug
+
+    def choose_precision(self, numbers: Precision) -> None:
+        self.precision_plugin = chosen_precision(self, numbers)
 
     def setup_environment(self) -> None:
         if self.debug:
@@ -69,15 +74,38 @@ class SingleDeviceXLAStrategy(SingleDeviceStrategy):
 
     def wrap_step(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
         """A step of evaluation is sent to the device at its end; a training step with the optimizer's."""
-        if name == "training_step":
-            return step
+        return step if name == "training_step" else sent_at_its_end(step)
 
-        def sent(*args: Any) -> Any:
-            output = step(*args)
-            _sync()
-            return output
 
-        return sent
+def sent_at_its_end(step: Callable[..., Any]) -> Callable[..., Any]:
+    """``step``, and what it asks of the device is sent there."""
+
+    def sent(*args: Any) -> Any:
+        output = step(*args)
+        _sync()
+        return output
+
+    return sent
+
+
+def chosen_precision(strategy: Strategy, numbers: Precision) -> Precision:
+    """How numbers are kept on the devices of ``strategy``, where the Trainer was told ``numbers``.
+
+    Raises:
+        MisconfigurationException: the Trainer has other devices, or another precision than the strategy.
+    """
+    own = strategy.precision_plugin
+    if not isinstance(numbers, XLAPrecision):
+        raise MisconfigurationException(
+            f"{type(strategy).__name__} is for the devices of torch_xla, and the Trainer has others. Write "
+            "`Trainer(accelerator='xla', strategy=...)`."
+        )
+    if isinstance(own, XLAPrecision) and own.precision != numbers.precision != "32-true":
+        raise MisconfigurationException(
+            f"{type(strategy).__name__} already has the precision {own.precision!r}, and the Trainer was given "
+            f"{numbers.precision!r}. Give one of them."
+        )
+    return own if isinstance(own, XLAPrecision) else numbers
 
 
 def _sync() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from fulmen.core.saving import load_weights
 from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
 from fulmen.plugins.precision.precision import Precision
+from fulmen.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from fulmen.strategies.control.control import Control
     from fulmen.strategies.late import Late
     from fulmen.strategies.launchers.launcher import Launcher
+    from fulmen.trainer.trainer import Trainer
 
 T = TypeVar("T")
 _NOTHING = nullcontext()
@@ -40,6 +42,10 @@ class Strategy(ABC):
         allows_inference_mode: False: evaluation runs in ``torch.no_grad`` whatever the Trainer was told.
         forward_is_collective: every process must make the same number of forward passes. Those that have no batch of
             their own at the end of the data then run another one, whose results are thrown away.
+        restores_optimizers: the state of the optimizers is in a checkpoint as this strategy puts it there, and it takes
+            it back itself.
+        saves_open_windows: the gradients of an accumulation window can be saved. False: a run ends, and is saved, when
+            the window is over.
         control: how the processes agree and hear of failures, from :meth:`setup_environment` on; None for one process.
         gradients_are_common: those of an open accumulation window are the same on all processes, or parts of one whole.
         late: what each process knows only at the end of an accumulation window, on its way to all. None: one process,
@@ -48,6 +54,8 @@ class Strategy(ABC):
 
     allows_inference_mode: bool = True
     forward_is_collective: bool = False
+    restores_optimizers: bool = False
+    saves_open_windows: bool = True
     control: Control | None = None
     gradients_are_common: bool = False
     late: Late | None = None
@@ -107,6 +115,20 @@ class Strategy(ABC):
 
     # -- the module ---------------------------------------------------------------------------------------------------
 
+    def choose_precision(self, numbers: Precision) -> None:
+        """Keep numbers as the Trainer was told, unless this strategy was given a precision.
+
+        Raises:
+            MisconfigurationException: both were.
+        """
+        if type(self.precision_plugin) is Precision:
+            self.precision_plugin = numbers
+        elif type(numbers) is not Precision:
+            raise MisconfigurationException(
+                f"{type(self).__name__} already has the precision {self.precision_plugin.precision!r}, and the "
+                f"Trainer was given {numbers.precision!r}. Give one of them."
+            )
+
     def connect(self, module: LightningModule) -> None:
         """Get to know the module, when the processes are there, and before its ``configure_model``."""
 
@@ -124,6 +146,9 @@ class Strategy(ABC):
         """Wrap the module for training, if this strategy does; its weights are those to begin with by now, and
         optimizers are made after it.
         """
+
+    def setup_optimizers(self, trainer: Trainer) -> None:
+        """The optimizers of the run are there, and their state is not restored yet."""
 
     def start_epoch(self) -> None:
         """An epoch of training begins: parameters may have been frozen, or thawed, since the last one."""

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 from fulmen.utilities.rank_zero import rank_zero_info
 
 if TYPE_CHECKING:
+    from fulmen.loops.progress import Progress
     from fulmen.strategies.control.control import Control
+    from fulmen.trainer.signals import Signals
     from fulmen.trainer.trainer import Trainer
+
+_STOP = "stop"  #: what a process asks for that wants training to stop
 
 
 class Boundary:
@@ -23,7 +27,7 @@ class Boundary:
     looks at :attr:`limit`: what one of them asks for, all do at the same boundary.
     """
 
-    __slots__ = ("_asked", "_due", "_granted", "control", "ends", "limit", "saved", "waiting")
+    __slots__ = ("_asked", "_due", "_granted", "control", "ends", "evaluated", "limit", "saved", "waiting")
 
     def __init__(self) -> None:
         self.waiting = False  #: there is something to do
@@ -32,6 +36,7 @@ class Boundary:
         self._due: list[Callable[[], None]] = []
         self.control: Control | None = None  #: while several processes train
         self.limit: float = math.inf  #: the number of batches from which on to ask what the processes agreed on
+        self.evaluated = 0  #: batches of validations, which count there while several processes train
         self._asked: set[str] = set()
         self._granted: set[str] = set()
 
@@ -40,7 +45,7 @@ class Boundary:
         self.waiting = self.ends = False
         self.saved = None
         self._due = []
-        self.control, self.limit = None, math.inf
+        self.control, self.limit, self.evaluated = None, math.inf, 0
         self._asked, self._granted = set(), set()
 
     def begin_training(self, control: Control, position: Callable[[], int]) -> None:
@@ -78,6 +83,21 @@ class Boundary:
         self._asked.discard(name)
         return True
 
+    def ask_to_stop(self, progress: Progress) -> None:
+        """Somebody in this process wants training to stop after the current batch.
+
+        It does so if all processes want it now. If only some do, all stop at the same boundary a moment later.
+        """
+        if self.control is None:
+            progress.should_stop = True
+        elif not (progress.should_stop or _STOP in self._asked):
+            moment = progress.epoch, progress.total_batches, progress.batch_is_open, progress.epoch_is_closed
+            if self.control.wanted_by_all(f"{_STOP}/{moment}"):
+                progress.should_stop = True
+            else:
+                self._asked.add(_STOP)
+                self.control.ask(_STOP)
+
     def defer(self, action: Callable[[], None]) -> None:
         """Do ``action`` at the end of the current step; may be called from another thread."""
         self._due.append(action)
@@ -96,8 +116,16 @@ class Boundary:
         """
         self.waiting = False  # first of all: a signal may come at any moment
         progress = trainer.progress
+        if _cannot_save(trainer):
+            self.waiting = True  # on all processes alike
+            return
         if self.control is not None:
-            self._granted |= trainer.signals.take(self.control.at(progress.total_batches))
+            self._granted |= trainer.signals.take(self.control.at(progress.total_batches + self.evaluated))
+        if _STOP in self._granted:
+            self._granted.remove(_STOP)
+            progress.should_stop = True
+            if progress.in_epoch and not progress.interval_is_over and progress.time_to_validate:
+                trainer.validate_within_fit()  # as after any last batch
         self._do_what_is_due()
         epoch_follows = progress.in_epoch and progress.is_last_batch  # its end is the same with more time, and counts
         if progress.out_of_time and progress.ends_here and not epoch_follows:
@@ -107,11 +135,22 @@ class Boundary:
         if self.ends and not progress.ends_here:  # else the run becomes whole in a moment, and ends the process then
             trainer.signals.save_and_end(trainer)
 
+    def pass_evaluation_batch(self, signals: Signals, total_batches: int) -> None:
+        """A batch of a validation within ``fit`` begins, on all processes: hear what they agreed on."""
+        if self.control is None:
+            return
+        self.evaluated += 1
+        if total_batches + self.evaluated >= self.limit:
+            self._granted |= signals.take(self.control.at(total_batches + self.evaluated))
+            self.waiting = self.waiting or _STOP in self._granted
+
     def reach_validation(self, trainer: Trainer) -> None:
         """A validation is about to begin: end before it if the process was asked to end, and save before it if the run
         would not have it but for the end of its time. Raises as :meth:`reach`.
         """
         progress = trainer.progress
+        if _cannot_save(trainer):
+            return
         if progress.out_of_time and progress.done and not progress.interval_is_over:
             self.save_before_end(trainer, "max_time")
         if self.ends:
@@ -134,6 +173,11 @@ class Boundary:
             if self.saved and reason == "max_time":
                 rank_zero_info("%s: saved %s, from where a run with more time goes on.", reason, self.saved[0])
         return self.saved
+
+
+def _cannot_save(trainer: Trainer) -> bool:
+    """Whether this is the middle of an accumulation window, whose gradients the strategy has and cannot save."""
+    return trainer.progress.window_is_open and not trainer.strategy.saves_open_windows
 
 
 def save(trainer: Trainer, reason: str) -> list[str]:

@@ -51,9 +51,7 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
     if not weights_only:
         checkpoint["callbacks"] = _dump_callbacks(trainer)
         checkpoint["optimizer_states"] = [
-            trainer.strategy.gathered(optimizer.state_dict())
-            for optimizer in trainer.optimizers
-            if not isinstance(optimizer, NoOptimizer)
+            trainer.strategy.gathered(optimizer.state_dict()) for optimizer in _optimizers(trainer)
         ]
         checkpoint["lr_schedulers"] = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
         checkpoint["resume"] = resume.gather(trainer)
@@ -72,6 +70,13 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
     else:
         call.on_save_checkpoint(checkpoint)
     return checkpoint
+
+
+def _optimizers(trainer: Trainer) -> list[Any]:
+    """Those whose state is in a checkpoint, and is not put there by the strategy."""
+    if trainer.strategy.restores_optimizers:
+        return []
+    return [optimizer for optimizer in trainer.optimizers if not isinstance(optimizer, NoOptimizer)]
 
 
 def _dump_callbacks(trainer: Trainer) -> dict[str, Any]:
@@ -149,9 +154,8 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored: Res
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:
         take_back(precision, checkpoint[type(precision).__name__], trainer.loaded_ckpt_path)
-    optimizers = [optimizer for optimizer in trainer.optimizers if not isinstance(optimizer, NoOptimizer)]
     for kind, owners, states in (
-        ("optimizers", optimizers, checkpoint["optimizer_states"]),
+        ("optimizers", _optimizers(trainer), checkpoint["optimizer_states"]),
         ("schedulers", [config.scheduler for config in trainer.lr_scheduler_configs], checkpoint["lr_schedulers"]),
     ):
         if len(owners) != len(states):

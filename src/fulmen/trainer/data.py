@@ -498,6 +498,7 @@ class Data:
                 if self.profiler is not None:
                     batches = self._measured(batches, loaders.hook)
                 for batch_idx, (batch, indices, sizes) in enumerate(groups(batches, self.share, sources, ABSENT)):
+                    self._signals.boundary.pass_evaluation_batch(self._signals, self.progress.total_batches)
                     self._signals.end_evaluation_if_asked()
                     self._batch, self._indices, self._batch_size = batch, indices, None
                     self._group_sizes = sizes

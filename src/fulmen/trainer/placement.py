@@ -20,7 +20,7 @@ from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.program import is_interactive
 from fulmen.utilities.rank_zero import rank_zero_info
 
-_LATER_STRATEGIES = ("deepspeed", "xla", "single_xla", "single_tpu")
+_NOT_THERE = {"xla_fsdp": "'xla', which has the whole model on each device"}
 
 
 def environment(plugins: list[Any]) -> ClusterEnvironment:
@@ -56,7 +56,7 @@ def strategy(
     else:
         name = value.lower() if isinstance(value, str) else value
         if name == "auto":
-            name = _automatic(indices, num_nodes) if several else "single_device"
+            name = _automatic(kind, indices, num_nodes) if several else "single_device"
         if name == "single_device":
             if several:
                 raise MisconfigurationException(
@@ -75,22 +75,14 @@ def strategy(
 
         name = value if isinstance(value, str) and value in StrategyRegistry else name
         if not isinstance(name, str) or name not in StrategyRegistry:
-            if isinstance(name, str) and name.startswith(_LATER_STRATEGIES):
-                raise MisconfigurationException(
-                    f"`strategy={value!r}` is not there yet. Write `strategy='ddp'`, or `'fsdp'`."
-                )
+            if name in _NOT_THERE:
+                raise MisconfigurationException(f"`strategy={value!r}` is not there. Write {_NOT_THERE[name]}.")
             short = [name for name in StrategyRegistry if "_find_unused" not in name]
             names = ", ".join(map(repr, ("auto", "single_device", *short)))
             raise ValueError(f"`strategy={value!r}`: must be one of {names}, or a Strategy.")
         found = StrategyRegistry.get(name)
     found.accelerator = found.accelerator or kind
-    if type(found.precision_plugin) is Precision:
-        found.precision_plugin = numbers
-    elif type(numbers) is not Precision:
-        raise MisconfigurationException(
-            f"{type(found).__name__} already has the precision {found.precision_plugin.precision!r}, and the "
-            f"Trainer was given {numbers.precision!r}. Give one of them."
-        )
+    found.choose_precision(numbers)
     if files is not None:
         found.checkpoint_io = files
     if not isinstance(found, SingleDeviceStrategy):
@@ -98,11 +90,13 @@ def strategy(
     return found
 
 
-def _automatic(indices: list[int], num_nodes: int) -> str:
+def _automatic(kind: Accelerator, indices: list[int], num_nodes: int) -> str:
     """The strategy for several processes."""
     where = f"{len(indices)} devices" + (f" on each of {num_nodes} machines" if num_nodes > 1 else "")
     name, why = "ddp", f"{where}, one process for each"
-    if is_interactive() and not environment([]).creates_processes_externally:
+    if kind.name() in ("xla", "tpu"):
+        name = "xla"
+    elif is_interactive() and not environment([]).creates_processes_externally:
         name = "ddp_notebook"
         why += ", which get the model and the data from this interactive session, where no program can be started anew"
     rank_zero_info("`strategy='auto'` is %r: %s", name, why)

@@ -223,6 +223,7 @@ def set_up_optimizers(trainer: Trainer) -> None:
     check_optimizers(trainer)
     trainer.progress.counts_own_steps = module.automatic_optimization
     attach_optimizers(trainer)
+    trainer.strategy.setup_optimizers(trainer)
 
 
 def attach_optimizers(trainer: Trainer) -> None:

@@ -104,6 +104,16 @@ class Signals:
             raise KeyboardInterrupt
         self._ask(signal.SIGINT)
 
+    def hear_of_ctrl_c(self) -> None:
+        """It came to the process that waits for this one; called from another thread."""
+        if self._ctrl_c:
+            return  # here, too
+        if self._trains:
+            self._ctrl_c = True
+            self._ask(signal.SIGINT)
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
+
     def _ask(self, number: signal.Signals) -> None:
         control = self.boundary.control
         if control is not None:  # all processes will take it at the same boundary

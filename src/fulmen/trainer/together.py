@@ -55,7 +55,7 @@ def begin_training(trainer: Trainer) -> None:
     control, boundary, progress = trainer.strategy.control, trainer.boundary, trainer.progress
     progress.validation.agree = bool
     if control is not None:
-        boundary.begin_training(control, lambda: progress.total_batches)
+        boundary.begin_training(control, lambda: progress.total_batches + boundary.evaluated)
         progress.validation.agree = lambda wanted: boundary.agree("validate", wanted)
         trainer.signals.share_request()
 

@@ -566,8 +566,9 @@ class Trainer(Windows, ArgparseOptions):
             self.validate_within_fit()
         self.schedulers.step_on_plateau(self.progress)
         self.progress.count_logger_step()
-        if self.boundary.waiting or self.progress.total_batches >= self.boundary.limit:
-            self.boundary.reach(self)
+        boundary = self.boundary
+        if boundary.waiting or self.progress.total_batches + boundary.evaluated >= boundary.limit:
+            boundary.reach(self)
 
     def set_validation_rhythm(self) -> None:
         """Work out how often this run validates, now that the number of training batches is known."""

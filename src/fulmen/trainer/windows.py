@@ -193,12 +193,17 @@ class Windows:
 
     @property
     def should_stop(self) -> bool:
-        """Set it to True to end training after the current batch, once the minimum of epochs and steps is reached."""
+        """Set it to True to end training after the current batch, once the minimum of epochs and steps is reached. Of
+        several processes some may set it: all of them end after the same batch, a little later.
+        """
         return self.progress.should_stop
 
     @should_stop.setter
     def should_stop(self, should_stop: bool) -> None:
-        self.progress.should_stop = should_stop
+        if should_stop:
+            self.boundary.ask_to_stop(self.progress)
+        else:
+            self.progress.should_stop = False
 
     @property
     def max_epochs(self) -> int:

@@ -33,9 +33,14 @@ class MPIEnvironment(ClusterEnvironment):
         return self._world.bcast(place, root=0)
 
     @cached_property
+    def _hosts(self) -> list[str]:
+        """The machine of each process."""
+        return self._world.allgather(socket.gethostname())
+
+    @cached_property
     def _ranks(self) -> tuple[int, int]:
         """The number of this process on its machine, and of the machine."""
-        hosts = self._world.allgather(socket.gethostname())
+        hosts = self._hosts
         mine, own = self.global_rank(), socket.gethostname()
         return hosts[:mine].count(own), list(dict.fromkeys(hosts)).index(own)
 
@@ -71,6 +76,16 @@ class MPIEnvironment(ClusterEnvironment):
         from mpi4py import MPI  # type: ignore[import-not-found]
 
         return MPI.COMM_WORLD.Get_size() > 1
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        if num_devices * num_nodes != self.world_size():
+            machines = len(set(self._hosts))
+            raise MisconfigurationException(
+                f"mpirun has started {self.world_size()} processes on {machines} machine{'s' * (machines > 1)}, and "
+                f"the Trainer was asked for `devices={num_devices}` on `num_nodes={num_nodes}`. Write "
+                f"`Trainer(devices={self.world_size() // machines}, num_nodes={machines})`, or `mpirun -n "
+                f"{num_devices * num_nodes}`."
+            )
 
     def world_size(self) -> int:
         return self._world.Get_size()

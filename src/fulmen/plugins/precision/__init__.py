@@ -9,6 +9,7 @@ from fulmen.utilities.imports import at_first_use
 if TYPE_CHECKING:
     from fulmen.plugins.precision.amp import MixedPrecision as MixedPrecision
     from fulmen.plugins.precision.bitsandbytes import BitsandbytesPrecision as BitsandbytesPrecision
+    from fulmen.plugins.precision.deepspeed import DeepSpeedPrecision as DeepSpeedPrecision
     from fulmen.plugins.precision.double import DoublePrecision as DoublePrecision
     from fulmen.plugins.precision.half import HalfPrecision as HalfPrecision
     from fulmen.plugins.precision.precision import Precision as Precision
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BitsandbytesPrecision",
+    "DeepSpeedPrecision",
     "DoublePrecision",
     "HalfPrecision",
     "MixedPrecision",
@@ -28,6 +30,7 @@ __getattr__, __dir__ = at_first_use(
     __name__,
     {
         "BitsandbytesPrecision": "bitsandbytes",
+        "DeepSpeedPrecision": "deepspeed",
         "DoublePrecision": "double",
         "HalfPrecision": "half",
         "MixedPrecision": "amp",

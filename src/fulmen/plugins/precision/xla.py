@@ -39,12 +39,17 @@ class XLAPrecision(Precision):
             )
         self.precision = precision
         self.dtype = _DTYPES[precision]
+        self.exchange: Callable[[Optimizer], None] | None = None  #: averages gradients, where there are several devices
 
     def convert_module(self, module: nn.Module) -> nn.Module:
         return module if self.precision == "32-true" else module.to(self.dtype)
 
     def convert_input(self, data: Any) -> Any:
         return data if self.precision == "32-true" else cast(data, self.dtype)
+
+    def unscale_gradients(self, optimizer: Optimizer) -> None:
+        if self.exchange is not None:
+            self.exchange(optimizer)
 
     def optimizer_step(
         self,
@@ -57,6 +62,9 @@ class XLAPrecision(Precision):
         from torch_xla.core import xla_model  # type: ignore[import-not-found]
 
         loss = closure() if closure is not None else None
-        xla_model.optimizer_step(optimizer, optimizer_args=kwargs)
+        if self.exchange is not None:  # they are averaged
+            optimizer.step(**kwargs)
+        else:
+            xla_model.optimizer_step(optimizer, optimizer_args=kwargs)
         torch_xla.sync()
         return loss

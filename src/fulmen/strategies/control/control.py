@@ -27,6 +27,7 @@ _TIME_TO_NOTICE = 1.0  #: seconds after a failure elsewhere until the main threa
 _TIME_TO_END = 3.0  #: ... until the process ends in spite of it
 _TIME_TO_BE_ENDED = 30.0  #: ... if somebody else is there to end it
 _TIME_TO_CLOSE = 7.0  #: ... until it ends although its main thread is about to
+_TIME_TO_MEET = 1.0  #: seconds that processes wait for others that may want the same
 _TIME_FOR_OTHERS = 4.0  #: seconds that the process that failed waits for the others, so that its traceback is the last
 _WAKE_UP: int | None = getattr(signal, "SIGURG", None)  #: ignored where nobody listens
 
@@ -191,6 +192,26 @@ class Control:
             PeerFailure: another process has failed.
         """
         self.gather(f"{self._run or self._prefix}/{name}", "")
+
+    def wanted_by_all(self, name: str, seconds: float = _TIME_TO_MEET) -> bool:
+        """Whether all processes call this with the same ``name``, about now: the same answer on all that do. One that
+        does not call it does not hear of it.
+
+        Args:
+            seconds: how long to wait for the others.
+
+        Raises:
+            PeerFailure: another process has failed.
+        """
+        key = f"{self._run or self._prefix}/wanted/{name}"
+        count, deadline = self._store.add(f"{key}/count", 1), time.monotonic() + seconds
+        while count < self.world_size and time.monotonic() < deadline:
+            self._check()
+            time.sleep(0.002)
+            count = self._store.add(f"{key}/count", 0)
+        # who comes too late must hear the same as those that have gone on
+        mine = "all" if count >= self.world_size else "some"
+        return self._store.compare_set(f"{key}/answer", "", mine) == b"all"
 
     def begin_run(
         self,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 _SECONDS_TO_END = 10.0  # that the others have when one has failed
+_CTRL_C = "ctrl-c"  # a file that says that it came to the process that waits
 
 
 class MultiProcessingLauncher(Launcher):
@@ -71,6 +72,9 @@ class MultiProcessingLauncher(Launcher):
             start(folder, variables, trainer, function, args)
             try:
                 self._wait(Path(folder))
+            except KeyboardInterrupt:
+                self._end_by_ctrl_c(Path(folder))
+                sys.exit(1)
             finally:
                 self.kill()
             answer = Path(folder, "answer")
@@ -79,6 +83,21 @@ class MultiProcessingLauncher(Launcher):
     def _spawn(
         self, folder: str, variables: dict[str, str], trainer: Trainer, function: Callable[..., Any], args: Any
     ) -> None:
+        self.write_work(folder, trainer, function, args)
+        Path(folder, "path").write_bytes(pickle.dumps(sys.path))
+        command = [sys.executable, "-m", "fulmen.strategies.launchers.worker", folder]
+        for rank in range(self.num_processes):
+            env = {**os.environ, **variables, "LOCAL_RANK": str(rank)}
+            # so that this package is found, after what may have to do something when Python starts
+            env["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), *sys.path]))
+            self._processes.append(subprocess.Popen(command, env=env))
+
+    def write_work(self, folder: str, trainer: Trainer, function: Callable[..., Any], args: Any) -> None:
+        """Leave in ``folder`` what the new processes do.
+
+        Raises:
+            MisconfigurationException: it cannot be sent.
+        """
         import cloudpickle
 
         work = Path(folder, "work")
@@ -89,13 +108,6 @@ class MultiProcessingLauncher(Launcher):
                 f"the Trainer and its arguments cannot be sent to new processes: {type(error).__name__}: {error}. "
                 "Make what cannot be sent in `setup` or `train_dataloader`, or write `strategy='ddp'` in a program."
             ) from error
-        Path(folder, "path").write_bytes(pickle.dumps(sys.path))
-        command = [sys.executable, "-m", "fulmen.strategies.launchers.worker", folder]
-        for rank in range(self.num_processes):
-            env = {**os.environ, **variables, "LOCAL_RANK": str(rank)}
-            # so that this package is found, after what may have to do something when Python starts
-            env["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), *sys.path]))
-            self._processes.append(subprocess.Popen(command, env=env))
 
     def _fork(
         self, folder: str, variables: dict[str, str], trainer: Trainer, function: Callable[..., Any], args: Any
@@ -126,7 +138,13 @@ class MultiProcessingLauncher(Launcher):
             codes = [_exit_code(process) for process in self._processes]
             time.sleep(0.02)
         self.kill()
-        raise _first_error(folder, codes)
+        raise first_error(folder, codes)
+
+    def _end_by_ctrl_c(self, folder: Path) -> None:
+        """Let the processes save the run, and end by themselves. Ctrl-C once more kills them."""
+        (folder / _CTRL_C).touch()  # a notebook may send it to them, too, or to this process alone
+        while any(_exit_code(process) is None for process in self._processes):
+            time.sleep(0.02)
 
     def check(self) -> None:
         pass  # `_wait` looks after them
@@ -143,7 +161,7 @@ def _exit_code(process: Any) -> int | None:
     return process.poll() if isinstance(process, subprocess.Popen) else process.exitcode
 
 
-def _first_error(folder: Path, codes: list[int | None]) -> Exception:
+def first_error(folder: Path, codes: list[int | None]) -> Exception:
     """What the process raised that failed first; those that end because another failed do so by themselves."""
     reports = [pickle.loads(path.read_bytes()) for path in folder.glob("error-*")]
     reports.sort(key=lambda report: (report["ends"], report["time"]))
@@ -184,6 +202,7 @@ def work(folder: str, read: Callable[[], tuple[Any, Callable[..., Any], Any]]) -
     threading.Thread(target=_end_with, args=(os.getppid(),), name="fulmen parent", daemon=True).start()
     try:
         trainer, function, args = read()
+        threading.Thread(target=_hear_of_ctrl_c, args=(folder, trainer), name="fulmen ctrl-c", daemon=True).start()
         result = function(*args)
         if trainer.is_global_zero:
             Path(folder, "answer").write_bytes(_sendable(answer_of(trainer, result)))
@@ -214,6 +233,13 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def _hear_of_ctrl_c(folder: str, trainer: Trainer) -> None:
+    while not Path(folder, _CTRL_C).exists():
+        time.sleep(0.2)
+    time.sleep(0.5)  # the signal itself may be on its way
+    trainer.signals.hear_of_ctrl_c()
 
 
 def _sendable(value: Any) -> bytes:
