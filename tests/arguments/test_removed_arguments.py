@@ -394,7 +394,6 @@ class Rated(Line):
 
 
 def test_tune_searches_the_batch_size_and_then_the_rate_as_the_trainer_was_told(tmp_path: Path) -> None:
-    pytest.importorskip("fulmen.tuner.lr_finder")
     with pytest.warns(LightningDeprecationWarning):
         trainer = Trainer(
             default_root_dir=tmp_path, auto_scale_batch_size="power", auto_lr_find="lr", max_epochs=1, **QUIET

@@ -85,7 +85,7 @@ def _processes(value: Any, given: Mapping[str, Any]) -> _Modern:
 
 def _accelerator(value: Any, given: Mapping[str, Any]) -> _Modern:
     """``accelerator`` and ``distributed_backend`` once chose the strategy."""
-    if False:  # a user's own, of that name
+    if value in AcceleratorRegistry:  # a user's own, of that name
         return {"accelerator": value}
     if value is None:  # beside an argument of that time it left the choice to it; alone it is a mistake
         return {} if given.keys() & FORMER.keys() else {"accelerator": None}
@@ -255,7 +255,7 @@ def modern_arguments(
         for key, value in modern.items():  # type: ignore[union-attr]
             if key == "callbacks":
                 added += value
-            elif value == "gpu" and False:
+            elif value == "gpu" and kept.get(key) in ("cuda", "mps"):
                 continue
             elif key in changed and changed[key] != value:
                 raise TypeError(_contradiction(owner, name, given[name], f"`{key}={shown(changed[key])}`"))
