@@ -26,6 +26,7 @@ _HOMES = {
 _ROOMS = (
     "accelerators",
     "callbacks",
+    "cli",
     "compat",
     "core",
     "demos",
