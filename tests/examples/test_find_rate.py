@@ -15,8 +15,7 @@ def test_find_rate_trains_with_the_rate_and_leaves_its_picture_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    accuracy = find_rate.main(max_epochs=2)
-    assert accuracy > 0.93
+    assert find_rate.main(max_epochs=2)["test_acc"] > 0.93
     assert "the rate by hand is 0.003; the curve in find_rate.png suggests 0.0" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["find_rate.png"]
 
@@ -25,4 +24,5 @@ def test_find_rate_trains_with_the_rate_and_leaves_its_picture_alone(
 def test_find_rate_trains_as_well_as_the_rate_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found, by_hand = find_rate.compare(seeds=3, max_epochs=10)
-    assert found >= by_hand - 1 / 900, "one image of 900 may fall to the other side with other rounding"
+    one_image = 1 / 300  # by which runs with the same rate and other seeds differ, too
+    assert found["test_acc"] >= by_hand["test_acc"] - one_image
