@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fulmen.plugins.precision.precision import Precision
     from fulmen.profilers.profiler import Profiler
     from fulmen.strategies.strategy import Strategy
+    from fulmen.trainer.boundary import Boundary
     from fulmen.trainer.data import Data, Loaders
     from fulmen.trainer.metrics import Metrics
     from fulmen.trainer.signals import Signals
@@ -61,6 +62,7 @@ class Windows:
     _log_every: int
     _data_flags: flags.DataFlags
     _given_loaders: dict[str, Any]
+    boundary: Boundary
     _ckpt_path: Any = None
     signals: Signals
     _device_indices: list[int]
