@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -126,10 +126,9 @@ class Evaluated(Callback):
 def validate_until_signal(rank: int | None, ckpt_path: str | None) -> tuple[int, int, list[float]]:
     evaluated, module = Evaluated(rank), Module({})
     trainer = trainer_of(max_epochs=2, default_root_dir=".", callbacks=evaluated)
-    with contextlib.suppress(SystemExit):
-        trainer.fit(
-            module, DataLoader(torch.ones(8, 3), batch_size=2), DataLoader(torch.ones(400, 3)), ckpt_path=ckpt_path
-        )
+    few, many = DataLoader(torch.ones(8, 3), batch_size=2), DataLoader(torch.ones(400, 3))
+    with suppress(SystemExit):
+        trainer.fit(module, few, many, ckpt_path=ckpt_path)
     return evaluated.count, trainer.global_step, module.layer.weight.flatten().tolist()
 
 

@@ -79,7 +79,7 @@ def fit_loop(trainer: Trainer) -> None:
             progress.count_logger_step()
             if (
                 boundary.waiting or progress.total_batches + boundary.evaluated >= boundary.limit
-            ):  # checkpoints that are due, requests
+            ):  # what is due, or asked
                 boundary.reach(trainer)
             if progress.done:
                 break

@@ -85,7 +85,7 @@ for _name in ("single_xla", "single_tpu"):
 _DEEPSPEED = _at_first_use("deepspeed", "DeepSpeedStrategy")
 _CPU: dict[str, Any] = {"offload_optimizer": True}
 _NVME = {"remote_device": "nvme", "offload_params_device": "nvme", "offload_optimizer_device": "nvme"}
-for _suffix, _what, _arguments in (
+_STAGES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("", "the engine of DeepSpeed, stage 2", {}),
     ("_stage_1", "the engine of DeepSpeed: optimizer state spread over the processes", {"stage": 1}),
     ("_stage_2", "the engine of DeepSpeed: and gradients", {"stage": 2}),
@@ -93,5 +93,6 @@ for _suffix, _what, _arguments in (
     ("_stage_3", "the engine of DeepSpeed: and parameters", {"stage": 3}),
     ("_stage_3_offload", "the same, kept on the host", {"stage": 3, **_CPU, "offload_parameters": True}),
     ("_stage_3_offload_nvme", "the same, kept on a disk", {"stage": 3, **_CPU, "offload_parameters": True, **_NVME}),
-):
+)
+for _suffix, _what, _arguments in _STAGES:
     StrategyRegistry.register(f"deepspeed{_suffix}", _DEEPSPEED, _what, **_arguments)

@@ -350,7 +350,12 @@ def tune(
         f"`trainer.tune(model)` {what}is the way of Lightning 1. Write {', and '.join(lines)}.",
         category=LightningDeprecationWarning,
     )
-    data = {"val_dataloaders": val_dataloaders, "dataloaders": dataloaders, "datamodule": datamodule, "method": method}
+    data: dict[str, Any] = {
+        "val_dataloaders": val_dataloaders,
+        "dataloaders": dataloaders,
+        "datamodule": datamodule,
+        "method": method,
+    }
     results = {}
     if "auto_scale_batch_size" in asked:
         mode = asked["auto_scale_batch_size"]

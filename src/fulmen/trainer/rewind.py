@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fulmen.trainer.attributes import generators_of
-from fulmen.trainer.generators import restore_states, states_of
 from fulmen.trainer.metric_objects import metrics_of
+from fulmen.utilities.generators import restore_states, states_of
 from fulmen.utilities.seed import collect_rng_states, restore_rng_states
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fulmen.plugins.precision.precision import Precision
     from fulmen.profilers.profiler import Profiler
     from fulmen.strategies.strategy import Strategy
+    from fulmen.trainer.boundary import Boundary
     from fulmen.trainer.data import Data, Loaders
     from fulmen.trainer.metrics import Metrics
     from fulmen.trainer.micro_batches import MicroBatches
@@ -64,9 +65,11 @@ class Windows:
     _log_every: int
     _data_flags: flags.DataFlags
     _given_loaders: dict[str, Any]
+    boundary: Boundary
     _ckpt_path: Any = None
     _former: dict[str, Any] = {}  #: what an argument of Lightning 1 says, and a verb is told now
     signals: Signals
+    boundary: Boundary
     _device_indices: list[int]
     layer_sync: LayerSync | None  #: what lets layers share their statistics between processes
     _num_nodes: int
