@@ -77,9 +77,7 @@ def fit_loop(trainer: Trainer) -> None:
                 trainer.validate_within_fit()
             schedulers.step_on_plateau(progress)
             progress.count_logger_step()
-            if (
-                boundary.waiting or progress.total_batches + boundary.evaluated >= boundary.limit
-            ):  # what is due, or asked
+            if boundary.waiting or progress.total_batches + boundary.evaluated >= boundary.limit:
                 boundary.reach(trainer)
             if progress.done:
                 break

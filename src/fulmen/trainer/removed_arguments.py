@@ -359,10 +359,12 @@ def tune(
     results = {}
     if "auto_scale_batch_size" in asked:
         mode = asked["auto_scale_batch_size"]
-        options = {"mode": mode if isinstance(mode, str) else "power"} | (scale_batch_size_kwargs or {})
-        results["scale_batch_size"] = Tuner(trainer).scale_batch_size(model, train_dataloaders, **data | options)
+        options: dict[str, Any] = {"mode": mode if isinstance(mode, str) else "power"} | (scale_batch_size_kwargs or {})
+        results["scale_batch_size"] = Tuner(trainer).scale_batch_size(model, train_dataloaders, **(data | options))
     if "auto_lr_find" in asked:
         attribute = asked["auto_lr_find"]
-        options = {"attr_name": attribute if isinstance(attribute, str) else ""} | (lr_find_kwargs or {})
-        results["lr_find"] = Tuner(trainer).lr_find(model, train_dataloaders, **data | options)
+        options = {"attr_name": attribute if isinstance(attribute, str) else ""} | (
+            lr_find_kwargs or {}
+        )
+        results["lr_find"] = Tuner(trainer).lr_find(model, train_dataloaders, **(data | options))
     return results

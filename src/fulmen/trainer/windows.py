@@ -69,7 +69,6 @@ class Windows:
     _ckpt_path: Any = None
     _former: dict[str, Any] = {}  #: what an argument of Lightning 1 says, and a verb is told now
     signals: Signals
-    boundary: Boundary
     _device_indices: list[int]
     layer_sync: LayerSync | None  #: what lets layers share their statistics between processes
     _num_nodes: int
