@@ -363,8 +363,6 @@ def tune(
         results["scale_batch_size"] = Tuner(trainer).scale_batch_size(model, train_dataloaders, **(data | options))
     if "auto_lr_find" in asked:
         attribute = asked["auto_lr_find"]
-        options = {"attr_name": attribute if isinstance(attribute, str) else ""} | (
-            lr_find_kwargs or {}
-        )
+        options = {"attr_name": attribute if isinstance(attribute, str) else ""} | (lr_find_kwargs or {})
         results["lr_find"] = Tuner(trainer).lr_find(model, train_dataloaders, **(data | options))
     return results
