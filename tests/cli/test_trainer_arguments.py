@@ -89,6 +89,7 @@ WRITTEN = {
     "default_root_dir": {"/tmp/here": "/tmp/here"},
     "enable_autolog_hparams": {"false": False},
     "model_registry": {"name": "name"},
+    "micro_batch_size": {"auto": "auto", "16": 16},
     "compile": {"true": True, "{mode: reduce-overhead}": {"mode": "reduce-overhead"}},
 }
 

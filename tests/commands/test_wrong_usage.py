@@ -40,7 +40,7 @@ def test_command_that_is_like_none_names_them_all(capsys):
     error = refused(capsys, "zzz")
 
     assert error.startswith("usage: fulmen [-h]")
-    assert error.endswith("fulmen: error: there is no command 'zzz'. There are: demo, replay, checkpoint\n")
+    assert "fulmen: error: there is no command 'zzz'. There are: fit, validate, test, predict, demo" in error
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def trial(config: dict[str, Any]) -> None:
 # -- a Ray ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_here() -> Iterator[Any]:
     """Ray on this machine, for two workers; nothing is left of it afterwards."""
     before = set(psutil.Process().children(recursive=True))
@@ -173,7 +173,7 @@ def ray_here() -> Iterator[Any]:
     assert not psutil.wait_procs(started, timeout=30)[1], "processes of Ray are still there"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def fit(ray_here: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Run :func:`train` (or another function) in two workers."""
 

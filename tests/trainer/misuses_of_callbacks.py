@@ -9,6 +9,8 @@ from misuse_table import Misuse, Scene, enter, misuse
 
 from fulmen.callbacks import (
     BasePredictionWriter,
+    BatchSizeFinder,
+    LearningRateFinder,
     LearningRateMonitor,
     ModelSummary,
     NonFiniteGuard,
@@ -37,6 +39,10 @@ _argument(BasePredictionWriter, MisconfigurationException, "'batch', 'epoch'", w
 _argument(LearningRateMonitor, MisconfigurationException, "'step', 'epoch', or None", logging_interval="batch")
 _argument(ModelSummary, ValueError, "-1 for all levels", max_depth=-2)
 _argument(RichModelSummary, ValueError, "-1 for all levels", max_depth=-2)
+_argument(BatchSizeFinder, ValueError, "'power' or 'binsearch'", mode="log")
+_argument(BatchSizeFinder, ValueError, "to below 1.0", margin=2)
+_argument(LearningRateFinder, ValueError, "'exponential' or 'linear'", mode="log")
+_argument(LearningRateFinder, ValueError, "`min_lr` the smaller one", min_lr=1, max_lr=0.1)
 _argument(PlainProgress, ValueError, "a number above 0", interval=0)
 _argument(RichProgressBar, ValueError, "refreshes per second", refresh_rate=-1)
 _argument(Timer, MisconfigurationException, "'step' or 'epoch'", interval="hour")
