@@ -72,6 +72,8 @@ def run(argv: Sequence[str] | None = None) -> int:
             raise
         subcommand = next(word for word in words if word in RUNS)
         print(f"fulmen {subcommand}: error: {error}", file=sys.stderr)
+        if "dataloader" in str(error) and not any(word.startswith("--data") for word in words):
+            print("A datamodule is named by `--data my_module.MyData`.", file=sys.stderr)
         return 1
     return 0
 

@@ -7,6 +7,7 @@ Words that are not known here are shown as they are.
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -293,6 +294,8 @@ def _unrecognized(message: str, situation: _Situation) -> str | None:
 
 def _no_subcommand(message: str, situation: _Situation) -> str | None:
     wrong = re.search(r"subcommand: invalid choice: '(.*?)'", message)
+    if wrong is not None and situation.args[0].startswith("--"):
+        return f"write the subcommand before its options: one of {', '.join(situation.subcommands)}"
     if wrong is not None:
         return f"there is no subcommand {wrong[1]!r}. {_did_you_mean(wrong[1], situation.subcommands)}"
     if 'expected "subcommand"' in message:
@@ -368,6 +371,9 @@ def _class_argument(message: str, situation: _Situation) -> str | None:
         names = missing[1].split(", ")
         lines = "\n".join(f"    {argument}: VALUE" for argument in names)
         needed = ", ".join(f"`{argument}`" for argument in names)
+        if entry is not None and entry.where.startswith("-"):
+            options = " ".join(f"--{key}.{argument} VALUE" for argument in names)
+            return f"{_at(entry)}{name} cannot be made without {needed}: write `{options}` behind it"
         return f"{_at(entry)}{name} cannot be made without {needed}: write\n  init_args:\n{lines}"
     return _unknown_class(key, path, what.strip(), situation)
 
@@ -459,15 +465,46 @@ def _unknown_name(name: str, key: str, hint: Any, situation: _Situation) -> str:
 
 
 def _wrong_class(message: str, situation: _Situation) -> str | None:
-    match = re.search(r"Import path (\S+) does not correspond to a subclass of (\S+)", message)
+    match = re.search(r"Import path ?(\S*) does not correspond to a subclass of (\S+)", message)
     key = _parser_key(message)
     if match is None or key is None:
         return None
-    entry = situation.find(key, value=match[1]) or situation.find(key)
+    given = re.search(r"Given value: (\S+)$", message)
+    path = match[1] or (given[1] if given is not None else "this")
+    entry = situation.find(key, value=path) or situation.find(key)
     known = names_of(situation.type_of(key))
-    nearest = get_close_matches(match[1].rpartition(".")[2], known, n=1)
+    nearest = get_close_matches(path.rpartition(".")[2], known, n=1)
     advice = f" Did you mean `{nearest[0]}`?" if nearest else ""
-    return f"{_at(entry)}`{key}` takes a {match[2]}, and {match[1]} is none.{advice}"
+    for other in ("model", "data"):
+        kind = class_in(situation.type_of(other))
+        if other != key and kind is not None and _is_class(path, kind):
+            advice = f" It is a {kind.__name__}: write `{_written_as(entry, other)}`"
+    return f"{_at(entry)}`{key}` takes a {match[2]}, and {path} is none.{advice}"
+
+
+def _is_class(path: str, kind: type) -> bool:
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(import_module(module), name, None) if module else None
+    except ImportError:
+        return False
+    return isinstance(found, type) and issubclass(found, kind)
+
+
+def _file_of_python(message: str, situation: _Situation) -> str | None:
+    """A class that is written as the file it lies in, or with a colon."""
+    key = _parser_key(message)
+    given = re.search(r"Given value: (\S+)$", message)
+    if key is None or given is None or class_in(situation.type_of(key)) is None:
+        return None
+    if given[1].endswith(".py"):
+        right = f"{given[1].removesuffix('.py').replace('/', '.').strip('.')}.MyClass"
+    elif re.fullmatch(r"[\w.]+:\w+", given[1]):
+        right = given[1].replace(":", ".")
+    else:
+        return None
+    entry = situation.find(key, value=given[1]) or situation.find(key)
+    return f"{_at(entry)}a class is written as Python's `import` has it: `{right}`"
 
 
 def class_in(hint: Any) -> type | None:
@@ -488,11 +525,14 @@ def names_of(hint: Any) -> list[str]:
     if kind is None:
         return []
     room = kind.__module__.rpartition(".")[0]
-    names = list(getattr(import_module(room), "__all__", ())) if room.startswith("fulmen.") else []
+    front = import_module(room) if room.startswith("fulmen.") else None
+    public = [getattr(front, name) for name in getattr(front, "__all__", ())]
+    names = [cls.__name__ for cls in public if isinstance(cls, type) and issubclass(cls, kind) and cls is not kind]
     found: list[type] = [kind]
     for cls in found:
         found += [sub for sub in cls.__subclasses__() if sub not in found]
-    return names + [cls.__name__ for cls in found if not cls.__name__.startswith("_")]
+    names += [cls.__name__ for cls in found if not cls.__name__.startswith("_") and not inspect.isabstract(cls)]
+    return list(dict.fromkeys(names))
 
 
 def _value(message: str, situation: _Situation) -> str | None:
@@ -545,6 +585,7 @@ _RECOGNISED: tuple[Callable[[str, _Situation], str | None], ...] = (
     _required,
     _unrecognized,
     _misspelt_part,
+    _file_of_python,
     _class_argument,
     _short_name,
     _wrong_class,

@@ -392,7 +392,8 @@ def _class_named(path: Any, cls: type[Owner], source: str) -> type[Owner]:
     todo: list[type[Any]] = [cls]
     while todo:
         candidate = todo.pop()
-        if f"{candidate.__module__}.{candidate.__qualname__}" == path:
+        # what a script calls `__main__` has the script's name where another one imports it
+        if path in (f"{candidate.__module__}.{candidate.__qualname__}", f"__main__.{candidate.__qualname__}"):
             return candidate
         todo += type.__subclasses__(candidate)
     raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Generator
@@ -167,6 +168,24 @@ def _guarded(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
 
 
 # -- searching --------------------------------------------------------------------------------------------------------
+
+
+#: parts of names of metrics of which more is better, as a rule
+_MORE_IS_BETTER = {
+    "acc",
+    "accuracy",
+    "auc",
+    "auroc",
+    "bleu",
+    "dice",
+    "f1",
+    "iou",
+    "map",
+    "precision",
+    "psnr",
+    "r2",
+    "recall",
+}
 
 
 @dataclass(slots=True)
@@ -340,7 +359,12 @@ def _objective(options: argparse.Namespace, whole: dict[str, Any]) -> _Objective
         )
     if options.monitor not in (None, monitor):
         way = None
-    return _Objective(str(options.monitor or monitor), options.direction or way or "minimize")
+    name = str(options.monitor or monitor)
+    if options.direction is None and way is None and _MORE_IS_BETTER & set(re.split(r"[^a-z0-9]+", name.lower())):
+        raise MisconfigurationException(
+            f"it is not said which {name} is better. Write `--direction maximize`, or `--direction minimize`."
+        )
+    return _Objective(name, options.direction or way or "minimize")
 
 
 # -- results ----------------------------------------------------------------------------------------------------------

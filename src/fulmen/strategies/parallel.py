@@ -201,6 +201,8 @@ class ParallelStrategy(Strategy, ABC):
             dist.barrier(device_ids=[self.root_device.index or 0])
 
     def broadcast(self, obj: T, src: int = 0) -> T:
+        if not dist.is_initialized():  # the program that has spawned the processes of a run
+            return obj
         objects: list[Any] = [obj]
         dist.broadcast_object_list(objects, src, device=self.root_device)
         return objects[0]

@@ -316,6 +316,8 @@ def _log_hyperparameters(trainer: Trainer) -> None:
         if owner is None or not getattr(owner, "_log_hyperparams", False):
             continue
         for name, value in owner.hparams_initial.items():
+            if name in ("_class_path", "_instantiator"):  # how the command line made it
+                continue
             if name in merged and (type(merged[name]) is not type(value) or not _same(merged[name], value)):
                 raise RuntimeError(
                     f"the hyperparameter {name!r} is {merged[name]!r} in the datamodule and {value!r} in the module, "
@@ -323,8 +325,6 @@ def _log_hyperparameters(trainer: Trainer) -> None:
                     "`self.save_hyperparameters(logger=False)`."
                 )
             merged[name] = value
-    for name in ("_class_path", "_instantiator"):  # how the command line made them
-        merged.pop(name, None)
     for logger in trainer.loggers:
         if merged:
             logger.log_hyperparams(merged)

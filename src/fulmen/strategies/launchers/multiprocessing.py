@@ -258,6 +258,7 @@ def answer_of(trainer: Trainer, result: Any) -> dict[str, Any]:
         "metrics": (dict(metrics.callback), dict(metrics.logged), dict(metrics.progress_bar)),
         "progress": trainer.progress,
         "callbacks": [_sent(callback) for callback in trainer.callbacks],
+        "versions": [getattr(logger, "_version", None) for logger in trainer.loggers],
     }
 
 
@@ -284,4 +285,7 @@ def take_answer(trainer: Trainer, answer: dict[str, Any]) -> Any:
     for callback, sent in zip(trainer.callbacks, answer["callbacks"]):
         for name, data in pickle.loads(sent).items():
             setattr(callback, name, pickle.loads(data))
+    for logger, version in zip(trainer.loggers, answer["versions"]):
+        if getattr(logger, "_version", "") is None:  # it was to be found out, and was
+            logger._version = version
     return answer["result"]
