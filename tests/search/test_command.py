@@ -183,6 +183,29 @@ def test_a_damaged_study_is_refused_and_left_as_it_is(tmp_path: Path, search_her
     assert (tmp_path / "search" / "study.db").read_bytes() == b"damaged" * 1000
 
 
+def test_a_folder_with_trials_of_another_study_is_refused_and_kept(tmp_path: Path, search_here: Search) -> None:
+    finished_search(tmp_path / "search")
+    (tmp_path / "search" / "trial_1").mkdir()
+    (tmp_path / "search" / "trial_1" / "result.json").write_text('{"state": "complete", "value": 0.0}')
+
+    code, output = search_here(*arguments("--dir=search", "--study=other"))
+
+    assert code == 2
+    assert "trial_1 in this folder is of another study than other" in output
+    assert [path.name for path in tmp_path.glob("search/trial_*/*")] == ["result.json"]
+    assert json.loads((tmp_path / "search" / "search.json").read_text())["study"] == "search"
+
+
+def test_the_best_configuration_of_an_earlier_study_is_written_over(tmp_path: Path, search_here: Search) -> None:
+    finished_search(tmp_path / "search")
+    (tmp_path / "search" / "best.yaml").write_text("# trial 2 of this search: score = 4\n")
+
+    code, output = search_here(*arguments("--trials=3"))
+
+    assert code == 0, output
+    assert (tmp_path / "search" / "best.yaml").read_text().startswith("# trial 2 of this search: score = 3\nseed_")
+
+
 # -- where trials write -----------------------------------------------------------------------------------------------
 
 
