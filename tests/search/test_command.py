@@ -229,6 +229,32 @@ def test_loggers_and_callbacks_with_a_folder_of_their_own_write_into_that_of_the
     assert whole["ckpt_path"] == "auto"
 
 
+def test_a_logger_alone_with_a_folder_of_its_own_writes_into_that_of_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    logger = "{class_path: fulmen.loggers.CSVLogger, init_args: {save_dir: logs}}"
+    words = ["--model=searched.Bowl", f"--trainer.logger={logger}"]
+
+    whole = whole_configuration([*words, *within_folder(tmp_path, words, whole_configuration(words))])
+
+    assert whole["trainer"]["logger"]["init_args"]["save_dir"] == str(tmp_path / "logs")
+
+
+def test_values_that_a_logger_with_a_folder_is_not_parsed_with_are_left_to_the_trial_to_tell_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    logger = "{class_path: fulmen.loggers.CSVLogger, init_args: {save_dir: logs}}"
+    words = ["--model=searched.Bowl", f"--trainer.logger={logger}"]
+    whole = whole_configuration(words)
+
+    more = within_folder(tmp_path, [*words, "--model.x=wide"], whole)
+
+    assert more == [f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=auto"]
+    assert capsys.readouterr().err == ""
+
+
 def test_the_checkpoint_that_all_trials_start_from_is_given_up_only_where_one_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

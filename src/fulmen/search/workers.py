@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -287,16 +288,25 @@ def within_folder(folder: Path, words: list[str], whole: dict[str, Any]) -> list
     """The arguments that keep what a trial writes in its folder, and let it go on there."""
     more = []
     if any(True for _ in _places(whole)):
-        from fulmen.search.fit import whole_configuration
-
-        trainer = whole_configuration(words)["trainer"]
-        for part, key in _places({"trainer": trainer}):
-            part[key] = str(folder / part[key]) if not os.path.isabs(part[key]) else str(Path(part[key], folder.name))
-        more += ["--config", json.dumps({"trainer": {key: trainer[key] for key in ("logger", "callbacks")}})]
+        more += _moved_places(folder, words)
     more.append(f"--trainer.default_root_dir={folder}")
     if not whole.get("ckpt_path") or any(folder.rglob("*.ckpt")):
         more.append("--ckpt_path=auto")
     return more
+
+
+def _moved_places(folder: Path, words: list[str]) -> list[str]:
+    from fulmen.search.fit import whole_configuration
+
+    try:
+        with redirect_stderr(io.StringIO()):
+            trainer = whole_configuration(words)["trainer"]
+    except SystemExit:  # these values are wrong, as the trial will say
+        return []
+    for part, key in _places({"trainer": trainer}):
+        part[key] = str(folder / part[key]) if not os.path.isabs(part[key]) else str(Path(part[key], folder.name))
+    moved = {key: trainer[key] for key in ("logger", "callbacks") if key in trainer}
+    return ["--config", json.dumps({"trainer": moved})]
 
 
 def _places(whole: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
