@@ -280,6 +280,30 @@ def test_texts_of_a_checkpoint_that_mean_nothing_else_are_taken() -> None:
     }
 
 
+def test_class_itself_is_that_of_the_checkpoint() -> None:
+    path = trained(ManyModel, "--model.kind=torch.nn.ReLU")
+
+    assert ManyModel.load_from_checkpoint(path).kind is nn.ReLU
+    assert evaluated(ManyModel, path).model.kind is nn.ReLU
+
+
+@pytest.mark.parametrize("name", ["antigravity.Layer", "os._Environ", "torch.optim.SGD"])
+def test_class_itself_that_is_not_imported_or_not_asked_for_is_not_loaded(name) -> None:
+    path = with_hyperparameters(trained(ManyModel), kind=name)
+
+    with pytest.raises(TypeError, match="`kind`, which takes a class"):
+        ManyModel.load_from_checkpoint(path)
+
+    assert "antigravity" not in sys.modules
+
+
+def test_description_for_a_number_is_not_followed() -> None:
+    path = with_hyperparameters(trained(WideModel), width={"class_path": "signal.Signals", "init_args": {"value": 9}})
+
+    with pytest.raises(TypeError, match="`width`, which has no annotation that says which classes it takes"):
+        WideModel.load_from_checkpoint(path)
+
+
 def test_function_of_a_checkpoint_that_the_command_line_names_too_is_taken() -> None:
     path = with_hyperparameters(trained(ManyModel), function="torch.relu")
 
@@ -359,6 +383,7 @@ class ManyModel(BoringModel):
     ):
         super().__init__()
         self.save_hyperparameters()
+        self.kind = kind
         self.inner = InnerNet(**kwargs)
 
 

@@ -19,7 +19,13 @@ import jsonargparse
 import torch
 
 from fulmen.cli.names import parser_mode
-from fulmen.core.described import class_and_arguments, is_callable, is_description
+from fulmen.core.described import (
+    asked_as_class,
+    class_and_arguments,
+    imported_class,
+    is_callable,
+    is_description,
+)
 from fulmen.core.plain import element_options, from_plain, options_of, parameter_hints
 from fulmen.plugins.io.torch_plugin import read_checkpoint
 from fulmen.utilities.text import shown
@@ -144,6 +150,9 @@ def _check_text(text: str, options: tuple[Any, ...], source: str, where: str) ->
     if any(map(_makes, options)):
         takes_text = _UNKNOWN in options or not all(_makes(option) or _is_container(option) for option in options)
         if takes_text and _WORDS.fullmatch(text) and not os.path.exists(text):
+            return
+        kinds = [kind for option in options for kind in asked_as_class(option)]
+        if len(kinds) == len(options) and imported_class(text, kinds) is not None:
             return
         raise TypeError(
             f"{source} has the text {shown(text)} for `{where}`, by which a class, a function or a file may be meant. A"

@@ -45,6 +45,16 @@ def _made(value: Any, options: tuple[Any, ...], source: str, where: str) -> Any:
             f"{source} has {plainly(value)} for `{where}`, which takes a function; a checkpoint makes nothing be"
             f" imported. Pass the function yourself: `load_from_checkpoint(..., {where.partition('.')[0]}=...)`."
         )
+    asked = [kind for option in options for kind in asked_as_class(option)]
+    if type(value) is str and asked and len(asked) == len(options):
+        cls = imported_class(value, asked)
+        if cls is None:
+            raise TypeError(
+                f"{source} has {plainly(value)} for `{where}`, which takes a class: it is no imported subclass of"
+                f" {' or '.join(f'`{kind.__name__}`' for kind in asked)}, and a checkpoint makes nothing be imported."
+                f" Import it first, or {_pass_it(where)}."
+            )
+        return cls
     if type(value) in (list, tuple):
         return type(value)(
             _made(element, element_options(options, value, index), source, f"{where}.{index}")
@@ -80,6 +90,13 @@ def is_callable(option: Any) -> bool:
     return option is Callable or (typing.get_origin(option) or option) in (Callable, typing.Callable)
 
 
+def asked_as_class(option: Any) -> list[type]:
+    """The classes whose subclasses themselves ``option`` asks for, as ``type[nn.Module]`` does."""
+    if typing.get_origin(option) is not type:
+        return []
+    return [kind for kind in options_of(typing.get_args(option)[0]) if isinstance(kind, type) and kind not in _ANYTHING]
+
+
 def _object(description: Mapping[str, Any], options: tuple[Any, ...], source: str, where: str) -> Any:
     cls, arguments, deferred = class_and_arguments(description, options, source, where, _pass_it(where))
     arguments = made_again(cls, arguments, source, f"{where}.")
@@ -104,16 +121,16 @@ def class_and_arguments(
         TypeError: ``options`` do not allow that class, or it is not imported.
     """
     path = description["class_path"]
-    classes = [option for option in options if isinstance(option, type) and option not in _ANYTHING]
+    classes = [option for option in options if _is_described(option)]
     makers = [
         kind
         for option in options
         if is_callable(option) and typing.get_args(option)
         for kind in options_of(typing.get_args(option)[-1])
-        if isinstance(kind, type) and kind not in _ANYTHING
+        if _is_described(kind)
     ]
     for allowed, deferred in ((classes, False), (makers, True)):
-        cls = _imported(path, allowed)
+        cls = imported_class(path, allowed)
         if cls is None:
             continue
         arguments: dict[str, Any] = {}
@@ -136,7 +153,12 @@ def _pass_it(where: str) -> str:
     return f"pass it yourself: `load_from_checkpoint(..., {where.partition('.')[0]}=...)`"
 
 
-def _imported(path: str, classes: Iterable[type]) -> type | None:
+def _is_described(option: Any) -> bool:
+    """Whether objects of ``option`` are kept as descriptions: a number or a text is kept as it is."""
+    return isinstance(option, type) and option not in _ANYTHING and option.__module__ != "builtins"
+
+
+def imported_class(path: str, classes: Iterable[type]) -> type | None:
     """That one of ``classes`` and their imported subclasses which ``path`` names, be it through a package's front."""
     package, _, name = path.rpartition(".")
     found: list[type] = []
