@@ -109,9 +109,7 @@ class Workers:
         try:
             self._take_up()
             while True:
-                for ended in [one for one in self.running if one.process.poll() is not None]:
-                    self.running.remove(ended)
-                    self._settle(ended)
+                self._settle_those_that_ended()
                 while len(self.running) < self.plan.workers and self._may_begin():
                     self._begin()
                 self.look(self)
@@ -155,9 +153,7 @@ class Workers:
                 self._tell(trial, folder)
                 continue
             while len(self.running) >= self.plan.workers:
-                for ended in [one for one in self.running if one.process.poll() is not None]:
-                    self.running.remove(ended)
-                    self._settle(ended)
+                self._settle_those_that_ended()
                 self.look(self)
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
             self.say(f"trial {trial.number} goes on where an earlier search has left it")
@@ -221,6 +217,11 @@ class Workers:
         self.running.append(Running(trial, process, folder, place, time.monotonic()))
 
     # -- ending -------------------------------------------------------------------------------------------------------
+
+    def _settle_those_that_ended(self) -> None:
+        for ended in [one for one in self.running if one.process.poll() is not None]:
+            self.running.remove(ended)
+            self._settle(ended)
 
     def _settle(self, ended: Running) -> None:
         """A trial's process has ended."""
