@@ -131,9 +131,11 @@ class Workers:
                 one.process.kill()
                 one.process.wait()
             _close(one.process)
+        ended = self.running.copy()
+        self.running.clear()
+        for one in ended:
             if (one.folder / RESULT).exists():  # it came to its end meanwhile
                 self._settle(one)
-        self.running.clear()
 
     # -- beginning ----------------------------------------------------------------------------------------------------
 
