@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -13,6 +16,9 @@ from fulmen.cli import LightningCLI, instantiate_module
 from fulmen.demos.boring_classes import BoringDataModule, BoringModel
 
 from .modules import InjectedModel, Kind, NestedModel, SizedData, WideModel
+
+if TYPE_CHECKING:
+    from torch.nn import Module as Later
 
 QUICK = [
     "--trainer.max_steps=1",
@@ -212,6 +218,173 @@ def test_description_for_an_argument_of_any_kind_is_not_followed(capsys) -> None
         evaluated(AnyModel, path)
 
     assert "has no annotation that says which classes it takes" in capsys.readouterr().err
+
+
+def with_hyperparameters(path: Path, **values) -> Path:
+    """The checkpoint as somebody has changed it."""
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["hyper_parameters"] = {**checkpoint.get("hyper_parameters", {}), **values}
+    checkpoint.pop("hparams_kinds", None)
+    torch.save(checkpoint, path)
+    return path
+
+
+DESCRIPTION = '{"class_path": "antigravity.Layer"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("net", "antigravity.Layer"),
+        ("net", DESCRIPTION),
+        ("net", "net.yaml"),
+        ("net", {"class_path": "torch.nn.TransformerEncoder", "init_args": {"encoder_layer": "antigravity.Layer"}}),
+        ("net", {"encoder_layer": "antigravity.Layer"}),
+        ("nets", ["antigravity.Layer"]),
+        ("nets", "[antigravity.Layer]"),
+        ("function", "antigravity.webbrowser.open"),
+        ("function", "os.system"),
+        ("maker", "antigravity.Layer"),
+        ("kind", "antigravity.Layer"),
+        ("sizes", "net.yaml"),
+        ("sizes", {"net": "antigravity.Layer"}),
+        ("text_or_net", "antigravity.Layer"),
+        ("anything", DESCRIPTION),
+        ("untyped", '{"class_p\\u0061th": "antigravity.Layer"}'),
+        ("mapping", {"a": {"b": DESCRIPTION}}),
+        ("later", "antigravity.Layer"),
+        ("forwarded", "antigravity.Layer"),
+    ],
+)
+@pytest.mark.parametrize("cls", ["fixed", "chosen"])
+def test_text_of_a_checkpoint_by_which_the_parser_would_import_or_read_is_refused(name, value, cls, capsys) -> None:
+    Path("net.yaml").write_text("class_path: antigravity.Layer")
+    path = with_hyperparameters(trained(ManyModel), **{name: value})
+
+    with pytest.raises(SystemExit) as ended:
+        evaluated(*((ManyModel, path) if cls == "fixed" else (None, path, f"--model={__name__}.ManyModel")))
+
+    assert ended.value.code == 2
+    assert f"`{name}" in capsys.readouterr().err
+    assert "antigravity" not in sys.modules
+
+
+def test_texts_of_a_checkpoint_that_mean_nothing_else_are_taken() -> None:
+    values = {"text": "antigravity.Layer", "text_or_net": "small", "untyped": "data: x.yaml", "mapping": {"a": "b.c"}}
+    path = with_hyperparameters(trained(ManyModel), **values)
+
+    model = evaluated(ManyModel, path).model
+
+    assert {name: getattr(model.hparams, name) for name in ("text", "text_or_net", "mapping")} == {
+        name: values[name] for name in ("text", "text_or_net", "mapping")
+    }
+
+
+def test_class_itself_is_that_of_the_checkpoint() -> None:
+    path = trained(ManyModel, "--model.kind=torch.nn.ReLU")
+
+    assert ManyModel.load_from_checkpoint(path).kind is nn.ReLU
+    assert evaluated(ManyModel, path).model.kind is nn.ReLU
+
+
+@pytest.mark.parametrize("name", ["antigravity.Layer", "os._Environ", "torch.optim.SGD"])
+def test_class_itself_that_is_not_imported_or_not_asked_for_is_not_loaded(name) -> None:
+    path = with_hyperparameters(trained(ManyModel), kind=name)
+
+    with pytest.raises(TypeError, match="`kind`, which takes a class"):
+        ManyModel.load_from_checkpoint(path)
+
+    assert "antigravity" not in sys.modules
+
+
+def test_description_for_a_number_is_not_followed() -> None:
+    path = with_hyperparameters(trained(WideModel), width={"class_path": "signal.Signals", "init_args": {"value": 9}})
+
+    with pytest.raises(TypeError, match="`width`, which has no annotation that says which classes it takes"):
+        WideModel.load_from_checkpoint(path)
+
+
+def test_function_of_a_checkpoint_that_the_command_line_names_too_is_taken() -> None:
+    path = with_hyperparameters(trained(ManyModel), function="torch.relu")
+
+    model = evaluated(ManyModel, path, "--model.function=torch.sigmoid").model
+
+    assert model.hparams["function"] == "torch.sigmoid"
+
+
+def test_function_that_the_configuration_and_the_checkpoint_name_is_taken() -> None:
+    path = trained(ManyModel, "--model.function=torch.relu")
+    Path("same.yaml").write_text("model: {function: torch.relu}")
+
+    model = evaluated(ManyModel, path, "--config=same.yaml").model
+
+    assert model.hparams["function"] == "torch.relu"
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_arguments_that_the_module_hands_on_are_those_of_the_checkpoint(chosen) -> None:
+    path = with_hyperparameters(trained(HandingModel), width=5)
+
+    cli = evaluated(*((None, path, f"--model={__name__}.HandingModel") if chosen else (HandingModel, path)))
+
+    assert cli.model.inner.width == 5
+
+
+def test_other_arguments_that_the_module_takes_are_those_of_the_checkpoint() -> None:
+    path = with_hyperparameters(trained(KeepingModel), extra=5)
+
+    cli = evaluated(None, path, f"--model={__name__}.KeepingModel")
+
+    assert cli.model.others == {"extra": 5}
+
+
+class HandingModel(BoringModel):
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.save_hyperparameters()
+        self.inner = InnerNet(**kwargs)
+
+
+class KeepingModel(BoringModel):
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.save_hyperparameters()
+        self.others = kwargs
+
+
+@dataclass
+class Sizes:
+    width: int = 1
+    net: nn.Module | None = None
+
+
+class InnerNet(nn.Module):
+    def __init__(self, forwarded: nn.Module | None = None, width: int = 1):
+        super().__init__()
+        self.width = width
+
+
+class ManyModel(BoringModel):
+    def __init__(
+        self,
+        net: nn.TransformerEncoder | None = None,
+        nets: list[nn.Module] | None = None,
+        function: Callable | None = None,
+        maker: Callable[[int], nn.Module] | None = None,
+        kind: type[nn.Module] | None = None,
+        sizes: Sizes | None = None,
+        text_or_net: str | nn.Module = "",
+        anything: Any = None,
+        untyped=None,
+        mapping: dict | None = None,
+        later: Later | None = None,
+        text: str = "",
+        **kwargs,
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        self.kind = kind
+        self.inner = InnerNet(**kwargs)
 
 
 class AnyModel(BoringModel):

@@ -248,6 +248,26 @@ def test_each_epoch_leaves_a_checkpoint_in_ray(trained: Any) -> None:
     assert sorted(found) == [1, 2, 3]
 
 
+@pytest.mark.slow
+def test_checkpoint_that_ray_uploads_later_is_there_until_it_has_done_so(
+    fit: Callable[..., Any], trained: Any, tmp_path: Path
+) -> None:
+    from ray.train import CheckpointUploadMode
+
+    def upload(checkpoint: Any, name: str) -> Any:
+        import ray.train
+
+        time.sleep(1)
+        context = ray.train.get_context().get_storage()
+        return context.persist_current_checkpoint(checkpoint, name)
+
+    options = {"checkpoint_upload_mode": CheckpointUploadMode.ASYNC, "checkpoint_upload_fn": upload}
+    result = fit(report={**options, "folder": str(tmp_path)})
+
+    assert torch.equal(weights(result), weights(trained))
+    assert not list(tmp_path.iterdir())
+
+
 def once(marker: Path, act: Callable[[], None], step: int, rank: int = 0) -> Callable[[LightningModule], None]:
     """What does ``act`` in the process ``rank`` at that step, the first time that it is reached."""
 

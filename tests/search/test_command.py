@@ -183,6 +183,29 @@ def test_a_damaged_study_is_refused_and_left_as_it_is(tmp_path: Path, search_her
     assert (tmp_path / "search" / "study.db").read_bytes() == b"damaged" * 1000
 
 
+def test_a_folder_with_trials_of_another_study_is_refused_and_kept(tmp_path: Path, search_here: Search) -> None:
+    finished_search(tmp_path / "search")
+    (tmp_path / "search" / "trial_1").mkdir()
+    (tmp_path / "search" / "trial_1" / "result.json").write_text('{"state": "complete", "value": 0.0}')
+
+    code, output = search_here(*arguments("--dir=search", "--study=other"))
+
+    assert code == 2
+    assert "trial_1 in this folder is of another study than other" in output
+    assert [path.name for path in tmp_path.glob("search/trial_*/*")] == ["result.json"]
+    assert json.loads((tmp_path / "search" / "search.json").read_text())["study"] == "search"
+
+
+def test_the_best_configuration_of_an_earlier_study_is_written_over(tmp_path: Path, search_here: Search) -> None:
+    finished_search(tmp_path / "search")
+    (tmp_path / "search" / "best.yaml").write_text("# trial 2 of this search: score = 4\n")
+
+    code, output = search_here(*arguments("--trials=3"))
+
+    assert code == 0, output
+    assert (tmp_path / "search" / "best.yaml").read_text().startswith("# trial 2 of this search: score = 3\nseed_")
+
+
 # -- where trials write -----------------------------------------------------------------------------------------------
 
 
@@ -204,6 +227,32 @@ def test_loggers_and_callbacks_with_a_folder_of_their_own_write_into_that_of_the
     assert trainer["logger"]["init_args"]["save_dir"] == str(folder / "logs")
     assert trainer["callbacks"][0]["init_args"]["dirpath"] == "/all/ckpts/trial_7"
     assert whole["ckpt_path"] == "auto"
+
+
+def test_a_logger_alone_with_a_folder_of_its_own_writes_into_that_of_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    logger = "{class_path: fulmen.loggers.CSVLogger, init_args: {save_dir: logs}}"
+    words = ["--model=searched.Bowl", f"--trainer.logger={logger}"]
+
+    whole = whole_configuration([*words, *within_folder(tmp_path, words, whole_configuration(words))])
+
+    assert whole["trainer"]["logger"]["init_args"]["save_dir"] == str(tmp_path / "logs")
+
+
+def test_values_that_a_logger_with_a_folder_is_not_parsed_with_are_left_to_the_trial_to_tell_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    logger = "{class_path: fulmen.loggers.CSVLogger, init_args: {save_dir: logs}}"
+    words = ["--model=searched.Bowl", f"--trainer.logger={logger}"]
+    whole = whole_configuration(words)
+
+    more = within_folder(tmp_path, [*words, "--model.x=wide"], whole)
+
+    assert more == [f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=auto"]
+    assert capsys.readouterr().err == ""
 
 
 def test_the_checkpoint_that_all_trials_start_from_is_given_up_only_where_one_goes_on(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import signal
 import sqlite3
+import subprocess
+import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -16,6 +20,7 @@ from tests.search.searching import report_often
 from fulmen.search import study as studies
 from fulmen.search.results import show_table, write_plots, write_table
 from fulmen.search.space import dimension_of
+from fulmen.search.workers import Running, Workers
 from fulmen.utilities.exceptions import MisconfigurationException
 
 
@@ -249,6 +254,28 @@ def test_a_study_of_another_program_is_not_mixed_with_a_search(tmp_path: Path) -
 
     with pytest.raises(MisconfigurationException, match=r"was not made by `fulmen search`"):
         begun(file)
+
+
+# -- workers ----------------------------------------------------------------------------------------------------------
+
+
+def test_all_trials_are_ended_also_where_one_of_them_did_not_log_the_metric(tmp_path: Path) -> None:
+    study = optuna.create_study()
+    plan: Any = SimpleNamespace(study=study, monitor="score")
+    workers = Workers(plan, lambda _: None, print, lambda *_: None)
+    processes = []
+    for number in range(2):
+        folder = tmp_path / f"trial_{number}"
+        folder.mkdir()
+        processes.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+        workers.running.append(Running(study.ask(), processes[-1], folder, number, 0.0))
+    result = {"state": "failed", "error": "there are: none", "missing": True}
+    (tmp_path / "trial_0" / "result.json").write_text(json.dumps(result))
+
+    with pytest.raises(MisconfigurationException, match="trial 0 did not log it"):
+        workers.end()
+
+    assert [process.returncode for process in processes] == [-signal.SIGTERM] * 2
 
 
 # -- results ----------------------------------------------------------------------------------------------------------

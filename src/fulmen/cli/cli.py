@@ -20,7 +20,7 @@ from fulmen.cli.checkpoint import hyperparameters_of
 from fulmen.cli.help import HOW_TO_NAME_A_CLASS
 from fulmen.cli.names import class_at, options_below
 from fulmen.cli.optimizers import LRSchedulerTypeUnion, ReduceLROnPlateau, instantiate_class
-from fulmen.cli.parsed import construct, made_by, remembering, watched
+from fulmen.cli.parsed import arguments_of, construct, made_by, remembering, watched
 from fulmen.cli.parser import LightningArgumentParser
 from fulmen.cli.save_config import SaveConfigCallback
 from fulmen.core.datamodule import LightningDataModule
@@ -262,8 +262,12 @@ class LightningCLI:
         cls = made_by(self._model_class)
         if self.subclass_mode_model:
             cls = class_at(part["class_path"])
+        args = sys.argv[1:] if self._args is None else self._args
+        again = options_below("--model", args) if isinstance(args, list) else []
+        options = [word.partition("=")[0].removeprefix("--model.") for word in again if word.startswith("--model.")]
+        given = {option.removeprefix("init_args.") for option in options}
         try:
-            named, others = hyperparameters_of(path, cls)
+            named, others = hyperparameters_of(path, cls, arguments_of(self._dumped("model")), given)
         except (TypeError, ValueError) as error:
             self.parser.error(f"`--ckpt_path`: {error}", error)
         if not named and not others:
@@ -276,8 +280,6 @@ class LightningCLI:
                 **({"dict_kwargs": others} if others else {}),
             }
         config = self.parser.parse_object({self.subcommand: {"model": model}}, self.config, env=False)
-        args = sys.argv[1:] if self._args is None else self._args
-        again = options_below("--model", args) if isinstance(args, list) else []
         self.config = self.parser.parse_args([str(self.subcommand), *again], config, env=False) if again else config
 
     def _get(self, config: Namespace, key: str, default: Any = None) -> Any:

@@ -37,30 +37,24 @@ def made_again(cls: Callable[..., Any], arguments: Mapping[str, Any], source: st
     }
 
 
-def check_descriptions(value: Any, options: tuple[Any, ...], source: str, where: str) -> None:
-    """Raise a TypeError if ``value`` describes, at any depth, what ``options`` do not ask for, or is not imported.
-
-    Args:
-        options: what the annotation allows, as :func:`~fulmen.core.plain.options_of` gives it.
-    """
-    if _is_description(value):
-        cls, arguments, _ = _class_and_arguments(value, options, source, where)
-        hints = parameter_hints(cls)
-        for name, element in arguments.items():
-            check_descriptions(element, options_of(hints.get(name)), source, f"{where}.{name}")
-    elif isinstance(value, (list, tuple, dict)):
-        for key in value if isinstance(value, dict) else range(len(value)):
-            check_descriptions(value[key], element_options(options, value, key), source, f"{where}.{key}")
-
-
 def _made(value: Any, options: tuple[Any, ...], source: str, where: str) -> Any:
-    if _is_description(value):
+    if is_description(value):
         return value if _takes_mapping(options) else _object(value, options, source, where)
-    if type(value) is str and options and all(_is_callable(option) for option in options):
+    if type(value) is str and options and all(is_callable(option) for option in options):
         raise TypeError(
             f"{source} has {plainly(value)} for `{where}`, which takes a function; a checkpoint makes nothing be"
             f" imported. Pass the function yourself: `load_from_checkpoint(..., {where.partition('.')[0]}=...)`."
         )
+    asked = [kind for option in options for kind in asked_as_class(option)]
+    if type(value) is str and asked and len(asked) == len(options):
+        cls = imported_class(value, asked)
+        if cls is None:
+            raise TypeError(
+                f"{source} has {plainly(value)} for `{where}`, which takes a class: it is no imported subclass of"
+                f" {' or '.join(f'`{kind.__name__}`' for kind in asked)}, and a checkpoint makes nothing be imported."
+                f" Import it first, or {_pass_it(where)}."
+            )
+        return cls
     if type(value) in (list, tuple):
         return type(value)(
             _made(element, element_options(options, value, index), source, f"{where}.{index}")
@@ -74,7 +68,8 @@ def _made(value: Any, options: tuple[Any, ...], source: str, where: str) -> Any:
     return value
 
 
-def _is_description(value: Any) -> bool:
+def is_description(value: Any) -> bool:
+    """Whether ``value`` is how the command line keeps an object."""
     return (
         isinstance(value, Mapping)
         and type(value.get("class_path")) is str
@@ -90,37 +85,52 @@ def _takes_mapping(options: tuple[Any, ...]) -> bool:
     )
 
 
-def _is_callable(option: Any) -> bool:
+def is_callable(option: Any) -> bool:
+    """Whether an annotation asks for a function."""
     return option is Callable or (typing.get_origin(option) or option) in (Callable, typing.Callable)
 
 
+def asked_as_class(option: Any) -> list[type]:
+    """The classes whose subclasses themselves ``option`` asks for, as ``type[nn.Module]`` does."""
+    if typing.get_origin(option) is not type:
+        return []
+    return [kind for kind in options_of(typing.get_args(option)[0]) if isinstance(kind, type) and kind not in _ANYTHING]
+
+
 def _object(description: Mapping[str, Any], options: tuple[Any, ...], source: str, where: str) -> Any:
-    cls, arguments, deferred = _class_and_arguments(description, options, source, where)
+    cls, arguments, deferred = class_and_arguments(description, options, source, where, _pass_it(where))
     arguments = made_again(cls, arguments, source, f"{where}.")
     if deferred:
         return functools.partial(cls, **arguments)
     try:
         return cls(**arguments)
     except Exception as error:
-        error.add_note(f"`{where}` was to be made again from {source}. Correct the file, {_pass_it(where)}.")
+        error.add_note(f"`{where}` was to be made again from {source}. Correct the file, or {_pass_it(where)}.")
         raise
 
 
-def _class_and_arguments(
-    description: Mapping[str, Any], options: tuple[Any, ...], source: str, where: str
+def class_and_arguments(
+    description: Mapping[str, Any], options: tuple[Any, ...], source: str, where: str, instead: str
 ) -> tuple[type, dict[str, Any], bool]:
-    """The class that is described, its arguments, and whether a function that makes such objects is asked for."""
+    """The class that is described, its arguments, and whether a function that makes such objects is asked for.
+
+    Args:
+        instead: what the user may do, for messages.
+
+    Raises:
+        TypeError: ``options`` do not allow that class, or it is not imported.
+    """
     path = description["class_path"]
-    classes = [option for option in options if isinstance(option, type) and option is not object]
+    classes = [option for option in options if _is_described(option)]
     makers = [
         kind
         for option in options
-        if _is_callable(option) and typing.get_args(option)
+        if is_callable(option) and typing.get_args(option)
         for kind in options_of(typing.get_args(option)[-1])
-        if isinstance(kind, type) and kind is not object
+        if _is_described(kind)
     ]
     for allowed, deferred in ((classes, False), (makers, True)):
-        cls = _imported(path, allowed)
+        cls = imported_class(path, allowed)
         if cls is None:
             continue
         arguments: dict[str, Any] = {}
@@ -135,15 +145,20 @@ def _class_and_arguments(
     raise TypeError(
         f"{source} describes an object of the class {shown(path)} for `{where}`, which {asked}. A checkpoint makes"
         f" nothing be imported, and only what the signature asks for be called. If it is a subclass, import it first;"
-        f" {_pass_it(where)}."
+        f" or {instead}."
     )
 
 
 def _pass_it(where: str) -> str:
-    return f"or pass it yourself: `load_from_checkpoint(..., {where.partition('.')[0]}=...)`"
+    return f"pass it yourself: `load_from_checkpoint(..., {where.partition('.')[0]}=...)`"
 
 
-def _imported(path: str, classes: Iterable[type]) -> type | None:
+def _is_described(option: Any) -> bool:
+    """Whether objects of ``option`` are kept as descriptions: a number or a text is kept as it is."""
+    return isinstance(option, type) and option not in _ANYTHING and option.__module__ != "builtins"
+
+
+def imported_class(path: str, classes: Iterable[type]) -> type | None:
     """That one of ``classes`` and their imported subclasses which ``path`` names, be it through a package's front."""
     package, _, name = path.rpartition(".")
     found: list[type] = []

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_NAME = "checkpoint.ckpt"  #: of the file within a checkpoint of Ray
 
+_UPLOAD = "checkpoint_upload_mode"
 _MOMENTS = ("train_epoch_end", "validation_end", "train_batch_end", "train_end")
 _OF_THE_GROUP = {
     "process_group_backend": "backend='...'",
@@ -319,12 +321,18 @@ class RayTrainReportCallback(Callback):
             part.report(values, **self._options)
             return
         strategy = trainer.strategy
-        with tempfile.TemporaryDirectory(prefix="fulmen_ray_", dir=self._folder, ignore_cleanup_errors=True) as own:
+        own, is_taken = tempfile.mkdtemp(prefix="fulmen_ray_", dir=self._folder), False
+        try:
             folder = strategy.broadcast(own)  # shards of one checkpoint meet in one place
             trainer.save_checkpoint(os.path.join(folder, self._filename))
             strategy.checkpoint_io.settle()
             checkpoint = part.Checkpoint.from_directory(folder) if strategy.is_global_zero else None
             part.report(values, checkpoint=checkpoint, **self._options)
+            # Ray reads it later, and removes it then
+            is_taken = strategy.is_global_zero and getattr(self._options.get(_UPLOAD), "name", None) == "ASYNC"
+        finally:
+            if not is_taken:
+                shutil.rmtree(own, ignore_errors=True)
 
     def _values(self, trainer: Trainer, epoch: int) -> dict[str, float]:
         logged = trainer.callback_metrics

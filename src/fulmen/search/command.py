@@ -240,6 +240,7 @@ def search(options: argparse.Namespace) -> int:
         study, changed = studies.open_study(
             storage, options.study, objective.direction, objective.monitor, space, {**whole, "--value": options.value}
         )
+        _refuse_others_trials(folder, study)
         if changed:
             _warn_of_other_settings(changed)
         _remember(folder, study, url, options)
@@ -260,6 +261,20 @@ def search(options: argparse.Namespace) -> int:
             whole=whole,
         )
         return _run(plan, objective)
+
+
+def _refuse_others_trials(folder: Path, study: Any) -> None:
+    """A new trial would go on with the files of another study's trial of its number."""
+    numbers = {trial.number for trial in study.get_trials(deepcopy=False)}
+    found = [path.name for path in sorted(folder.glob("trial_*")) if path.name.removeprefix("trial_").isdigit()]
+    others = [name for name in found if int(name.removeprefix("trial_")) not in numbers]
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise MisconfigurationException(
+            f"--dir {folder}: {others[0]}{more} in this folder {'are' if more else 'is'} of another study than "
+            f"{study.study_name}, and new trials would go on with what is there. Give this search a --dir of its own, "
+            "or move these folders away."
+        )
 
 
 def _warn_of_other_settings(changed: list[str]) -> None:
@@ -432,17 +447,17 @@ Configuration = Callable[[dict[str, Any]], dict[str, Any]]
 
 def write_files(study: Any, folder: Path, maximize: bool, configuration: Configuration | None) -> None:
     """The table and, with ``configuration``, the best one as a file."""
-    from fulmen.search.results import write_best, write_table
+    from fulmen.search.results import head_of_best, write_best, write_table
     from fulmen.search.study import ranked
 
     write_table(study, folder)
     complete = ranked(study.get_trials(deepcopy=False), maximize)
     if complete and configuration is not None:
         best = complete[0]
-        head = f"# trial {best.number} "
+        head = head_of_best(best.number, study.user_attrs["monitor"], best.value)
         file = folder / "best.yaml"
         if not file.is_file() or not file.read_text().startswith(head):
-            write_best(folder, best.number, study.user_attrs["monitor"], best.value, configuration(best.params))
+            write_best(folder, head, configuration(best.params))
 
 
 def _write_and_show(study: Any, folder: Path, maximize: bool, configuration: Configuration | None) -> None:

@@ -42,9 +42,13 @@ def write_table(study: Any, folder: Path) -> None:
     write_whole(folder / "results.csv", text.getvalue())
 
 
-def write_best(folder: Path, number: int, monitor: str, value: float, configuration: dict[str, Any]) -> None:
+def head_of_best(number: int, monitor: str, value: float) -> str:
+    """The first line of ``best.yaml``, which says whose configuration it is."""
+    return f"# trial {number} of this search: {monitor} = {value_text(value)}\n"
+
+
+def write_best(folder: Path, head: str, configuration: dict[str, Any]) -> None:
     """``best.yaml``, which ``fulmen fit --config`` takes."""
-    head = f"# trial {number} of this search: {monitor} = {value_text(value)}\n"
     write_whole(folder / "best.yaml", head + yaml.safe_dump(configuration, sort_keys=False))
 
 

@@ -222,7 +222,7 @@ def _check_file(file: Path, url: str) -> None:
     except sqlite3.DatabaseError as error:
         raise MisconfigurationException(
             f"{file}: the file of the study is damaged, or is none ({error}). It was left as it is, and so are the "
-            "folders of the trials. Put a copy in its place, or move it away to begin a new study."
+            "folders of the trials. Put a copy in its place, or begin a new study with another --dir."
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -108,9 +109,7 @@ class Workers:
         try:
             self._take_up()
             while True:
-                for ended in [one for one in self.running if one.process.poll() is not None]:
-                    self.running.remove(ended)
-                    self._settle(ended)
+                self._settle_those_that_ended()
                 while len(self.running) < self.plan.workers and self._may_begin():
                     self._begin()
                 self.look(self)
@@ -132,9 +131,11 @@ class Workers:
                 one.process.kill()
                 one.process.wait()
             _close(one.process)
+        ended = self.running.copy()
+        self.running.clear()
+        for one in ended:
             if (one.folder / RESULT).exists():  # it came to its end meanwhile
                 self._settle(one)
-        self.running.clear()
 
     # -- beginning ----------------------------------------------------------------------------------------------------
 
@@ -154,9 +155,7 @@ class Workers:
                 self._tell(trial, folder)
                 continue
             while len(self.running) >= self.plan.workers:
-                for ended in [one for one in self.running if one.process.poll() is not None]:
-                    self.running.remove(ended)
-                    self._settle(ended)
+                self._settle_those_that_ended()
                 self.look(self)
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
             self.say(f"trial {trial.number} goes on where an earlier search has left it")
@@ -220,6 +219,11 @@ class Workers:
         self.running.append(Running(trial, process, folder, place, time.monotonic()))
 
     # -- ending -------------------------------------------------------------------------------------------------------
+
+    def _settle_those_that_ended(self) -> None:
+        for ended in [one for one in self.running if one.process.poll() is not None]:
+            self.running.remove(ended)
+            self._settle(ended)
 
     def _settle(self, ended: Running) -> None:
         """A trial's process has ended."""
@@ -287,16 +291,25 @@ def within_folder(folder: Path, words: list[str], whole: dict[str, Any]) -> list
     """The arguments that keep what a trial writes in its folder, and let it go on there."""
     more = []
     if any(True for _ in _places(whole)):
-        from fulmen.search.fit import whole_configuration
-
-        trainer = whole_configuration(words)["trainer"]
-        for part, key in _places({"trainer": trainer}):
-            part[key] = str(folder / part[key]) if not os.path.isabs(part[key]) else str(Path(part[key], folder.name))
-        more += ["--config", json.dumps({"trainer": {key: trainer[key] for key in ("logger", "callbacks")}})]
+        more += _moved_places(folder, words)
     more.append(f"--trainer.default_root_dir={folder}")
     if not whole.get("ckpt_path") or any(folder.rglob("*.ckpt")):
         more.append("--ckpt_path=auto")
     return more
+
+
+def _moved_places(folder: Path, words: list[str]) -> list[str]:
+    from fulmen.search.fit import whole_configuration
+
+    try:
+        with redirect_stderr(io.StringIO()):
+            trainer = whole_configuration(words)["trainer"]
+    except SystemExit:  # these values are wrong, as the trial will say
+        return []
+    for part, key in _places({"trainer": trainer}):
+        part[key] = str(folder / part[key]) if not os.path.isabs(part[key]) else str(Path(part[key], folder.name))
+    moved = {key: trainer[key] for key in ("logger", "callbacks") if key in trainer}
+    return ["--config", json.dumps({"trainer": moved})]
 
 
 def _places(whole: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
