@@ -142,6 +142,16 @@ ARGUMENTS: dict[str, tuple[list[str], list[str]]] = {
         ["fit", "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitr=x"],
         ["--trainer.callbacks.monitr=x", "`monitor`"],
     ),
+    "data in the place of the model": (
+        ["fit", f"--model={HERE}.MistakenData"],
+        ["MistakenData is none", "It is a LightningDataModule: write `--data`"],
+    ),
+    "file of Python": (["fit", "--model", "nets.py"], ["`nets.MyClass`"]),
+    "colon": (["fit", "--model", "nets:Net"], ["`nets.Net`"]),
+    "callback without what it needs": (
+        ["fit", f"--model={HERE}.MistakenModel", "--trainer.callbacks+=EarlyStopping"],
+        ["`monitor`", "`--trainer.callbacks.monitor VALUE`"],
+    ),
     "argument of the model without its class": (["fit", "--model.width=3"], ["--model.width=3", "--model my_module"]),
 }
 

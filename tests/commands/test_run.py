@@ -55,6 +55,7 @@ class Net(LightningModule):
 class Points(LightningDataModule):
     def __init__(self, count: int = 8):
         super().__init__()
+        self.save_hyperparameters()
         self.count = count
 
     def loader(self):
@@ -137,6 +138,16 @@ def test_checkpoint_that_is_not_there_is_one_line(
     words = ["test", "--model=nets.Net", "--data=nets.Points", *QUIET, "--trainer.logger=false"]
     assert main([*words, "--ckpt_path=nowhere.ckpt"]) == 1
     assert "fulmen test: error: There is no checkpoint nowhere.ckpt" in capsys.readouterr().err
+
+
+def test_fit_without_data_names_the_option(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "path", [str(project), *sys.path])
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
+    assert main(["test", "--model=nets.Net", *QUIET, "--trainer.logger=false"]) == 1
+    assert "`--data my_module.MyData`" in capsys.readouterr().err
 
 
 def test_help_names_an_option_once_and_has_no_markup(capsys: pytest.CaptureFixture[str]) -> None:

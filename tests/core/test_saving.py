@@ -447,6 +447,13 @@ def test_class_path_selects_an_imported_subclass(tmp_path) -> None:
     assert type(Net.load_from_checkpoint(path)) is Sub
 
 
+def test_class_of_a_script_is_found_where_another_program_imports_it(tmp_path) -> None:
+    with given_hyperparameters(Net, {"width": 3, "_class_path": f"__main__.{Net.__qualname__}"}):
+        path = saved(Net(3), tmp_path / "x.ckpt")
+
+    assert type(Net.load_from_checkpoint(path)) is Net
+
+
 @pytest.mark.parametrize("class_path", ["antigravity.Net", "os.system", "torch.nn.modules.linear.Linear"])
 def test_class_path_of_anything_else_raises_and_imports_nothing(tmp_path, class_path) -> None:
     path = saved(Net(3), tmp_path / "x.ckpt", hyper_parameters={"width": 3, "_class_path": class_path})

@@ -244,6 +244,7 @@ def _made(folder: Path) -> Path:
 
 SPAWN = """
 from common import *
+from fulmen.loggers import CSVLogger
 print("the program runs")
 
 class Seen(Callback):
@@ -258,7 +259,7 @@ class OfMain(Module):  # a class of the program, which has no guard
         self.factor = lambda value: value
 
 module, seen, saves = OfMain(), Seen(), ModelCheckpoint(monitor="val_loss")
-fit = trainer(strategy=sys.argv[1], callbacks=[seen, saves])
+fit = trainer(strategy=sys.argv[1], callbacks=[seen, saves], logger=CSVLogger("."))
 before = weights(module)
 assert fit.fit(module, loader(), loader()) is None
 first = weights(module)
@@ -267,6 +268,7 @@ assert (fit.global_step, fit.current_epoch, seen.batches) == (8, 2, [0, 1, 2, 3]
 assert {"loss", "loss_epoch", "val_loss"} <= fit.callback_metrics.keys()
 assert os.path.isfile(saves.best_model_path) and saves.best_model_score == fit.callback_metrics["val_loss"]
 assert fit.state.finished
+assert fit.log_dir == fit.logger.log_dir and fit.logger.version == 0 and os.path.isdir(fit.log_dir)
 leave(".", fit, module)
 [tested] = fit.test(module, loader(), verbose=False)
 assert abs(tested["val_loss"] - float(saves.best_model_score)) < 1e-6

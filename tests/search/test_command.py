@@ -86,6 +86,13 @@ def test_without_a_monitor_the_user_is_asked_for_one(search_here: Search) -> Non
     assert "it is not clear what to search for, since no callback names one" in output
 
 
+def test_a_metric_of_which_more_is_better_needs_its_direction(search_here: Search) -> None:
+    code, output = search_here(*without_monitor(), "--monitor=val_acc")
+
+    assert code == 2
+    assert "it is not said which val_acc is better. Write `--direction maximize`" in output
+
+
 def test_callbacks_that_look_at_two_metrics_leave_it_to_the_user(search_here: Search) -> None:
     two = f"[{CALLBACK % ('loss', 'min')}, {CALLBACK % ('acc', 'max')}]"
 

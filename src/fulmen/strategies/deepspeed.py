@@ -306,7 +306,8 @@ class DeepSpeedStrategy(ParallelStrategy):
         engine, path = self.deepspeed_engine, path_if_local(self.broadcast(filepath))
         own = dict(checkpoint)
         if engine is None:  # the run is over: weights only
-            del own["optimizer_states"], own["lr_schedulers"]
+            for name in ("optimizer_states", "lr_schedulers"):
+                own.pop(name, None)
             return super().save_checkpoint(own, filepath)
         if "window" in own.get("resume", {}):
             raise MisconfigurationException(
