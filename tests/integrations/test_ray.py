@@ -455,7 +455,9 @@ def test_population_goes_on_from_the_checkpoints_of_its_best(search: Callable[..
         synch=True,
     )
     space = {"rate": tune.grid_search([0.05, 1e-7]), "trainer": {"max_epochs": 4}}
-    good, bad = search(space, scheduler=scheduler)
+    results = search(space, failures=2, scheduler=scheduler)
+    assert not results.errors
+    good, bad = results
     expected = by_hand(epochs=4)[1]
     assert list(good.metrics_dataframe["loss"]) == pytest.approx(expected, rel=1e-6)  # paused, and on as it was
     last = bad.metrics_dataframe.iloc[-1]

@@ -18,7 +18,8 @@ if ! command -v mpirun > /dev/null; then
 fi
 if [ ! -e "$environment/bin/python" ]; then
     "$python" -m venv "$environment" || cannot "no environment could be made"
-    "$python" -c 'import site; print(*site.getsitepackages(), sep="\n")' \
+    # by addsitedir, which also reads the .pth files there: a package that is installed for work on it is one of those
+    "$python" -c 'import site; [print(f"import site; site.addsitedir({p!r})") for p in site.getsitepackages()]' \
         > "$("$environment/bin/python" -c 'import site; print(site.getsitepackages()[0])')/packages_below.pth"
     "$environment/bin/python" -m pip install --quiet mpi4py > pip.log 2>&1 || cannot "pip failed, see $folder/pip.log"
 fi
