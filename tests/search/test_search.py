@@ -60,6 +60,16 @@ def test_several_workers_share_a_study_and_leave_its_plots(tmp_path: Path, searc
 
 
 @pytest.mark.slow
+def test_a_search_that_is_done_says_how_to_ask_for_more(tmp_path: Path, search_here: Search) -> None:
+    search_here(*arguments("--trials=1"))
+    code, output = search_here(*arguments("--trials=1"))
+
+    assert code == 0, output
+    assert "all 1 trials are done; `--trials 2` asks for more" in output
+    assert len(table(tmp_path)) == 1
+
+
+@pytest.mark.slow
 def test_trials_that_a_pruner_ends_are_told_apart_and_counted(tmp_path: Path, search_here: Search) -> None:
     pruner = '{"class_path": "threshold", "init_args": {"upper": 2}}'
 

@@ -301,6 +301,9 @@ def _run(plan: Plan, objective: _Objective) -> int:
         f"searching {len(plan.template.dimensions)} {'values' if len(plan.template.dimensions) > 1 else 'value'} to "
         f"{objective.direction} {objective.monitor}; everything is in {plan.folder}"
     )
+    before = [trial.state.is_finished() for trial in plan.study.get_trials(deepcopy=False)]
+    if plan.trials is not None and all(before) and len(before) >= plan.trials:
+        print(f"all {len(before)} trials are done; `--trials {2 * len(before)}` asks for more")
     epochs = plan.whole["trainer"].get("max_epochs")
     code = 0
     view = View(plan.study, objective.monitor, objective.maximize, plan.trials, epochs)
