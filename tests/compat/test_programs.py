@@ -109,7 +109,7 @@ if __name__ == "__main__":
     quiet = dict(enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
     trainer = pl.Trainer(**arguments, **quiet)
     trainer.fit(Regression(), loader)
-    sys.stdout.write(f"steps {trainer.global_step} {trainer.world_size}\n")  # in one piece, as two processes write
+    sys.stdout.write(f"steps {trainer.global_step} {trainer.world_size}\\n")  # in one piece, as two processes write
     sys.stdout.flush()
 """
 _LAYERS = """
