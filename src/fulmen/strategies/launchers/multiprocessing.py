@@ -287,5 +287,5 @@ def take_answer(trainer: Trainer, answer: dict[str, Any]) -> Any:
             setattr(callback, name, pickle.loads(data))
     for logger, version in zip(trainer.loggers, answer["versions"]):
         if getattr(logger, "_version", "") is None:  # it was to be found out, and was
-            logger._version = version
+            vars(logger)["_version"] = version
     return answer["result"]
