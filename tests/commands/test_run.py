@@ -199,6 +199,7 @@ def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (["fi"], "fit"),
         (["fit", "--trainer.max_e"], "--trainer.max_epochs"),
+        (["test", "--trainer.max_e"], "--trainer.max_epochs"),
         (["fit", "--optimizer", "Adagr"], "Adagrad"),
         (["fit", "--trainer.barebones", "t"], "true"),
         (["checkpoint", "sho"], "show"),

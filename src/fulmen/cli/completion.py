@@ -34,7 +34,7 @@ def _parsers_of_runs() -> dict[str, Any]:
             raise Unfinished(self._subcommand_parsers)
 
     try:
-        Parsers(args=list(RUNS)[:1])
+        Parsers(args={})  # with arguments only the subcommand among them would be filled
     except Unfinished as made:
         return made.args[0]
     raise AssertionError("the parsers were not made")

@@ -185,13 +185,10 @@ def _not_yaml(message: str, situation: _Situation) -> str | None:
             advice = ". Indent with spaces: there is a tab" if tab else ""
             return f"{file}{line}: this is not YAML: {error.problem}{advice}"
         if not isinstance(content, dict):
-            holds = "nothing" if content is None else f"{_article(type(content).__name__)}"
+            kind = type(content).__name__
+            holds = "nothing" if content is None else _KINDS.get(kind, kind)
             return f"{file}: a configuration maps keys to values (`trainer:`, `model:`), and this file holds {holds}"
     return None
-
-
-def _article(kind: str) -> str:
-    return _KINDS.get(kind, kind)
 
 
 def _no_file(message: str, situation: _Situation) -> str | None:
