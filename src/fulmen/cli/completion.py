@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args, get_origin
 
 import shtab
 
-from fulmen.cli.command import RUNS
 from fulmen.cli.mistakes import class_in, names_of
 
 
