@@ -28,12 +28,15 @@ if TYPE_CHECKING:
     from fulmen.callbacks.progress.tqdm_progress import TQDMProgressBar as TQDMProgressBar
     from fulmen.callbacks.rich_model_summary import RichModelSummary as RichModelSummary
     from fulmen.callbacks.timer import Timer as Timer
+    from fulmen.callbacks.weight_averaging import EMAWeightAveraging as EMAWeightAveraging
+    from fulmen.callbacks.weight_averaging import WeightAveraging as WeightAveraging
 
 __all__ = [
     "BasePredictionWriter",
     "BatchSizeFinder",
     "Callback",
     "Checkpoint",
+    "EMAWeightAveraging",
     "EarlyStopping",
     "GradientAccumulationScheduler",
     "LambdaCallback",
@@ -49,6 +52,7 @@ __all__ = [
     "RichProgressBar",
     "TQDMProgressBar",
     "Timer",
+    "WeightAveraging",
 ]
 __getattr__, __dir__ = at_first_use(
     __name__,
@@ -57,6 +61,7 @@ __getattr__, __dir__ = at_first_use(
         "BatchSizeFinder": "batch_size_finder",
         "Callback": "callback",
         "Checkpoint": "checkpoint",
+        "EMAWeightAveraging": "weight_averaging",
         "EarlyStopping": "early_stopping",
         "GradientAccumulationScheduler": "gradient_accumulation_scheduler",
         "LambdaCallback": "lambda_function",
@@ -72,5 +77,6 @@ __getattr__, __dir__ = at_first_use(
         "RichProgressBar": "progress.rich_progress",
         "TQDMProgressBar": "progress.tqdm_progress",
         "Timer": "timer",
+        "WeightAveraging": "weight_averaging",
     },
 )

@@ -175,6 +175,9 @@ class Callback:
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add to ``checkpoint`` in place before it is written."""
 
+    def _on_save_weights(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """The same for a file that holds weights only, where ``on_save_checkpoint`` of callbacks is not called."""
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Read from ``checkpoint`` when a run resumes, before anything is restored."""
 

@@ -388,12 +388,14 @@ class _WithoutBatch(Plan):
     """See :attr:`Plan.absent`."""
 
     def listeners(self, name: str) -> list[tuple[Any, Callable[..., Any]]]:
-        """Of those who get batches only Fulmen's own callbacks, which count steps and do not look at them."""
+        """Of those who get batches only Fulmen's own hooks, which count steps and do not look at them."""
         found = super().listeners(name)
         if "train_batch" not in name:
             return found
-        ours = ("fulmen.callbacks.", "fulmen.tuner.")
-        return [(owner, call) for owner, call in found if type(owner).__module__.startswith(ours)]
+        ours = ("fulmen.callbacks.", "fulmen.tuner.")  # also where a user's class derives from one of them
+        return [
+            (one, call) for one, call in found if str(getattr(getattr(one, name), "__module__", "")).startswith(ours)
+        ]
 
     def _plan_training_step(self) -> Callable[..., Any]:
         strategy = self._trainer.strategy

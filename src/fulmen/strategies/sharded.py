@@ -209,7 +209,16 @@ class ShardedStrategy(ParallelStrategy, ABC):
 
     def load_model_state(self, module: LightningModule, state_dict: Any, strict: bool, source: str) -> None:
         """Keep the weights until the module is sharded, and load them then."""
-        self._weights = state_dict, strict, source
+        if self._module is None:
+            self._weights = state_dict, strict, source
+        else:
+            self._load_now(module, state_dict, strict, source)
+            self.weights_changed(module)
+
+    def weights_changed(self, module: LightningModule) -> None:
+        for part in self._topmost if self._root is None else self._root.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()  # what was gathered has the values of before
 
     def _load_now(self, module: LightningModule, state_dict: Any, strict: bool, source: str) -> None:
         own = module.state_dict()

@@ -66,6 +66,9 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
         if state:
             checkpoint[type(datamodule).__qualname__] = state
     if weights_only:
+        for callback in trainer.callbacks:
+            if isinstance(callback, Callback):
+                callback._on_save_weights(trainer, module, checkpoint)
         module.on_save_checkpoint(checkpoint)
     else:
         call.on_save_checkpoint(checkpoint)
