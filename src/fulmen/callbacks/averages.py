@@ -70,13 +70,13 @@ def non_persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
 @torch.no_grad()
 def swap(average: AveragedModel, module: LightningModule) -> None:
     """Exchange what the tensors of both hold, bit for bit."""
+    module.trainer.strategy.settle_weights(module)
     check_alike(average, module)
     for averaged, current in zip(tensors_of(average.module), tensors_of(module), strict=True):
         averaged, current = averaged.detach(), current.detach()
         kept = averaged.clone()
         averaged.copy_(current)
         current.copy_(kept)
-    module.trainer.strategy.weights_changed(module)
 
 
 def check_alike(average: AveragedModel, module: nn.Module) -> None:

@@ -148,6 +148,7 @@ class WeightAveraging(Callback):
             self._latest_update_epoch = epoch
 
     def _update(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.strategy.settle_weights(pl_module)
         if self._average_model is None:
             self._average_model = self._new_average(pl_module, self._where(trainer, pl_module))
         elif not self._is_checked:

@@ -212,13 +212,13 @@ class ShardedStrategy(ParallelStrategy, ABC):
         if self._module is None:
             self._weights = state_dict, strict, source
         else:
+            self.settle_weights(module)
             self._load_now(module, state_dict, strict, source)
-            self.weights_changed(module)
 
-    def weights_changed(self, module: LightningModule) -> None:
-        for part in self._topmost if self._root is None else self._root.modules():
+    def settle_weights(self, module: LightningModule) -> None:
+        for part in module.modules() if self._root is None else self._root.modules():
             if isinstance(part, FSDPModule):
-                part.reshard()  # what was gathered has the values of before
+                part.reshard()  # what is gathered is a copy
 
     def _load_now(self, module: LightningModule, state_dict: Any, strict: bool, source: str) -> None:
         own = module.state_dict()

@@ -213,8 +213,8 @@ class Strategy(ABC):
         """
         load_weights(module, state_dict, strict, source)
 
-    def weights_changed(self, module: LightningModule) -> None:
-        """The parameters have got other values between two steps, from somebody else than an optimizer."""
+    def settle_weights(self, module: LightningModule) -> None:
+        """Between two steps: bring the parameters to where they can be read, and be given other values."""
 
     def gathered(self, state: Any) -> Any:
         """A part of the state of a run, as it goes into a checkpoint: with whole tensors where processes have parts of
