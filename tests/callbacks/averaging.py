@@ -78,7 +78,7 @@ def fit(
 ) -> Any:
     """Fit a model (None: a new :class:`Net`); returns it. Its trainer is ``model.trainer``."""
     seed_everything(seed, verbose=False)
-    model = Net() if model is None else model() if isinstance(model, type) else model
+    model = Net() if model is None else model() if callable(model) and not isinstance(model, Net) else model
     trainer = Trainer(
         callbacks=list(callbacks),
         **{

@@ -292,6 +292,15 @@ def test_run_goes_on_exactly_from_the_file_of_a_run_that_had_ended(tmp_path):
     assert_same(weights_of(fit(WeightAveraging(), path=tmp_path / "k.ckpt")), weights_of(fit(WeightAveraging())))
 
 
+def test_run_that_has_nothing_left_to_train_has_the_average(tmp_path):
+    ended = fit(WeightAveraging())
+    ended.trainer.save_checkpoint(tmp_path / "k.ckpt")
+    with pytest.warns(UserWarning, match="nothing to train"):
+        again = fit(WeightAveraging(), path=tmp_path / "k.ckpt")
+
+    assert_same(weights_of(again), weights_of(ended))
+
+
 def test_checkpoint_has_the_average_that_was_validated(tmp_path):
     files = ModelCheckpoint(dirpath=tmp_path, monitor="val_loss")
     model = fit(WeightAveraging(), files, validation=loader(1), enable_checkpointing=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fulmen.callbacks.progress.rich_progress import RichProgressBar as RichProgressBar
     from fulmen.callbacks.progress.tqdm_progress import TQDMProgressBar as TQDMProgressBar
     from fulmen.callbacks.rich_model_summary import RichModelSummary as RichModelSummary
+    from fulmen.callbacks.stochastic_weight_avg import StochasticWeightAveraging as StochasticWeightAveraging
     from fulmen.callbacks.timer import Timer as Timer
     from fulmen.callbacks.weight_averaging import EMAWeightAveraging as EMAWeightAveraging
     from fulmen.callbacks.weight_averaging import WeightAveraging as WeightAveraging
@@ -50,6 +51,7 @@ __all__ = [
     "ProgressBar",
     "RichModelSummary",
     "RichProgressBar",
+    "StochasticWeightAveraging",
     "TQDMProgressBar",
     "Timer",
     "WeightAveraging",
@@ -75,6 +77,7 @@ __getattr__, __dir__ = at_first_use(
         "ProgressBar": "progress.progress_bar",
         "RichModelSummary": "rich_model_summary",
         "RichProgressBar": "progress.rich_progress",
+        "StochasticWeightAveraging": "stochastic_weight_avg",
         "TQDMProgressBar": "progress.tqdm_progress",
         "Timer": "timer",
         "WeightAveraging": "weight_averaging",

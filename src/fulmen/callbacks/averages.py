@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,11 @@ def averaged_model(module: nn.Module, device: Any, **kwargs: Any) -> AveragedMod
         **kwargs: of AveragedModel.
     """
     return AveragedModel(_tensors_alone(module), device, **kwargs)
+
+
+def copy_of_tensors(module: nn.Module, device: Any) -> nn.Module:
+    """The same without what counts and averages."""
+    return deepcopy(_tensors_alone(module)).to(device)
 
 
 def _tensors_alone(module: nn.Module) -> nn.Module:
@@ -68,24 +74,24 @@ def non_persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def swap(average: AveragedModel, module: LightningModule) -> None:
+def swap(average: nn.Module, module: LightningModule) -> None:
     """Exchange what the tensors of both hold, bit for bit."""
     module.trainer.strategy.settle_weights(module)
     check_alike(average, module)
-    for averaged, current in zip(tensors_of(average.module), tensors_of(module), strict=True):
+    for averaged, current in zip(tensors_of(average), tensors_of(module), strict=True):
         averaged, current = averaged.detach(), current.detach()
         kept = averaged.clone()
         averaged.copy_(current)
         current.copy_(kept)
 
 
-def check_alike(average: AveragedModel, module: nn.Module) -> None:
+def check_alike(average: nn.Module, module: nn.Module) -> None:
     """Check that the averages are still those of the module.
 
     Raises:
         MisconfigurationException: its parameters have got other names, or come and gone.
     """
-    ours, others = ({name for name, _ in one.named_parameters()} for one in (average.module, module))
+    ours, others = ({name for name, _ in one.named_parameters()} for one in (average, module))
     if ours != others:
         changed = sorted(ours ^ others)
         raise MisconfigurationException(

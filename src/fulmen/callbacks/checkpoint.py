@@ -29,6 +29,11 @@ class Checkpoint(Callback):
         """
         return None
 
+    def save_again(self) -> None:
+        """What this moment was saved as holds no more, as a callback has given the module other weights at the end of
+        training: write it again.
+        """
+
     def catch_up(self, trainer: Trainer) -> None:
         """Write the files that were due at the moment from which the run goes on, if the process before was killed
         between two of them. Called when everything is as it was at that moment.

@@ -288,6 +288,9 @@ class ModelCheckpoint(Checkpoint):
             self._save_final(trainer)
         self._place.saved_at, self._resumed = None, {}
 
+    def save_again(self) -> None:
+        self._place.last_saved_at, self._place.final_at = Position(-1, -1, -1), None
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not self.save_on_exception or not self._may_save(trainer) or self._place.saved_at == Position.of(trainer):
             return

@@ -152,7 +152,7 @@ class WeightAveraging(Callback):
         if self._average_model is None:
             self._average_model = self._new_average(pl_module, self._where(trainer, pl_module))
         elif not self._is_checked:
-            check_alike(self._average_model, pl_module)
+            check_alike(self._average_model.module, pl_module)
         self._is_checked = True
         self._average_model.update_parameters(pl_module)
 
@@ -163,6 +163,10 @@ class WeightAveraging(Callback):
         self._is_over = True
         if self._average_model is not None:
             self._swap(pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._is_over:  # the run that was to go on had ended, so that nothing was trained
+            self.on_train_end(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and self._average_model is not None and not trainer.strategy.forward_is_collective:
@@ -187,7 +191,7 @@ class WeightAveraging(Callback):
 
     def _swap(self, pl_module: LightningModule) -> None:
         assert self._average_model is not None
-        swap(self._average_model, pl_module)
+        swap(self._average_model.module, pl_module)
         self._is_swapped = not self._is_swapped
 
     # -- checkpoints --------------------------------------------------------------------------------------------------

@@ -447,6 +447,13 @@ class Data:
         few = [min(n, math.inf if steps == -1 else steps) for n in loaders.num_batches]
         return replace(loaders, num_batches=few)
 
+    def training_loaders_once_more(self) -> Loaders:
+        """Those of training, for a pass through :meth:`evaluation_batches` when training has ended."""
+        loaders, progress = self.request("train"), self.progress
+        for number, source in enumerate(loaders.sources):
+            source.begin_epoch(progress.epoch, (self.seed, "train", number, progress.epoch))
+        return replace(loaders, mode="sequential") if loaders.combined is None else loaders
+
     def evaluation_batches(self, loaders: Loaders) -> Iterator[tuple[int, Any, int]]:
         """``(batch_idx, batch on the device, dataloader_idx)`` of all loaders."""
         self.epoch_batch_indices = [[] for _ in loaders.sources]

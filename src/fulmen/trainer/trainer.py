@@ -512,6 +512,12 @@ class Trainer(Windows, ArgparseOptions):
 
         return trial(self, verb, count, callbacks)
 
+    def _pass_over_training_data(self) -> None:
+        """See :func:`fulmen.trainer.statistics.pass_over_training_data`."""
+        from fulmen.trainer.statistics import pass_over_training_data  # which is of use at the end of few runs
+
+        pass_over_training_data(self)
+
     def _configure_anew(self) -> None:
         """Make the optimizers and schedulers of a run that begins once more, as if nobody had made them yet: what they
         are made with has changed.
