@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fulmen.callbacks.progress.progress_bar import ProgressBar as ProgressBar
     from fulmen.callbacks.progress.rich_progress import RichProgressBar as RichProgressBar
     from fulmen.callbacks.progress.tqdm_progress import TQDMProgressBar as TQDMProgressBar
+    from fulmen.callbacks.pruning import ModelPruning as ModelPruning
     from fulmen.callbacks.rich_model_summary import RichModelSummary as RichModelSummary
     from fulmen.callbacks.stochastic_weight_avg import StochasticWeightAveraging as StochasticWeightAveraging
     from fulmen.callbacks.timer import Timer as Timer
@@ -44,6 +45,7 @@ __all__ = [
     "LearningRateFinder",
     "LearningRateMonitor",
     "ModelCheckpoint",
+    "ModelPruning",
     "ModelSummary",
     "NonFiniteGuard",
     "OnExceptionCheckpoint",
@@ -70,6 +72,7 @@ __getattr__, __dir__ = at_first_use(
         "LearningRateFinder": "lr_finder",
         "LearningRateMonitor": "lr_monitor",
         "ModelCheckpoint": "model_checkpoint",
+        "ModelPruning": "pruning",
         "ModelSummary": "model_summary",
         "NonFiniteGuard": "nonfinite_guard",
         "OnExceptionCheckpoint": "on_exception_checkpoint",

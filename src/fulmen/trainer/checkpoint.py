@@ -98,6 +98,9 @@ def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Put back the module's weights, the datamodule's and the callbacks' state: before optimizers are made."""
     module, datamodule = trainer.lightning_module, trainer.datamodule
     module.on_load_checkpoint(checkpoint)
+    for callback in trainer.callbacks:
+        if isinstance(callback, Callback):
+            callback._on_load_weights(trainer, module, checkpoint)
     trainer.strategy.load_model_state(
         module, checkpoint["state_dict"], module.strict_loading, str(trainer.loaded_ckpt_path)
     )
