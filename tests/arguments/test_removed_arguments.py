@@ -144,7 +144,7 @@ def test_processes_on_the_cpu_are_devices(tmp_path: Path) -> None:
     ("arguments", "line"),
     [
         ({"track_grad_norm": 2}, "`self.log_dict(grad_norm(self, norm_type=2))` in `on_before_optimizer_step`"),
-        ({"stochastic_weight_avg": True}, "torch.optim.swa_utils"),
+        ({"stochastic_weight_avg": True}, "StochasticWeightAveraging"),
         ({"weights_save_path": "a"}, "ModelCheckpoint(dirpath='a')"),
         ({"flush_logs_every_n_steps": 10}, "CSVLogger('logs', flush_logs_every_n_steps=10)"),
         ({"multiple_trainloader_mode": "min_size"}, "CombinedLoader(loaders, 'min_size')"),

@@ -13,7 +13,7 @@ from fulmen import Callback, Trainer, seed_everything
 from fulmen.callbacks import ModelCheckpoint, ModelPruning
 from fulmen.utilities.exceptions import MisconfigurationException
 
-from .averaging import BATCHES, Net, assert_same, fit, loader, weights_of
+from .averaging import Net, assert_same, fit, loader, weights_of
 
 
 class Decaying(Net):

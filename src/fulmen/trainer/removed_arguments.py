@@ -200,7 +200,7 @@ FORMER: dict[str, _Former] = {
     "replace_sampler_ddp": _Former((bool,), True, _renamed("use_distributed_sampler")),
     "resume_from_checkpoint": _Former((str,), None, _ignored),
     "stochastic_weight_avg": _Former(
-        (bool,), False, _line("a callback of your own on `torch.optim.swa_utils` (one is not there yet)")
+        (bool,), False, _line("`callbacks=StochasticWeightAveraging(swa_lrs=...)`, with the rate of the last epochs")
     ),
     "terminate_on_nan": _Former((bool,), None, _terminate_on_nan),
     "tpu_cores": _Former((int, str), None, lambda v, _: {"accelerator": "tpu", "devices": v}),
