@@ -9,10 +9,11 @@ import pytest
 import torch
 from tests.distributed.processes import run
 from torch import nn
+from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fulmen import LightningModule, Trainer
-from fulmen.callbacks import EMAWeightAveraging, WeightAveraging
+from fulmen.callbacks import EMAWeightAveraging, ModelPruning, StochasticWeightAveraging, WeightAveraging
 from fulmen.strategies import FSDPStrategy
 
 
@@ -71,17 +72,39 @@ def whole(tensor: Any) -> torch.Tensor:
     return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().cpu().clone()
 
 
+class Normed(Net):
+    def __init__(self) -> None:
+        super().__init__(counts=False)
+        self.blocks = nn.ModuleList([nn.BatchNorm1d(5)])
+
+
+CALLBACKS: dict[str, Any] = {
+    "own": EverySecondStep,
+    "ema": lambda: EMAWeightAveraging(decay=0.9),
+    "elsewhere": lambda: EMAWeightAveraging(device="cpu"),
+    "late": lambda: StochasticWeightAveraging(0.01, swa_epoch_start=2),
+    "pruned": lambda: ModelPruning("random_unstructured", resample_parameters=True, amount=0.3),
+}
+
+
+def data_of(samples: int = 24) -> TensorDataset:
+    generator = torch.Generator().manual_seed(3)
+    return TensorDataset(torch.randn(samples, 3, generator=generator), torch.randn(samples, 1, generator=generator))
+
+
 def trained(
-    strategy: str, world: int, kind: str, path: Any = None, resume: Any = None, epochs: int = 3, counts: bool = False
+    strategy: str,
+    world: int,
+    kind: str,
+    path: Any = None,
+    resume: Any = None,
+    epochs: int = 3,
+    counts: bool = False,
+    samples: int = 24,
 ) -> dict[str, Any]:
     torch.manual_seed(1 if resume is None else 2)
-    generator = torch.Generator().manual_seed(3)
-    data = TensorDataset(torch.randn(24, 3, generator=generator), torch.randn(24, 1, generator=generator))
-    loader, module = DataLoader(data, batch_size=8 // world), Net(counts)
-    if kind == "own":
-        callback: WeightAveraging = EverySecondStep()
-    else:
-        callback = EMAWeightAveraging(decay=0.9, device="cpu" if kind == "elsewhere" else None)
+    module = Normed() if kind == "late" else Net(counts)
+    loader = DataLoader(data_of(samples), batch_size=8 // world)
     trainer = Trainer(
         accelerator="cpu",
         devices=world,
@@ -92,7 +115,7 @@ def trained(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         max_epochs=epochs,
-        callbacks=callback,
+        callbacks=CALLBACKS[kind](),
         accumulate_grad_batches=2,
     )
     trainer.fit(module, loader, loader, ckpt_path=resume)
@@ -128,3 +151,37 @@ def test_averages_of_two_processes_are_those_of_one_with_their_batches(strategy:
 def test_averages_kept_elsewhere_are_refused_with_shards() -> None:
     with pytest.raises(AssertionError, match=r"EMAWeightAveraging\(device='cpu'\) under FSDPStrategy"):
         run(2, trained, "fsdp", 2, "elsewhere")
+
+
+def test_process_without_a_last_batch_averages_with_the_others() -> None:
+    first, second = run(2, trained, "ddp", 2, "own", None, None, 3, False, 12)
+
+    torch.testing.assert_close(second["weights"], first["weights"], rtol=0, atol=0)
+
+
+def test_statistics_of_batch_norms_are_those_of_the_batches_of_all_processes() -> None:
+    first, second = run(2, trained, "ddp", 2, "late")
+    torch.testing.assert_close(second["weights"], first["weights"], rtol=0, atol=0)
+
+    alone = Normed()
+    alone.load_state_dict(first["weights"])
+    update_bn(DataLoader(data_of(), batch_size=4), alone)
+    torch.testing.assert_close(dict(alone.state_dict()), first["weights"], rtol=0, atol=1e-6)
+
+
+def test_random_pruning_is_the_same_in_all_processes(tmp_path: Path) -> None:
+    first, second = run(2, trained, "ddp", 2, "pruned", tmp_path / "k.ckpt", None, 2)
+    torch.testing.assert_close(second["weights"], first["weights"], rtol=0, atol=0)
+
+    resumed = run(2, trained, "ddp", 2, "pruned", None, tmp_path / "k.ckpt")
+    complete = run(2, trained, "ddp", 2, "pruned")
+    torch.testing.assert_close(resumed[1]["weights"], complete[0]["weights"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("late", "StochasticWeightAveraging cannot average under FSDPStrategy"), ("pruned", "ModelPruning cannot prune")],
+)
+def test_what_needs_whole_parameters_is_refused_with_shards(kind: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        run(2, trained, "fsdp", 2, kind)
