@@ -48,7 +48,7 @@ class Shared(Net):
         super().__init__()
         self.twice = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
         self.twice[1].weight = self.twice[0].weight
-        self.register_buffer("scale", torch.tensor([0.1, 0.7, 1.3]), persistent=False)
+        self.register_buffer("scale", torch.tensor([0.123, 0.7, 3.7]), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.twice:

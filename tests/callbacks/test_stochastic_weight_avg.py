@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_avg_fn, update_bn
+from torch.utils.data import DataLoader
 
 from fulmen import Callback, seed_everything
 from fulmen.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
@@ -73,6 +74,12 @@ def by_hand(
             late.step()
     update_bn(loader(), averaged)
     return weights_of(averaged.module), rates
+
+
+def own_order() -> Any:
+    """A loader that shuffles with a generator of its own."""
+    data = loader().dataset
+    return DataLoader(data, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(7))
 
 
 def swa(start: Any = 4, **kwargs: Any) -> StochasticWeightAveraging:
@@ -183,13 +190,13 @@ def test_run_goes_on_exactly_after_any_batch(tmp_path, batches: int):
 @pytest.mark.parametrize("files", [dict(), dict(save_last=True), dict(monitor="val_loss")])
 def test_run_that_has_ended_goes_on_exactly_from_its_last_file(tmp_path, files: dict[str, Any]):
     arguments: dict[str, Any] = dict(validation=loader(1))
-    whole = trained(swa(), train=loader(shuffle=True), **arguments)
+    whole = trained(swa(), train=own_order(), **arguments)
     writer = ModelCheckpoint(dirpath=tmp_path, **files)
-    ended = trained(swa(), writer, train=loader(shuffle=True), max_epochs=5, enable_checkpointing=True, **arguments)
+    ended = trained(swa(), writer, train=own_order(), max_epochs=5, enable_checkpointing=True, **arguments)
     path = writer.last_model_path or writer.best_model_path
 
     assert_same(dict(Scheduled.load_from_checkpoint(path).state_dict()), dict(ended.state_dict()))
-    resumed = trained(swa(), path=path, train=loader(shuffle=True), seed=5, **arguments)
+    resumed = trained(swa(), path=path, train=own_order(), seed=5, **arguments)
     assert_same(weights_of(resumed), weights_of(whole))
 
 
