@@ -84,6 +84,38 @@ def test_backbone_is_thawed_on_two_processes_as_on_one(strategy: str, tmp_path: 
                 torch.testing.assert_close(weights[parameter], value, rtol=1e-9, atol=1e-12, msg=difference)
 
 
+class ThawsByHand(Callback):
+    """What users write without BaseFinetuning."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        pl_module.backbone.requires_grad_(False)  # type: ignore[operator]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            pl_module.backbone.requires_grad_(True)  # type: ignore[operator]
+
+
+class WithAll(Net):
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=0.05)
+
+
+def by_hand(folder: Path) -> list[dict[str, Tensor]]:
+    found, path = [], folder / "8.ckpt"
+    for stop, ckpt_path in ((None, None), (StopAfter(path, 8), None), (None, path)):
+        module = WithAll()
+        callbacks = [ThawsByHand(), *([] if stop is None else [stop])]
+        trainer = Trainer(**quiet(devices=2, strategy="ddp", max_epochs=EPOCHS), callbacks=callbacks)
+        trainer.fit(module, loader(BATCH), ckpt_path=ckpt_path)
+        found.append(weights_of(module))
+    return found
+
+
+def test_what_a_hook_thawed_in_an_earlier_epoch_is_exchanged_when_the_run_goes_on_in_mid_epoch(tmp_path: Path) -> None:
+    for whole, _, resumed in run(2, by_hand, tmp_path):
+        torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
 def left_out() -> str:
     trainer = Trainer(**quiet(devices=2, strategy="ddp", max_epochs=EPOCHS), callbacks=[BackboneFinetuning(1)])
     with pytest.raises(MisconfigurationException) as caught:
