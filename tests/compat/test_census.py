@@ -13,7 +13,6 @@ NOT_THERE = frozenset(
     lightning.fabric.utilities.logger._sanitize_callable_params
     lightning.pytorch.Trainer.add_argparse_args
     lightning.pytorch.Trainer.from_argparse_args
-    lightning.pytorch.callbacks.BaseFinetuning
     lightning.pytorch.callbacks.DeviceStatsMonitor
     lightning.pytorch.loggers.CometLogger
     lightning.pytorch.loggers.MLFlowLogger
