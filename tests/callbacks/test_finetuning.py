@@ -251,6 +251,41 @@ def test_group_that_was_added_in_mid_epoch_is_there_when_the_run_goes_on(tmp_pat
     assert_same_weights(module, whole)
 
 
+class AddsByItself(FromEpochOne):
+    """Adds its group as torch does, which refuses to have a parameter twice."""
+
+    def finetune_function(self, pl_module: LightningModule, epoch: int, optimizer: Any) -> None:
+        if epoch == UNFREEZE_AT:
+            self.make_trainable(pl_module.backbone)  # type: ignore[arg-type]
+            optimizer.add_param_group({"params": list(pl_module.backbone.parameters()), "lr": 0.01})  # type: ignore[union-attr]
+
+
+def test_what_was_done_when_the_epoch_began_is_not_done_again_in_its_middle(tmp_path: Path) -> None:
+    whole, module = Net(), Net()
+    fit(whole, AddsByItself())
+    with pytest.raises(SystemExit):
+        fit(Net(), AddsByItself(), StopAfter(tmp_path / "4.ckpt", UNFREEZE_AT * BATCHES + 1))
+    fit(module, AddsByItself(), ckpt_path=tmp_path / "4.ckpt")
+    assert_same_weights(module, whole)
+
+
+class Evaluated(Net):
+    def test_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.log("loss", self.loss(batch))
+
+
+def test_fit_after_a_test_of_a_finetuned_checkpoint_begins_frozen(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        fit(Evaluated(), BackboneFinetuning(UNFREEZE_AT), StopAfterEpoch(tmp_path / "2.ckpt", 2 * BATCHES))
+    module, fresh, trainer = Evaluated(), Evaluated(), trainer_of(BackboneFinetuning(UNFREEZE_AT))
+    data = DataLoader(DATA, batch_size=4)  # type: ignore[arg-type]
+    trainer.test(Evaluated(), data, ckpt_path=tmp_path / "2.ckpt", verbose=False)
+    trainer.fit(module)
+    fit(fresh, BackboneFinetuning(UNFREEZE_AT))
+    assert module.rates == fresh.rates
+    assert_same_weights(module, fresh)
+
+
 def test_second_fit_begins_frozen_again() -> None:
     finetuning = BackboneFinetuning(UNFREEZE_AT)
     trainer, module, fresh = trainer_of(finetuning), Net(), Net()
@@ -262,11 +297,7 @@ def test_second_fit_begins_frozen_again() -> None:
 
 
 def test_test_of_a_finetuned_module_freezes_nothing() -> None:
-    class Tested(Net):
-        def test_step(self, batch: Tensor, batch_idx: int) -> None:
-            self.log("loss", self.loss(batch))
-
-    module = Tested()
+    module = Evaluated()
     trainer = fit(module, FromEpochOne())
     trainer.test(module, DataLoader(DATA, batch_size=4), verbose=False)  # type: ignore[arg-type]
     assert all(parameter.requires_grad for parameter in module.parameters())
@@ -366,6 +397,12 @@ def test_flatten_modules_gives_leaves_and_owners_of_parameters_once(net: nn.Sequ
     assert names_of(net, BaseFinetuning.flatten_modules(net)) == everything
     assert names_of(net, BaseFinetuning.flatten_modules([net[0], [net[1], net[0]]])) == everything
     assert names_of(net, BaseFinetuning.flatten_modules(nn.ModuleDict({"a": net[1]}))) == ["1.0", "1.1"]
+
+
+def test_parameter_of_two_modules_is_given_once() -> None:
+    layers = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    layers[1].weight = layers[0].weight
+    assert len(list(BaseFinetuning.filter_params(layers))) == 3
 
 
 @pytest.mark.parametrize("wrong", ["backbone", {"a": nn.ReLU()}, [nn.ReLU(), 3], None])
