@@ -50,6 +50,8 @@ class XLAStrategy(ParallelStrategy):
     allows_inference_mode = False
     forward_is_collective = True
 
+    strategy_name = "xla"
+
     def __init__(
         self,
         accelerator: Accelerator | None = None,
