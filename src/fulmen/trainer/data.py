@@ -416,6 +416,17 @@ class Data:
             batches = first.open() if self.share.size == 1 else iter(first)
         return batches if self.profiler is None else self._measured(batches, loaders.hook), first
 
+    def measure(self, profiler: Profiler) -> None:
+        """Let ``profiler`` measure the wait for batches, and their way to the device."""
+        self.profiler, transfer = profiler, self._transfer
+        if transfer is not None:
+
+            def measured(batch: Any, dataloader_idx: int) -> Any:
+                with profiler.profile("[Data]transfer_batch_to_device"):
+                    return transfer(batch, dataloader_idx)
+
+            self._transfer = measured
+
     def _measured(self, batches: Iterator[Any], hook: str) -> Iterator[Any]:
         """The same batches, with the time that it takes to get each."""
         assert self.profiler is not None

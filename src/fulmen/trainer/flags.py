@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
 import os
@@ -235,6 +236,16 @@ def dummy_loggers(found: list[Logger]) -> list[Logger]:
     return [DummyLogger()] if found else []
 
 
+#: each is imported when it is asked for
+_PROFILERS = {
+    "time": "time_spent:TimeProfiler",
+    "simple": "simple:SimpleProfiler",
+    "advanced": "advanced:AdvancedProfiler",
+    "pytorch": "pytorch:PyTorchProfiler",
+    "xla": "xla:XLAProfiler",
+}
+
+
 def profiler(value: Any) -> Profiler:
     """The profiler that ``profiler=`` names."""
     if value is None:
@@ -242,16 +253,12 @@ def profiler(value: Any) -> Profiler:
     if isinstance(value, Profiler):
         return value
     refuse_class("profiler", value)
-    if isinstance(value, str):
-        from fulmen.profilers.advanced import AdvancedProfiler  # the standard library's, which is not small
-        from fulmen.profilers.simple import SimpleProfiler
-
-        known = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
-        if value.lower() in known:
-            return known[value.lower()]()
-        if value.lower() in ("pytorch", "xla"):
-            raise MisconfigurationException(f"`profiler={value!r}` is not there yet. Write `profiler='simple'`.")
-    raise MisconfigurationException(f"`profiler={value!r}`: must be 'simple', 'advanced', or a Profiler.")
+    if isinstance(value, str) and value.lower() in _PROFILERS:
+        home, name = _PROFILERS[value.lower()].split(":")
+        return getattr(importlib.import_module(f"fulmen.profilers.{home}"), name)()
+    raise MisconfigurationException(
+        f"`profiler={value!r}`: must be {', '.join(map(repr, _PROFILERS))}, or a Profiler; None for nothing."
+    )
 
 
 def callbacks(

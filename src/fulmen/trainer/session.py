@@ -58,11 +58,14 @@ def session(
     with trainer.signals:
         try:
             _set_up(trainer, verb, ckpt_path, weights_only, is_search)
+            if trainer.profiles:
+                trainer.profiler.stop("set_up")
             trainer.signals.end_if_asked()
             with _anomaly_detection(trainer, verb):
                 yield is_search or verb != "fit" or _ready_to_train(trainer)
             together.end_training(trainer)
-            trainer.strategy.checkpoint_io.settle()
+            with trainer.profiler.profile("finish_checkpoints"):
+                trainer.strategy.checkpoint_io.settle()
             _tear_down(trainer)
             _finish(trainer, verb)
             together.end_run(trainer)
@@ -107,7 +110,9 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     together.begin_run(trainer)
     which_file.return_to_run(trainer, verb, ckpt_path)
     if trainer.profiles:
-        trainer.profiler.setup(stage=verb, local_rank=None, log_dir=trainer.log_dir)
+        local_rank = strategy.local_rank if strategy.world_size > 1 else None
+        trainer.profiler.setup(stage=verb, local_rank=local_rank, log_dir=trainer.log_dir)
+        trainer.profiler.start("set_up")
     call = trainer.replan()
     call.prepare_data()
     trainer.signals.end_if_asked()
@@ -120,7 +125,10 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
             trainer.quietly("configure_model")
     trainer.precision_plugin.convert_module(module)  # before weights come from a file, which would be rounded
     path = which_file.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given, writers)
-    checkpoint = checkpoints.load(trainer, path, weights_only) if path is not None else None
+    checkpoint = None
+    if path is not None:
+        with trainer.profiler.profile("load_checkpoint"):
+            checkpoint = checkpoints.load(trainer, path, weights_only)
     trainer.loaded_ckpt_path = path
     restored: Restored | None = None
     if checkpoint is not None:
@@ -133,6 +141,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     if verb == "fit" and strategy.world_size > 1 and trainer.layer_sync is not None:
         _share_layers(trainer, trainer.layer_sync)
     strategy.setup_module(module)
+    if trainer.profiles:
+        trainer.profiler.watch(module)
     if verb == "fit":
         strategy.setup_training(module)
         share_window(trainer)
@@ -256,8 +266,22 @@ def attach_optimizers(trainer: Trainer) -> None:
 def _profile_steps(trainer: Trainer, optimizer: Any) -> None:
     """Measure the optimizer's steps."""
     profiler, action = trainer.profiler, f"[Optimizer]{type(optimizer).__name__}.step"
-    trainer.when_torn_down(optimizer.register_step_pre_hook(lambda *args: profiler.start(action)).remove)
-    trainer.when_torn_down(optimizer.register_step_post_hook(lambda *args: profiler.stop(action)).remove)
+    depth = 0  # a derived class may call the step that it is derived from, which torch announces, too
+
+    def before(*args: Any) -> None:
+        nonlocal depth
+        depth += 1
+        if depth == 1:
+            profiler.start(action)
+
+    def after(*args: Any) -> None:
+        nonlocal depth
+        depth -= 1
+        if depth == 0:
+            profiler.stop(action)
+
+    trainer.when_torn_down(optimizer.register_step_pre_hook(before).remove)
+    trainer.when_torn_down(optimizer.register_step_post_hook(after).remove)
 
 
 def _report_steps(trainer: Trainer, optimizer: Any, wrapped: LightningOptimizer) -> None:
@@ -421,7 +445,8 @@ def _sanity_check(trainer: Trainer) -> None:
     call = trainer.plan
     with isolate_rng():
         call.on_sanity_check_start()
-        evaluate_loop(trainer, "sanity_check")
+        with trainer.profiler.profile("sanity_check"):
+            evaluate_loop(trainer, "sanity_check")
         call.on_sanity_check_end()
         trainer.metrics.forget()
 
@@ -492,6 +517,8 @@ def _fail(trainer: Trainer, exception: BaseException) -> None:
             for logger in trainer.loggers:
                 attempt(lambda logger=logger: logger.finalize("failed"))
             attempt(lambda: _tear_down(trainer))
+            if trainer.profiles:
+                attempt(trainer.profiler.describe)  # what was measured until then
     finally:  # also if Ctrl-C is pressed again meanwhile
         _let_go(trainer)
     together.leave(trainer)

@@ -31,6 +31,7 @@ from fulmen.trainer.compiling import checked_options, compiled_steps, uncompiled
 from fulmen.trainer.data import Data
 from fulmen.trainer.environment import arguments_from_environment
 from fulmen.trainer.explain import evaluation_table, explanation
+from fulmen.trainer.measured import measure
 from fulmen.trainer.metrics import Metrics
 from fulmen.trainer.session import attach_optimizers, session, set_up_optimizers
 from fulmen.trainer.shares import Share
@@ -106,7 +107,8 @@ class Trainer(Windows, ArgparseOptions):
         benchmark: let cuDNN try which algorithm is fastest. None: leave it.
         inference_mode: evaluate in ``torch.inference_mode`` instead of ``torch.no_grad``.
         use_distributed_sampler: give each process its share of the batches; False: what each loader gives is a share.
-        profiler: ``"simple"``, ``"advanced"`` or a Profiler. None: nothing is measured, at no cost.
+        profiler: ``"time"``, ``"simple"``, ``"advanced"``, ``"pytorch"``, ``"xla"`` or a Profiler. None: nothing is
+            measured, at no cost.
         detect_anomaly: find the operation that made a NaN in backward; slow.
         barebones: switch off everything that costs time, to measure the rest.
         plugins: a Precision, a CheckpointIO, a ClusterEnvironment, a LayerSync, a Strategy, a Requeue such as
@@ -468,7 +470,8 @@ class Trainer(Windows, ArgparseOptions):
         self.metrics.share, self.metrics.group_is_whole = self.data.share, self.data.is_group_whole
         self.metrics.loaders_with_batches = self.data.loaders_with_batches
         self.data.keeps_ghost = self.strategy.forward_is_collective or not module.automatic_optimization
-        self.data.profiler = self.profiler if self.profiles else None
+        if self.profiles:
+            measure(self)
         self.strategy.checkpoint_io.report_to(self.boundary.defer)
 
     def _forget_run(self) -> None:
@@ -551,7 +554,8 @@ class Trainer(Windows, ArgparseOptions):
         self.state.stage = RunningStage.VALIDATING
         self.data.moment = before  # what is saved meanwhile goes on from here, and does the whole validation again
         try:
-            evaluate_loop(self, "validate")
+            with self.profiler.profile("validation"):
+                evaluate_loop(self, "validate")
         except ValidationLeft:
             self.metrics.begin_training()
             self.signals.save_and_end(self)
