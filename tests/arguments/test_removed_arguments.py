@@ -151,7 +151,7 @@ def test_processes_on_the_cpu_are_devices(tmp_path: Path) -> None:
         ({"prepare_data_per_node": False}, "prepare_data_per_node = False"),
         ({"amp_backend": "apex"}, "precision='16-mixed'"),
         ({"amp_level": "O2"}, "precision='16-mixed'"),
-        ({"log_gpu_memory": "all"}, "torch.cuda.memory_stats()"),
+        ({"log_gpu_memory": "all"}, "callbacks=[DeviceStatsMonitor()]"),
         ({"move_metrics_to_cpu": True}, "self.log(name, value.cpu())"),
         ({"auto_select_gpus": True}, "devices='auto'"),
         ({"ipus": 8}, "accelerator='auto'"),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fulmen.callbacks.batch_size_finder import BatchSizeFinder as BatchSizeFinder
     from fulmen.callbacks.callback import Callback as Callback
     from fulmen.callbacks.checkpoint import Checkpoint as Checkpoint
+    from fulmen.callbacks.device_stats_monitor import DeviceStatsMonitor as DeviceStatsMonitor
     from fulmen.callbacks.early_stopping import EarlyStopping as EarlyStopping
     from fulmen.callbacks.gradient_accumulation_scheduler import (
         GradientAccumulationScheduler as GradientAccumulationScheduler,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from fulmen.callbacks.progress.rich_progress import RichProgressBar as RichProgressBar
     from fulmen.callbacks.progress.tqdm_progress import TQDMProgressBar as TQDMProgressBar
     from fulmen.callbacks.rich_model_summary import RichModelSummary as RichModelSummary
+    from fulmen.callbacks.throughput_monitor import ThroughputMonitor as ThroughputMonitor
     from fulmen.callbacks.timer import Timer as Timer
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "BatchSizeFinder",
     "Callback",
     "Checkpoint",
+    "DeviceStatsMonitor",
     "EarlyStopping",
     "GradientAccumulationScheduler",
     "LambdaCallback",
@@ -48,6 +51,7 @@ __all__ = [
     "RichModelSummary",
     "RichProgressBar",
     "TQDMProgressBar",
+    "ThroughputMonitor",
     "Timer",
 ]
 __getattr__, __dir__ = at_first_use(
@@ -57,6 +61,7 @@ __getattr__, __dir__ = at_first_use(
         "BatchSizeFinder": "batch_size_finder",
         "Callback": "callback",
         "Checkpoint": "checkpoint",
+        "DeviceStatsMonitor": "device_stats_monitor",
         "EarlyStopping": "early_stopping",
         "GradientAccumulationScheduler": "gradient_accumulation_scheduler",
         "LambdaCallback": "lambda_function",
@@ -71,6 +76,7 @@ __getattr__, __dir__ = at_first_use(
         "RichModelSummary": "rich_model_summary",
         "RichProgressBar": "progress.rich_progress",
         "TQDMProgressBar": "progress.tqdm_progress",
+        "ThroughputMonitor": "throughput_monitor",
         "Timer": "timer",
     },
 )

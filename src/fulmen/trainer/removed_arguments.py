@@ -183,7 +183,7 @@ FORMER: dict[str, _Former] = {
     ),
     "gpus": _Former((int, str), None, _gpus),
     "ipus": _Former((int,), None, _line("`accelerator='auto'`: IPUs are not supported")),
-    "log_gpu_memory": _Former((str,), None, _line("a callback of your own that logs `torch.cuda.memory_stats()`")),
+    "log_gpu_memory": _Former((str,), None, _line("`Trainer(callbacks=[DeviceStatsMonitor()])`")),
     "move_metrics_to_cpu": _Former((bool,), False, _line("`self.log(name, value.cpu())` in the module")),
     "multiple_trainloader_mode": _Former(
         (str,), "max_size_cycle", _line("`return CombinedLoader(loaders, {value})` in `train_dataloader`")
