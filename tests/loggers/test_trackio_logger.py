@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ trackio = pytest.importorskip("trackio")
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch, tmp_path):
-    """Trackio reads the folder once, when it is imported."""
-    for module in ("sqlite_storage", "utils", "media.utils", "cas", "run"):
-        target = f"trackio.{module}.TRACKIO_DIR"
-        monkeypatch.setattr(target, tmp_path, raising=False)
-    monkeypatch.setattr("trackio.TRACKIO_DIR", tmp_path)
+    """Trackio reads the folder once, when it is imported; its modules have it, and what is in it, under many names."""
+    place = trackio.TRACKIO_DIR
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "trackio":
+            for key, value in list(vars(module).items()):
+                if isinstance(value, Path) and value.is_relative_to(place):
+                    monkeypatch.setattr(module, key, tmp_path / value.relative_to(place))
 
 
 def made(**options: Any) -> TrackioLogger:
