@@ -415,6 +415,20 @@ def test_a_copy_goes_on_in_the_same_run(tmp_path, again):
     assert begun.version is None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("is_open", [False, True])
+def test_processes_that_are_started_write_to_one_run_that_is_known_afterwards(tmp_path, is_open):
+    logger = WandbLogger(save_dir=tmp_path)
+    if is_open:
+        logger.experiment.log({"by hand": 1.0})
+    run = trainer(logger, tmp_path, devices=2, strategy="ddp_spawn", limit_train_batches=2)
+    run.fit(Model())
+    wandb.finish()
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1
+    assert next(tmp_path.glob("wandb/offline-run-*")).name.endswith(f"-{logger.version}")
+    assert [row["trainer/global_step"] for row in metrics(tmp_path) if "loss" in row] == [0, 1]
+
+
 def test_without_wandb_the_error_names_the_extra():
     program = "import sys; sys.modules['wandb'] = None\nfrom fulmen.loggers import WandbLogger\nWandbLogger()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

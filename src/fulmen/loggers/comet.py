@@ -69,10 +69,10 @@ class CometLogger(Logger):
             "api_key": api_key,
             "workspace": workspace,
             "project": project,
-            "experiment_key": experiment_key,
             "mode": mode,
             "online": online,
         }
+        self._version = experiment_key
         self._config = kwargs
         self._prefix = prefix
         self._experiment: Any = None
@@ -90,9 +90,11 @@ class CometLogger(Logger):
             os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")  # or it would log what torch does a second time
             comet_ml = library("comet_ml")
             self._experiment = comet_ml.start(
-                **self._start, experiment_config=comet_ml.ExperimentConfig(**self._config)
+                **self._start,
+                experiment_key=self._version,
+                experiment_config=comet_ml.ExperimentConfig(**self._config),
             )
-            self._start["experiment_key"] = self._experiment.get_key()
+            self._version = self._experiment.get_key()
             self._experiment.log_other("Created from", "fulmen")
         return self._experiment
 
@@ -104,7 +106,7 @@ class CometLogger(Logger):
     @property
     def version(self) -> str | None:
         """The key of the experiment; None if Comet is still to choose it."""
-        return self._start["experiment_key"]
+        return self._version
 
     @property
     def save_dir(self) -> str | None:

@@ -81,7 +81,7 @@ class MLFlowLogger(Logger):
         self._experiment_name = experiment_name
         self._experiment_id: str | None = None
         self._run_name = run_name
-        self._run_id = run_id
+        self._version = run_id
         self.tags = tags
         self._log_model = log_model
         self._prefix = prefix
@@ -114,13 +114,13 @@ class MLFlowLogger(Logger):
     def _begin(self) -> None:
         client = self._connect()
         library("mlflow").set_tracking_uri(self._tracking_uri)  # so that the user's own calls go there, too
-        if self._run_id is not None:
-            run = client.get_run(self._run_id)
+        if self._version is not None:
+            run = client.get_run(self._version)
             self._experiment_id = run.info.experiment_id
             if run.info.status != "RUNNING":
-                client.update_run(self._run_id, status="RUNNING")
+                client.update_run(self._version, status="RUNNING")
             for name in run.data.metrics:
-                self._values[name] = len(client.get_metric_history(self._run_id, name))
+                self._values[name] = len(client.get_metric_history(self._version, name))
         else:
             self._experiment_id = self._find_experiment() or self._make_experiment()
             tags = dict(self.tags or {})
@@ -132,7 +132,7 @@ class MLFlowLogger(Logger):
                     )
                 tags["mlflow.runName"] = self._run_name
             resolve_tags = library("mlflow.tracking.context.registry").resolve_tags
-            self._run_id = client.create_run(self._experiment_id, tags=resolve_tags(tags)).info.run_id
+            self._version = client.create_run(self._experiment_id, tags=resolve_tags(tags)).info.run_id
         self._values_before = self._values.copy()
         self._initialized = True
 
@@ -180,7 +180,7 @@ class MLFlowLogger(Logger):
     def run_id(self) -> str | None:
         """The id of the run, which is begun; None on ranks other than 0."""
         _ = self.experiment
-        return self._run_id
+        return self._version
 
     @property
     def experiment_id(self) -> str | None:
@@ -211,8 +211,8 @@ class MLFlowLogger(Logger):
         """The newest run of the experiment (and of ``run_name``, if that is given) whose checkpoints are on this disk;
         the run itself if it was named or has begun.
         """
-        if self._run_id is not None or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-            return self._run_id
+        if self._version is not None or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+            return self._version
         experiment = self._find_experiment()
         if experiment is None:
             return None
@@ -224,8 +224,8 @@ class MLFlowLogger(Logger):
 
     @rank_zero_only
     def return_to_newest_run(self) -> None:
-        if self._run_id is None:
-            self._run_id = self.newest_version
+        if self._version is None:
+            self._version = self.newest_version
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any] | Namespace) -> None:  # type: ignore[override]
@@ -283,7 +283,7 @@ class MLFlowLogger(Logger):
             self._send(metrics=new[begin : begin + _MOST_METRICS])
 
     def _send(self, **what: list[Any]) -> None:
-        operation = self._client.log_batch(run_id=self._run_id, **what, **self._options)
+        operation = self._client.log_batch(run_id=self._version, **what, **self._options)
         if operation is not None and not self._options.get("synchronous", False):
             self._sent.append(operation)
             if len(self._sent) > _MOST_METRICS:
@@ -299,7 +299,7 @@ class MLFlowLogger(Logger):
         if not self._initialized or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return {}
         self._wait()
-        return {"run_id": self._run_id, "values": dict(self._values - self._behind)}
+        return {"run_id": self._version, "values": dict(self._values - self._behind)}
 
     @rank_zero_only
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -310,7 +310,7 @@ class MLFlowLogger(Logger):
         if self._behind:
             rank_zero_info(
                 "the MLflow run %s has %d values that were logged after the checkpoint; they are not logged again.",
-                self._run_id,
+                self._version,
                 self._behind.total(),
             )
 
@@ -349,7 +349,7 @@ class MLFlowLogger(Logger):
         self._wait()
         while self._to_store:
             self._store(self._to_store.pop(0))
-        self._client.set_terminated(self._run_id, _STATUS.get(status, "FINISHED"))
+        self._client.set_terminated(self._version, _STATUS.get(status, "FINISHED"))
         self._values_before, self._behind = self._values.copy(), Counter()
 
     def __getstate__(self) -> dict[str, Any]:

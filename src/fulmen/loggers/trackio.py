@@ -49,11 +49,11 @@ class TrackioLogger(Logger):
         check_log_model(log_model, "TrackioLogger")
         self._init = {
             "project": project or "lightning_logs",
-            "name": name,
             "resume": "allow",
             "embed": False,  # no window in a notebook
             **kwargs,
         }
+        self._version = name
         self._prefix = prefix
         self._log_model = log_model
         self._logged_model_time: dict[str, float] = {}
@@ -69,8 +69,8 @@ class TrackioLogger(Logger):
         """Trackio's run, for what this logger does not offer; it is begun when this is first read."""
         if self._run is None:
             trackio = library("trackio")
-            self._run = trackio.init(**self._init)
-            self._init["name"] = self._run.name
+            self._run = trackio.init(**self._init, name=self._version)
+            self._version = self._run.name
             store = getattr(trackio, "SQLiteStorage", None)
             if store is not None and not self._init.get("space_id"):
                 self._rows = store.get_log_count(self._init["project"], run=self._run.name, run_id=self._run.id)
@@ -85,7 +85,7 @@ class TrackioLogger(Logger):
     @property
     def version(self) -> str | None:
         """The name of the run; None if Trackio is still to choose it."""
-        return self._init["name"]
+        return self._version
 
     @rank_zero_only
     def return_to_newest_run(self) -> None:

@@ -101,6 +101,7 @@ class WandbLogger(Logger):
         if offline:
             self._wandb_init["mode"] = "offline"
         self._wandb_init.update(kwargs)
+        self._version: str | None = self._wandb_init["id"]  #: of the run
         self._offline = offline
         self._log_model = log_model
         self._prefix = prefix
@@ -124,7 +125,7 @@ class WandbLogger(Logger):
     @property
     def version(self) -> str | None:
         """The id of the run; None if wandb is still to choose it."""
-        return self._experiment.id if self._experiment is not None else self._wandb_init["id"]
+        return self._experiment.id if self._experiment is not None else self._version
 
     @property
     def save_dir(self) -> str | None:
@@ -138,7 +139,7 @@ class WandbLogger(Logger):
 
     def return_to_newest_run(self) -> None:
         if self._chooses_run():
-            self._wandb_init["id"] = self.newest_version
+            self._version = self.newest_version
 
     def _chooses_run(self) -> bool:
         """Whether nobody has said which run to go on with."""
@@ -157,7 +158,7 @@ class WandbLogger(Logger):
         """
         if self._experiment is None:
             self._experiment = run = self._begin()
-            self._rows_before = _rows_in(run)
+            self._version, self._rows_before = run.id, _rows_in(run)
             if self._wandb_init.get("sync_tensorboard"):
                 run.define_metric("*", step_metric="global_step")
             else:
@@ -168,7 +169,8 @@ class WandbLogger(Logger):
     def _begin(self) -> Any:
         wandb = library("wandb")
         if wandb.run is not None:
-            asked = {name: self._wandb_init[name] for name in ("name", "id") if self._wandb_init[name] is not None}
+            asked = {"name": self._wandb_init["name"], "id": self._version}
+            asked = {name: value for name, value in asked.items() if value is not None}
             if any(getattr(wandb.run, name, None) != value for name, value in asked.items()):
                 rank_zero_warn(
                     f"WandbLogger goes on in the run {wandb.run.id} that is open already, so that "
@@ -180,7 +182,7 @@ class WandbLogger(Logger):
             return wandb.attach(self._attach_id)
         if self.save_dir is not None:
             os.makedirs(self.save_dir, exist_ok=True)
-        return wandb.init(**self._wandb_init)
+        return wandb.init(**{**self._wandb_init, "id": self._version})
 
     def watch(self, model: Module, log: str | None = "gradients", log_freq: int = 100, log_graph: bool = True) -> None:
         """Have wandb look at the model while it trains.
@@ -389,8 +391,12 @@ class WandbLogger(Logger):
         """Without the run: the copy goes on in it, or begins one, when it is first asked for it."""
         if self._experiment is None:
             return dict(self.__dict__)
-        begin = {**self._wandb_init, "id": self._experiment.id}
-        return {**self.__dict__, "_experiment": None, "_attach_id": self._experiment.id, "_wandb_init": begin}
+        return {
+            **self.__dict__,
+            "_experiment": None,
+            "_attach_id": self._experiment.id,
+            "_version": self._experiment.id,
+        }
 
 
 def _rows_in(run: Any) -> int:
