@@ -162,6 +162,7 @@ class MLFlowLogger(Logger):
                     "not installed. Run `pip install 'fulmen[mlflow]'`, or give the `tracking_uri` of a server.",
                     name=error.name,
                 ) from error
+            rank_zero_info("this version of MLflow does not write its store as files: it is %s", uri)
         self._tracking_uri = uri
         return client
 
