@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from fulmen.loggers import files
@@ -112,6 +113,7 @@ class WandbLogger(Logger):
         self._to_upload: list[Checkpoint] = []
         self._attach_id: str | None = None  #: of the run that the process has which sent this logger here
         self._rows_before = 0  #: in the run, when this training began
+        self._last_before: Any = None  #: the step of its last row at that time, if it had one
         self._behind = 0  #: rows that the run has beyond the checkpoint, all told
         self._skipped = 0  #: of these, how many came again
         self._rows_at_return = 0  #: in the run, when it was found to be beyond
@@ -158,7 +160,8 @@ class WandbLogger(Logger):
         """
         if self._experiment is None:
             self._experiment = run = self._begin()
-            self._version, self._rows_before = run.id, _rows_in(run)
+            self._version = run.id
+            self._note_place(run)
             if self._wandb_init.get("sync_tensorboard"):
                 run.define_metric("*", step_metric="global_step")
             else:
@@ -212,7 +215,7 @@ class WandbLogger(Logger):
         row = dict(prefixed(metrics, self._prefix, self.LOGGER_JOIN_CHAR))
         if step is not None and not self._wandb_init.get("sync_tensorboard"):
             row[_STEP] = step
-        if self._behind and self._is_there():
+        if self._behind and self._is_there(step):
             return
         if self._next_row is None:
             run.log(row)
@@ -360,9 +363,16 @@ class WandbLogger(Logger):
                 self._behind,
             )
 
-    def _is_there(self) -> bool:
-        """Whether the row that comes now is one that the run has from before."""
-        if not self._still_there():
+    def _note_place(self, run: Any) -> None:
+        """Remember how far the run has come before a training logs its first row."""
+        self._rows_before, self._last_before = _rows_in(run), None
+        with suppress(Exception):  # wandb has to ask for it
+            self._last_before = run.summary.get(_STEP)
+
+    def _is_there(self, step: int | None) -> bool:
+        """Whether the row that comes now is one that the run has from before. Better twice than never."""
+        is_later = step is not None and isinstance(self._last_before, (int, float)) and step > self._last_before
+        if is_later or not self._still_there():
             self._behind = 0
             return False
         self._skipped += 1
@@ -385,7 +395,8 @@ class WandbLogger(Logger):
         if status == "success":
             while self._to_upload:
                 self._upload(self._to_upload.pop(0))
-        self._rows_before, self._behind = _rows_in(self._experiment), 0
+        self._note_place(self._experiment)
+        self._behind = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the run: the copy goes on in it, or begins one, when it is first asked for it."""
