@@ -106,7 +106,8 @@ class MultiProcessingLauncher(Launcher):
         except Exception as error:
             raise MisconfigurationException(
                 f"{type(owner).__name__} and its arguments cannot be sent to new processes: {type(error).__name__}: "
-                f"{error}. Make what cannot be sent in `setup` or `train_dataloader`, or write `strategy='ddp'` in a program."
+                f"{error}. Make what cannot be sent in `setup` or `train_dataloader`, or write `strategy='ddp'` in "
+                "a program."
             ) from error
 
     def _fork(
