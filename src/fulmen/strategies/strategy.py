@@ -171,7 +171,8 @@ class Strategy(ABC):
 
     def wrap_module(self, module: nn.Module, move_to_device: bool = True) -> nn.Module:
         """For a loop that its user writes, by :class:`~fulmen.fabric.fabric.Fabric`: what to call in place of
-        ``module``, so that its gradients are those of all processes. Optimizers are to step what are its parameters after that.
+        ``module``, so that its gradients are those of all processes. Optimizers are to step what are its
+        parameters after that.
 
         Args:
             move_to_device: put it onto this process's device before.

@@ -26,10 +26,7 @@ def apply_to_collection(
         if type(data) is dict:
             return items
         clone = copy(data)
-        for (
-            key,
-            value,
-        ) in items.items():  # keeps the factory of a defaultdict; the outputs of transformers refuse `update`
+        for key, value in items.items():  # which keeps the factory of a defaultdict; not all dicts take `update`
             clone[key] = value  # type: ignore[index]
         return clone
     if isinstance(data, tuple) and hasattr(data, "_fields"):
