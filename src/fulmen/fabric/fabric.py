@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from fulmen.core.module import LightningModule
 from fulmen.fabric.arguments import from_environment, is_started_by_command
+from fulmen.fabric.attached import FabricAsTrainer
 from fulmen.fabric.processes import Processes
 from fulmen.fabric.shares import Batches, divided
 from fulmen.fabric.state import checked_filters, dumped, give_back, plain, put_back
@@ -324,7 +325,8 @@ class Fabric(Processes):
             clip_val: limit each element to ``[-clip_val, clip_val]``.
             max_norm: scale all together so that their norm is at most this. Give one of the two.
             norm_type: the p of the norm.
-            error_if_nonfinite: raise if the norm is NaN or infinite.
+            error_if_nonfinite: raise if the norm is NaN or infinite; not where a gradient scaler (``"16-mixed"``) is to
+                leave out the step anyway.
 
         Returns:
             The norm before, with ``max_norm``.
@@ -344,6 +346,7 @@ class Fabric(Processes):
             assert clip_val is not None
             clip_grad_value(parameters, float(clip_val))
             return None
+        error_if_nonfinite = error_if_nonfinite and precision.goes_backward_alone
         return clip_grad_norm(parameters, float(max_norm), float(norm_type), error_if_nonfinite)
 
     def autocast(self) -> AbstractContextManager[Any]:
