@@ -145,12 +145,21 @@ class Processes:
     def _run_here(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._is_launched = True
         self._begin()
-        return function(self, *args, **kwargs)
+        control = self._strategy.control
+        if control is None:
+            return function(self, *args, **kwargs)
+        from fulmen.fabric.failure import shared, watch_program
+
+        if function is _nothing:
+            watch_program(control)
+            return None
+        with shared(control, partial(_save, self._loggers)):
+            return function(self, *args, **kwargs)
 
     def _begin(self) -> None:
         if not self._is_ready:
             self._strategy.setup_environment()
-            weakref.finalize(self, _save, list(self._loggers))  # at the latest when the program ends
+            weakref.finalize(self, _save, self._loggers)  # at the latest when the program ends
             self._is_ready = True
 
     def _require_processes(self, what: str) -> None:
