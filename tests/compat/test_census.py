@@ -9,7 +9,6 @@ from .census import counted, is_there
 #: what three packages or more use and Fulmen has not; a name that has come may be taken off
 NOT_THERE = frozenset(
     """
-    lightning.fabric.Fabric
     lightning.fabric.utilities.logger._sanitize_callable_params
     lightning.pytorch.Trainer.add_argparse_args
     lightning.pytorch.Trainer.from_argparse_args

@@ -57,9 +57,8 @@ def made(kind: type[torch.optim.Optimizer] = torch.optim.AdamW, **arguments: Any
 
 
 def whole(module: nn.Module) -> list[torch.Tensor]:
-    return [
-        (p.full_tensor() if isinstance(p, DTensor) else p).detach().clone() for _, p in sorted(module.named_parameters())
-    ]
+    found = (parameter.detach() for _, parameter in sorted(module.named_parameters()))
+    return [one.full_tensor() if isinstance(one, DTensor) else one.clone() for one in found]
 
 
 def by_fabric(fabric: Fabric, epochs: int = 2, accumulate: int = 1) -> dict[str, Any]:

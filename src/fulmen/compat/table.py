@@ -48,13 +48,19 @@ _MODULES = {
     "pl.trainer.supporters": "",
     "pl.utilities.cli": "fulmen.cli",
     "pl.utilities.model_summary.model_summary": "fulmen.utilities.model_summary",
-    "fabric": "",
+    "fabric": "fulmen.fabric",
+    "fabric.cli": "",
+    "fabric.connector": "",
+    "fabric.fabric": "fulmen.fabric.fabric",
     "fabric.plugins.collectives": "",
     "fabric.plugins.collectives.torch_collective": "",
     "fabric.plugins.io.checkpoint_io": "fulmen.plugins.io.checkpoint_plugin",
     "fabric.plugins.io.torch_io": "fulmen.plugins.io.torch_plugin",
     "fabric.plugins.io.xla": "fulmen.plugins.io.xla_plugin",
+    "fabric.utilities.init": "",
+    "fabric.utilities.load": "",
     "fabric.utilities.logger": "",
+    "fabric.wrappers": "fulmen.fabric.wrappers",
     "lightning_utilities": "",
     "lightning_utilities.core": "",
     "lightning_utilities.core.apply_func": "fulmen.utilities.apply_func",
@@ -91,7 +97,7 @@ _PRECISION = {
 _NAMES: dict[str, dict[str, str]] = {
     "lightning": {
         name: f"fulmen:{name}"
-        for name in ("Callback", "LightningDataModule", "LightningModule", "Trainer", "seed_everything")
+        for name in ("Callback", "Fabric", "LightningDataModule", "LightningModule", "Trainer", "seed_everything")
     },
     "pl.accelerators": _TPU,
     "pl.callbacks": {"ProgressBarBase": "fulmen.callbacks.progress.progress_bar:ProgressBar"},
@@ -121,13 +127,36 @@ _NAMES: dict[str, dict[str, str]] = {
         "is_cuda_available": "torch.cuda:is_available",
         "num_cuda_devices": "torch.cuda:device_count",
     },
+    "fabric.cli": {"main": "fulmen.fabric.command:main"},
+    "fabric.connector": {"_PRECISION_INPUT": "fulmen.fabric.arguments:PrecisionName"},
+    "fabric.plugins.precision.bitsandbytes": {"_BITSANDBYTES_AVAILABLE": "fulmen.compat.fabric_names:BITSANDBYTES"},
+    "fabric.plugins.precision.precision": {"_PRECISION_INPUT": "fulmen.fabric.arguments:PrecisionName"},
     "fabric.plugins.collectives.torch_collective": {
         "default_pg_timeout": "torch.distributed.constants:default_pg_timeout"
     },
     "fabric.strategies": {"STRATEGY_REGISTRY": "fulmen.strategies.registry:StrategyRegistry"},
+    "fabric.strategies.launchers.subprocess_script": {
+        "_SubprocessScriptLauncher": "fulmen.strategies.launchers.subprocess_script:SubprocessScriptLauncher"
+    },
+    "fabric.strategies.strategy": {
+        "TBroadcast": "fulmen.strategies.strategy:T",
+        "_Sharded": "fulmen.strategies.sharded:ShardedStrategy",
+        "_apply_filter": "fulmen.fabric.state:take_filtered",
+        "_validate_keys_for_strict_loading": "fulmen.fabric.state:check_names",
+    },
+    "fabric.utilities.init": {"_materialize_meta_tensors": "fulmen.strategies.sharding:materialize"},
+    "fabric.utilities.load": {
+        "_METADATA_FILENAME": "fulmen.plugins.io.distributed_plugin:PLAIN_FILE",
+        "_NotYetLoadedTensor": "fulmen.compat.fabric_names:NotYetLoadedTensor",
+        "_lazy_load": "fulmen.plugins.io.torch_plugin:read_checkpoint",
+        "_move_state_into": "fulmen.fabric.state:move_into",
+    },
     "fabric.utilities.cloud_io": {"_load": "fulmen.utilities.cloud_io:load"},
     "fabric.utilities.data": {"AttributeDict": "fulmen.utilities.parsing:AttributeDict"},
-    "fabric.utilities.distributed": {"ReduceOp": "torch.distributed:ReduceOp"},
+    "fabric.utilities.distributed": {
+        "ReduceOp": "torch.distributed:ReduceOp",
+        "_get_default_process_group_backend_for_device": "torch.distributed:get_default_backend_for_device",
+    },
     "fabric.utilities.imports": _TORCH,
     "fabric.utilities.logger": _PARAMS,
     "fabric.utilities.rank_zero": _OF_RANKS,
@@ -151,6 +180,9 @@ _ADVICE = {
     "pl.strategies.DDPFullyShardedStrategy": "FSDPStrategy took its place",
     "pl.strategies.DataParallelStrategy": 'write `Trainer(strategy="ddp")`',
     "pl.strategies.DDPSpawnStrategy": 'write `DDPStrategy(start_method="spawn")`',
+    "fabric.strategies.XLAFSDPStrategy": "write XLAStrategy, which has the whole model on each device",
+    "fabric.strategies.strategy._BackwardSyncControl": "strategies have it as their method `without_sync`",
+    "fabric.strategies.xla_fsdp": "write XLAStrategy, which has the whole model on each device",
     "lightning.app": "that is another product, and no part of training",
 }
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from fulmen.fabric.fabric import Fabric as Fabric
-from fulmen.fabric.wrappers import is_wrapped as is_wrapped
-from fulmen.utilities.seed import seed_everything as seed_everything
+from typing import TYPE_CHECKING
 
-__all__ = ["Fabric", "is_wrapped", "seed_everything"]
+from fulmen.utilities.imports import at_first_use
+
+if TYPE_CHECKING:
+    from fulmen.fabric.fabric import Fabric as Fabric
+    from fulmen.fabric.wrappers import is_wrapped as is_wrapped
+
+__all__ = ["Fabric", "is_wrapped"]
+__getattr__, __dir__ = at_first_use(__name__, {"Fabric": "fabric", "is_wrapped": "wrappers"})

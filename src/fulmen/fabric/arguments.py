@@ -3,7 +3,26 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
+
+#: what ``Fabric(precision=...)`` may be, besides a type such as ``torch.bfloat16``
+PrecisionName = Literal[
+    64,
+    32,
+    16,
+    "64",
+    "32",
+    "16",
+    "bf16",
+    "64-true",
+    "32-true",
+    "16-true",
+    "16-mixed",
+    "bf16-true",
+    "bf16-mixed",
+    "transformer-engine",
+    "transformer-engine-float16",
+]
 
 #: in the environment of a program that ``fulmen run`` has started
 STARTED = "LT_CLI_USED"

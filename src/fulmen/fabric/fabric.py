@@ -119,6 +119,7 @@ class Fabric(Processes):
             self.run = partial(self._launch_run, self.run)
         if is_started_by_command():  # all processes are there
             self._begin()
+            self._watch()
 
     @cached_property
     def as_trainer(self) -> FabricAsTrainer:

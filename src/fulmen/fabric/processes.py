@@ -35,6 +35,7 @@ class Processes:
     _loggers: list[Logger]
     _is_ready: bool  #: the processes have met
     _is_launched: bool
+    _is_watched: bool = False
 
     # -- who and where ------------------------------------------------------------------------------------------------
 
@@ -148,11 +149,11 @@ class Processes:
         control = self._strategy.control
         if control is None:
             return function(self, *args, **kwargs)
-        from fulmen.fabric.failure import shared, watch_program
-
         if function is _nothing:
-            watch_program(control)
+            self._watch()
             return None
+        from fulmen.fabric.failure import shared
+
         with shared(control, partial(_save, self._loggers)):
             return function(self, *args, **kwargs)
 
@@ -161,6 +162,15 @@ class Processes:
             self._strategy.setup_environment()
             weakref.finalize(self, _save, self._loggers)  # at the latest when the program ends
             self._is_ready = True
+
+    def _watch(self) -> None:
+        """An exception that the program does not catch ends all processes."""
+        control = self._strategy.control
+        if control is not None and not self._is_watched:
+            from fulmen.fabric.failure import watch_program
+
+            self._is_watched = True
+            watch_program(control)
 
     def _require_processes(self, what: str) -> None:
         """Several processes must have been started before they do anything.

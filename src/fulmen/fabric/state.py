@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -66,16 +66,54 @@ def dumped(state: Mapping[str, Any], filters: Mapping[str, Filter], strategy: St
         entry = plain(entry)
         if has_state(entry):
             entry = strategy.gathered(entry.state_dict())
-        keep = filters.get(name)
-        if keep is not None:
-            if not isinstance(entry, Mapping):
-                raise TypeError(
-                    f"`fabric.save(filter=...)` has {name!r}, which is {a_kind(entry)}. Only a module, an optimizer, "
-                    "or a dict can be filtered."
-                )
-            entry = {key: value for key, value in entry.items() if keep(key, value)}
-        found[name] = entry
+        take_filtered(name, filters, entry, found)
     return found
+
+
+def take_filtered(name: str, filters: Mapping[str, Filter], entry: Any, into: dict[str, Any]) -> None:
+    """Put ``entry`` into a dict under its name; of a dict, what its filter lets through.
+
+    Raises:
+        TypeError: there is a filter, and the entry is no dict.
+    """
+    keep = filters.get(name)
+    if keep is not None:
+        if not isinstance(entry, Mapping):
+            raise TypeError(
+                f"`fabric.save(filter=...)` has {name!r}, which is {a_kind(entry)}. Only a module, an optimizer, or a "
+                "dict can be filtered."
+            )
+        entry = {key: value for key, value in entry.items() if keep(key, value)}
+    into[name] = entry
+
+
+def check_names(requested: Iterable[str], there: Iterable[str], strict: bool = True, source: str = "the file") -> None:
+    """See whether all entries that are asked for are there.
+
+    Raises:
+        KeyError: ``strict``, and one is not.
+    """
+    known = list(there)
+    missing = [name for name in requested if name not in known]
+    if missing and strict:
+        raise KeyError(
+            f"{source} has no {', '.join(map(repr, missing))}; it has {sorted(map(str, known))}. Leave out what was "
+            "not saved, or write `fabric.load(..., strict=False)`."
+        )
+
+
+def move_into(source: dict[str, Any], destination: dict[str, Any], keys: set[str] | None = None) -> None:
+    """Move entries of one dict into another, where whoever has a state takes it back.
+
+    Args:
+        keys: which entries. None: all.
+    """
+    for name in [name for name in source if keys is None or name in keys]:
+        saved = source.pop(name)
+        if has_state(destination.get(name)):
+            destination[name].load_state_dict(saved)
+        else:
+            destination[name] = saved
 
 
 def put_back(
@@ -86,12 +124,7 @@ def put_back(
     Raises:
         KeyError: ``strict``, and the checkpoint lacks an entry.
     """
-    missing = [name for name in state if name not in checkpoint]
-    if missing and strict:
-        raise KeyError(
-            f"{source} has no {', '.join(map(repr, missing))}; it has {sorted(map(str, checkpoint))}. Leave out what "
-            "was not saved, or write `fabric.load(..., strict=False)`."
-        )
+    check_names(state, checkpoint, strict, source)
     for name in state:
         if name in checkpoint:
             saved = checkpoint.pop(name)
