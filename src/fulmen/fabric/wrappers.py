@@ -78,7 +78,8 @@ class _FabricModule(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module: floating-point inputs get the type of the precision, outputs torch's default type."""
-        return self._run(self.__dict__["_compiled"] or self._forward_module, args, kwargs)
+        compiled = self.__dict__["_compiled"]
+        return self._run(self._forward_module if compiled is None else compiled, args, kwargs)
 
     def _run(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         precision = self._strategy.precision_plugin
