@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import torch
 from tests.distributed.processes import run
+from tests.fabric.loops import WORLD, loader
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from fulmen import Fabric
-
-from tests.fabric.loops import WORLD, loader
 
 
 def fabric_of(**arguments: Any) -> Fabric:

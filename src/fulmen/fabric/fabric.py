@@ -19,7 +19,7 @@ from fulmen.fabric.arguments import from_environment, is_started_by_command
 from fulmen.fabric.attached import FabricAsTrainer
 from fulmen.fabric.processes import Processes
 from fulmen.fabric.shares import Batches, divided
-from fulmen.fabric.state import checked_filters, dumped, give_back, plain, put_back
+from fulmen.fabric.state import checked_filters, dumped, give_back, has_promises, plain, put_back
 from fulmen.fabric.wrappers import (
     _FabricDataLoader,
     _FabricModule,
@@ -454,6 +454,9 @@ class Fabric(Processes):
             return self._strategy.checkpoint_io.load_checkpoint(path, weights_only=weights_only)
         checkpoint = self._strategy.load_checkpoint(path, weights_only=weights_only)
         left = put_back(checkpoint, state, strict, self._strategy, str(path))
+        if has_promises(left):  # shards that nobody has asked for yet
+            whole = self._strategy.checkpoint_io.load_checkpoint(path, weights_only=weights_only)
+            left = {name: whole[name] for name in left}
         self.barrier()
         return left
 

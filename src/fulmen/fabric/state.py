@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fulmen.fabric.wrappers import _FabricModule, _FabricOptimizer, _uncompiled
 from fulmen.trainer.checkpoint import load_state
 from fulmen.trainer.checkpoint_checks import take_back
+from fulmen.utilities.apply_func import apply_to_collection
 from fulmen.utilities.text import a_kind, shown
 
 if TYPE_CHECKING:
@@ -133,6 +134,13 @@ def put_back(
             else:
                 state[name] = saved
     return checkpoint
+
+
+def has_promises(checkpoint: dict[str, Any]) -> bool:
+    """Whether there are tensors in it that were not read yet."""
+    found: list[Tensor] = []
+    apply_to_collection(checkpoint, Tensor, lambda tensor: found.append(tensor) if tensor.is_meta else None)
+    return bool(found)
 
 
 def give_back(obj: Any, saved: Any, strict: bool, strategy: Strategy, source: str) -> None:
