@@ -106,6 +106,10 @@ def of_two() -> list[dict[str, Any]]:
     return run(WORLD, _of_two)
 
 
+def joined(lists: list[list[int]]) -> list[int]:
+    return [number for one in lists for number in one]
+
+
 def test_each_process_takes_one_batch_of_each_group(of_two: list[dict[str, Any]]) -> None:
     batches = [list(range(22))[start : start + 4] for start in range(0, 22, 4)]
     assert [ranks["plain"] for ranks in of_two] == [batches[0::2], batches[1::2]]
@@ -113,9 +117,9 @@ def test_each_process_takes_one_batch_of_each_group(of_two: list[dict[str, Any]]
 
 
 def test_a_shuffled_pass_has_each_sample_once_in_another_order_each_time(of_two: list[dict[str, Any]]) -> None:
-    passes = [[sum(ranks["shuffled"][number], []) for ranks in of_two] for number in range(2)]
+    passes = [[joined(ranks["shuffled"][number]) for ranks in of_two] for number in range(2)]
     for one in passes:
-        assert sorted(sum(one, [])) == list(range(22))
+        assert sorted(joined(one)) == list(range(22))
     assert passes[0] != passes[1]
 
 
@@ -125,8 +129,8 @@ def test_a_process_without_a_last_batch_gets_the_one_again_that_it_had(of_two: l
 
 
 def test_a_loader_that_its_user_has_divided_gives_all_of_its_batches(of_two: list[dict[str, Any]]) -> None:
-    assert [sum(ranks["user"], []) for ranks in of_two] == [list(range(0, 22, 2)), list(range(1, 22, 2))]
-    assert [len(sum(ranks["whole"], [])) for ranks in of_two] == [22, 22]
+    assert [joined(ranks["user"]) for ranks in of_two] == [list(range(0, 22, 2)), list(range(1, 22, 2))]
+    assert [len(joined(ranks["whole"])) for ranks in of_two] == [22, 22]
 
 
 def test_the_length_is_that_of_a_process(of_two: list[dict[str, Any]]) -> None:
