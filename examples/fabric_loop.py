@@ -82,19 +82,21 @@ def main(arguments: argparse.Namespace) -> float:
     accuracy = 0.0
     while state["epoch"] < arguments.epochs:
         model.train()
+        total = torch.zeros((), device=fabric.device)
         for number, (inputs, targets) in enumerate(train, 1):  # on the device
             is_step = number % arguments.accumulate == 0 or number == len(train)
             with fabric.no_backward_sync(model, enabled=not is_step):  # gradients are exchanged for a step only
                 loss = F.cross_entropy(model(inputs), targets)  # in the precision
                 fabric.backward(loss / arguments.accumulate)
+            total += loss.detach()
             if is_step:
                 fabric.clip_gradients(model, optimizer, max_norm=1.0)
                 optimizer.step()
                 optimizer.zero_grad()
                 state["step"] += 1
-        fabric.log("train_loss", fabric.all_reduce(loss), step=state["step"])
         accuracy = evaluate(fabric, model, rest)
-        fabric.log("accuracy", accuracy, step=state["step"])
+        values = {"train_loss": fabric.all_reduce(total / len(train)), "accuracy": accuracy}
+        fabric.log_dict(values, step=state["step"])
         state["epoch"] += 1
         fabric.save(file, state)
         fabric.print(f"epoch {state['epoch']}: {accuracy:.3f}")

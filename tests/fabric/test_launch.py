@@ -73,7 +73,7 @@ print("result", Mine(accelerator="cpu", devices=2, strategy="ddp_fork").run("a")
     assert "result aa" in program(tmp_path, text)
 
 
-@pytest.mark.parametrize("launch", ["", "fabric.launch()\n"])
+@pytest.mark.parametrize("launch", ["fabric.launch()\n", pytest.param("", marks=pytest.mark.slow)])
 def test_the_command_starts_a_script_and_chooses_for_its_fabric(tmp_path: Path, launch: str) -> None:
     text = "fabric = Fabric()\n" + launch + SAY
     options = ("--accelerator", "cpu", "--devices=2", "--precision", "bf16-mixed")
