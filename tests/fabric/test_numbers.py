@@ -110,3 +110,22 @@ def test_a_module_without_values_gets_those_of_one_process_as_it_is_sharded() ->
     wanted = whole(Net())
     for found in run(WORLD, _made_without_values):
         assert all(map(torch.equal, found, wanted))
+
+
+def _gradients(kind: str) -> list[list[float] | None]:
+    fabric = Fabric(accelerator="cpu", devices=WORLD, strategy=kind)
+    fabric.launch()
+    model = fabric.setup(nn.Linear(2, 1, bias=False))
+    found: list[list[float] | None] = []
+    for held_back in (True, False):
+        with fabric.no_backward_sync(model, enabled=held_back):
+            fabric.backward(model(torch.ones(1, 2) * fabric.global_rank).sum())
+        gradient: Any = model.weight.grad
+        whole_one = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+        found.append(None if gradient is None else whole_one.flatten().tolist())
+    return found
+
+
+def test_gradients_are_exchanged_in_the_last_backward_pass_of_a_window() -> None:
+    assert run(WORLD, _gradients, "ddp") == [[[0.0, 0.0], [1.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]]]
+    assert run(WORLD, _gradients, "fsdp") == [[None, [1.0, 1.0]]] * 2
