@@ -154,11 +154,11 @@ class Fabric(Processes):
             RuntimeError: there are several processes, and they were not launched.
         """
         self._check_optimizers(optimizers)
-        wrapped = self._setup_module(module, optimizers, move_to_device, _reapply_compile)
         if scheduler is not None and not optimizers:
             raise TypeError(
                 "`fabric.setup(module, scheduler=...)`: a scheduler needs its optimizer beside it. Pass both."
             )
+        wrapped = self._setup_module(module, optimizers, move_to_device, _reapply_compile)
         if not optimizers:
             return wrapped
         return (wrapped, *self._wrapped(optimizers), *([] if scheduler is None else [scheduler]))
