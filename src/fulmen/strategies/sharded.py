@@ -207,6 +207,12 @@ class ShardedStrategy(ParallelStrategy, ABC):
     def lightning_module_state_dict(self, module: LightningModule | None = None) -> dict[str, Any]:
         return self.gathered(self.the_module(module).state_dict())
 
+    def under_own_names(self, state: dict[str, Any]) -> dict[str, Any]:
+        own = self.the_module().state_dict().keys()
+        if self._root is None or own <= state.keys():
+            return state
+        return {name: state[f"module.{name}"] for name in own if f"module.{name}" in state}
+
     def load_model_state(self, module: LightningModule, state_dict: Any, strict: bool, source: str) -> None:
         """Keep the weights until the module is sharded, and load them then."""
         self._weights = state_dict, strict, source

@@ -250,6 +250,10 @@ class Strategy(ABC):
             )
         return module
 
+    def under_own_names(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A ``state_dict`` of :attr:`model`, under the names of the module itself."""
+        return state
+
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Give the module the weights in ``checkpoint["state_dict"]``, as Lightning's strategies do. One that is
         written is called in the place of :meth:`load_model_state`.

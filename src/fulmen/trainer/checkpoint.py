@@ -79,7 +79,13 @@ def weights(trainer: Trainer) -> dict[str, Any]:
     strategy = trainer.strategy
     if takes(strategy.lightning_module_state_dict, "module", 0):
         return strategy.lightning_module_state_dict(trainer.lightning_module)
-    return strategy.lightning_module_state_dict()  # written for Lightning, where the strategy knows its module
+    # written for Lightning, where the strategy knows its module, also after the run
+    model = strategy.model
+    strategy.model = model if model is not None else trainer.lightning_module
+    try:
+        return strategy.gathered(strategy.under_own_names(strategy.lightning_module_state_dict()))
+    finally:
+        strategy.model = model
 
 
 def _optimizers(trainer: Trainer) -> list[Any]:

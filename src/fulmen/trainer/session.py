@@ -25,7 +25,7 @@ from fulmen.trainer.hook_checks import check_hooks
 from fulmen.trainer.inexact import warn_of_inexact
 from fulmen.trainer.opening import Restored
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
-from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
+from fulmen.trainer.validation import check_optimizers, check_run, check_shares, explain_no_parameters
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.seed import collect_rng_states, draw_apart, isolate_rng
@@ -104,6 +104,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     strategy.setup_environment()
     if strategy.accelerator is not None:
         strategy.accelerator.setup(trainer)
+    check_shares(strategy)
     together.begin_run(trainer)
     which_file.return_to_run(trainer, verb, ckpt_path)
     if trainer.profiles:

@@ -20,6 +20,7 @@ from fulmen.utilities.text import shown
 from fulmen.utilities.warnings import PossibleUserWarning
 
 if TYPE_CHECKING:
+    from fulmen.strategies.strategy import Strategy
     from fulmen.trainer.trainer import Trainer
 
 _STEP = {"fit": "training_step", "validate": "validation_step", "test": "test_step", "predict": "predict_step"}
@@ -295,3 +296,19 @@ def _parameters(function: Any) -> list[inspect.Parameter]:
 
 def _parameter(function: Any, name: str) -> inspect.Parameter | None:
     return next((parameter for parameter in _parameters(function) if parameter.name == name), None)
+
+
+def check_shares(strategy: Strategy) -> None:
+    """See that the strategy splits the data as it says to a sampler.
+
+    Raises:
+        MisconfigurationException: ``distributed_sampler_kwargs`` says otherwise.
+    """
+    said = strategy.distributed_sampler_kwargs
+    size, rank = strategy.data_parallel_size, strategy.data_parallel_rank
+    if (said["num_replicas"], said["rank"]) != (size, rank):
+        raise MisconfigurationException(
+            f"`{type(strategy).__name__}.distributed_sampler_kwargs` is {said}, and the data is split into {size} shares "
+            f"of which this process has number {rank}. Write the properties `data_parallel_size` and "
+            "`data_parallel_rank`, which also weigh losses and metrics."
+        )
