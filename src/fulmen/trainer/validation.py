@@ -308,7 +308,7 @@ def check_shares(strategy: Strategy) -> None:
     size, rank = strategy.data_parallel_size, strategy.data_parallel_rank
     if (said["num_replicas"], said["rank"]) != (size, rank):
         raise MisconfigurationException(
-            f"`{type(strategy).__name__}.distributed_sampler_kwargs` is {said}, and the data is split into {size} shares "
-            f"of which this process has number {rank}. Write the properties `data_parallel_size` and "
+            f"`{type(strategy).__name__}.distributed_sampler_kwargs` is {said}, and the data is split into {size} "
+            f"shares, of which this process has number {rank}. Write the properties `data_parallel_size` and "
             "`data_parallel_rank`, which also weigh losses and metrics."
         )
