@@ -14,7 +14,8 @@ from fulmen.compat.table import ROOTS, VERSION, home_of, missing_module, missing
 
 #: what is put into ``PYTHONPATH`` so that Python itself installs the aliases when it starts
 STARTUP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "startup")
-#: "1": an alias is installed in the process that started this one; "0": the startup folder does nothing
+#: "0": neither the startup folder nor the switch of an environment does anything; "child": the aliases are installed in
+#: the process that started this one, which has said so
 SWITCH = "FULMEN_COMPAT"
 
 _UTILITIES = "lightning_utilities"  # another package, which much has that has no Lightning
@@ -49,7 +50,7 @@ def install(*, children: bool = True) -> None:
     installed = [place for root in _ROOTS if (place := _installed(root)) is not None]
     _finder.roots = {*_ROOTS} if _installed(_UTILITIES) is not None else {*_ROOTS, _UTILITIES}
     sys.meta_path.insert(0, _finder)
-    if installed and SWITCH not in os.environ:
+    if installed and os.environ.get(SWITCH) != "child":
         print(f"fulmen.compat: Fulmen is imported instead of {', '.join(installed)}", file=sys.stderr)
     if children:
         _before.update({name: os.environ.get(name) for name in (SWITCH, "PYTHONPATH")})
@@ -57,7 +58,7 @@ def install(*, children: bool = True) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(
             filter(None, [STARTUP, *(path for path in paths if path != STARTUP)])
         )
-        os.environ[SWITCH] = "1"
+        os.environ[SWITCH] = "child"
 
 
 def uninstall() -> None:
