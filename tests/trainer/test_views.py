@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 import fulmen
 from fulmen import Callback, LightningModule, Trainer
 from fulmen.callbacks import EarlyStopping, ModelCheckpoint
-from fulmen.trainer.views import TABLE, View
+from fulmen.trainer.views import OF_CLASSES, OVERRIDDEN, TABLE, View
 
 from . import views_run
 
@@ -177,7 +178,7 @@ def test_the_place_in_the_epoch_cannot_be_set(tmp_path: Path) -> None:
         def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
             self.trainer.fit_loop.epoch_loop.batch_progress.current.ready = 7
 
-    with pytest.raises(AttributeError, match="ckpt_path"):
+    with pytest.raises(AttributeError, match=r"cannot be set.*trainer\.progress\.batches_done"):
         trainer_for(tmp_path).fit(Back())
 
 
@@ -321,3 +322,63 @@ def test_setup_data_asks_for_the_training_loader_in_configure_optimizers(tmp_pat
 
     trainer_for(tmp_path).fit(Asks())
     assert lengths == [3]
+
+
+# -- names of other classes, and the page -----------------------------------------------------------------------------
+
+
+def an_object_of(owner: str, folder: Path) -> Any:
+    from fulmen import LightningDataModule
+    from fulmen.cli import LightningCLI
+    from fulmen.loggers import CSVLogger
+    from fulmen.loggers.csv_logs import ExperimentWriter
+    from fulmen.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+    from fulmen.tuner import Tuner
+
+    made: dict[str, Any] = {
+        "LightningModule": Model,
+        "LightningDataModule": LightningDataModule,
+        "Callback": Callback,
+        "Strategy": lambda: trainer_for(folder).strategy,
+        "DDPStrategy": DDPStrategy,
+        "FSDPStrategy": FSDPStrategy,
+        "ModelParallelStrategy": ModelParallelStrategy,
+        "ModelCheckpoint": ModelCheckpoint,
+        "EarlyStopping": lambda: EarlyStopping("loss"),
+        "CSVLogger": lambda: CSVLogger(folder),
+        "ExperimentWriter": lambda: ExperimentWriter(str(folder)),
+        "LightningCLI": lambda: LightningCLI,
+        "Tuner": lambda: Tuner(trainer_for(folder)),
+    }
+    return made[owner]()
+
+
+@pytest.mark.parametrize("row", [*OF_CLASSES, *OVERRIDDEN], ids=lambda row: row.path)
+def test_a_name_that_the_table_gives_a_class_is_there(row: Any, tmp_path: Path) -> None:
+    owner, _, name = row.path.partition(".")
+    assert row.users or name == "_current_fx_name"
+    assert hasattr(an_object_of(owner, tmp_path), name)
+
+
+def test_the_name_of_the_hook_that_is_called_can_be_asked_for(tmp_path: Path) -> None:
+    class Asks(Model):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            names.add(self._current_fx_name)
+            return super().training_step(batch, batch_idx)
+
+        def on_train_start(self) -> None:
+            names.add(self._current_fx_name)
+
+    names: set[Any] = set()
+    trainer_for(tmp_path).fit(Asks())
+    assert names == {"training_step", "on_train_start"}
+
+
+def test_the_page_shows_the_tables() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    spec = importlib.util.spec_from_file_location("generate_internals", docs / "generate_internals.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    assert (docs / "internals.md").read_text() == generator.page(), "run `python docs/generate_internals.py`"

@@ -75,6 +75,9 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
     CHECKPOINT_HYPER_PARAMS_TYPE = "hparams_type"
 
     __jit_unused_properties__ = [
+        "_current_fx_name",
+        "_device",
+        "_device_mesh",
         "automatic_optimization",
         "current_epoch",
         "device",
@@ -210,6 +213,25 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
     @example_input_array.setter
     def example_input_array(self, example: Tensor | tuple[Any, ...] | dict[str, Any] | None) -> None:
         self.__dict__["_example_input_array"] = example
+
+    # what programs know of the inside of Lightning's
+
+    @property
+    def _device(self) -> torch.device:
+        return self.device
+
+    @property
+    def _device_mesh(self) -> Any:
+        return self.device_mesh
+
+    @_device_mesh.setter
+    def _device_mesh(self, mesh: Any) -> None:
+        self.device_mesh = mesh
+
+    @property
+    def _current_fx_name(self) -> str | None:
+        """The hook that is being called, or None."""
+        return None if self._trainer is None else self._trainer.metrics.hook or None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_trainer", "_compiled_logs")}

@@ -110,6 +110,30 @@ class ModelParallelStrategy(ShardedStrategy):
     def data_parallel_rank(self) -> int:
         return self.global_rank // self.sizes[1]
 
+    @property
+    def _data_parallel_size(self) -> Literal["auto"] | int:
+        return self._wanted[0]
+
+    @_data_parallel_size.setter
+    def _data_parallel_size(self, size: Literal["auto"] | int) -> None:
+        self._wanted = size, self._wanted[1]
+
+    @property
+    def _tensor_parallel_size(self) -> Literal["auto"] | int:
+        return self._wanted[1]
+
+    @_tensor_parallel_size.setter
+    def _tensor_parallel_size(self, size: Literal["auto"] | int) -> None:
+        self._wanted = self._wanted[0], size
+
+    @property
+    def _device_mesh(self) -> DeviceMesh | None:
+        return self._mesh
+
+    @_device_mesh.setter
+    def _device_mesh(self, mesh: DeviceMesh | None) -> None:
+        self._mesh = mesh
+
     def setup_environment(self) -> None:
         sizes = self.sizes
         super().setup_environment()

@@ -36,19 +36,11 @@ def batch_count(trainer: Trainer, span: str, name: str) -> int:
     return count if span == "current" else progress.total_batches - progress.batches_done + count
 
 
-def write_batch_count(trainer: Trainer, span: str, value: int) -> None:
+def write_batch_count(trainer: Trainer, value: int) -> None:
     """Set how many batches were trained on in the whole run; all four counters follow."""
-    progress = trainer.progress
-    now = batch_count(trainer, span, "ready")
-    if value in (now, now - 1):  # where the four of them stand, depending on the moment
-        return
-    if span == "current":
-        raise AttributeError(
-            f"the number of this epoch's batches cannot be set to {value}: it is where the data stands. To go on from "
-            "another batch write `trainer.fit(model, ckpt_path=...)`; to end the epoch return -1 from "
-            "`on_train_batch_start`."
-        )
-    progress.total_batches += value - now
+    now = batch_count(trainer, "total", "ready")
+    if value not in (now, now - 1):  # where the four of them stand, depending on the moment
+        trainer.progress.total_batches += value - now
 
 
 def total_batch_idx(trainer: Trainer) -> int:
@@ -65,11 +57,6 @@ def epoch_count(trainer: Trainer, span: str, name: str) -> int:
         return progress.epoch + (progress.epoch_is_closed or (progress.in_epoch and hook == "on_train_epoch_end"))
     begun = progress.in_epoch or progress.epoch_is_closed
     return progress.epoch + (begun and not (name == "started" and hook == "on_train_epoch_start"))
-
-
-def write_epoch_count(trainer: Trainer, span: str, value: int) -> None:
-    """Set how many epochs are completed; the other counters follow."""
-    trainer.progress.epoch = value
 
 
 def set_epoch(trainer: Trainer, value: int) -> None:

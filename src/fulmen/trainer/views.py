@@ -55,24 +55,34 @@ def _bound(function: Callable[..., Any]) -> Callable[[Any], Any]:
 
 
 def _counters(
-    path: str, modern: str, read: Callable[[Any, str, str], int], writes: Callable[[Any, str, int], None], *users: str
+    path: str,
+    modern: dict[str, str],
+    read: Callable[[Any, str, str], int],
+    write: Callable[[Any, int], None],
+    settable: tuple[str, ...],
+    *users: str,
 ) -> list[Row]:
-    """The rows of Lightning's four counters, of the whole run and of its part that lasts."""
-    rows = []
-    for span in ("total", "current"):
-        for name in ("ready", "started", "processed", "completed"):
-            get = functools.partial(_count, read, span, name)
-            put = functools.partial(_set_count, writes, span)
-            rows.append(Row(f"{path}.{span}.{name}", modern, users, get, put))
-    return rows
+    """The rows of Lightning's four counters.
+
+    Args:
+        modern: what to write instead, by span: ``"total"``: of the whole run; ``"current"``: of its part that lasts.
+        settable: the spans whose counters can be set; all four follow.
+    """
+    return [
+        Row(
+            f"{path}.{span}.{name}",
+            modern[span],
+            users,
+            functools.partial(_count, read, span, name),
+            write if span in settable else None,
+        )
+        for span in modern
+        for name in ("ready", "started", "processed", "completed")
+    ]
 
 
 def _count(read: Callable[[Any, str, str], int], span: str, name: str, trainer: Trainer) -> int:
     return read(trainer, span, name)
-
-
-def _set_count(write: Callable[[Any, str, int], None], span: str, trainer: Trainer, value: int) -> None:
-    write(trainer, span, value)
 
 
 def _steps_rows(path: str, modern: str, read: Any, write: Any, *users: str) -> list[Row]:
@@ -146,17 +156,19 @@ TABLE: tuple[Row, ...] = (
     Row("fit_loop.run", "trainer.fit(model)", ()),
     *_counters(
         "fit_loop.epoch_progress",
-        "trainer.current_epoch",
+        {"total": "trainer.current_epoch", "current": "trainer.current_epoch"},
         internal_reads.epoch_count,
-        internal_reads.write_epoch_count,
+        internal_reads.set_epoch,
+        ("total", "current"),
         _FTS,
         _SVC,
     ),
     *_counters(
         f"{_EPOCH_LOOP}.batch_progress",
-        "trainer.progress.total_batches",
+        {"total": "trainer.progress.total_batches", "current": "trainer.progress.batches_done"},
         internal_reads.batch_count,
         internal_reads.write_batch_count,
+        ("total",),
         _CELL,
         _SVC,
         _NEMO,
@@ -303,6 +315,98 @@ TABLE: tuple[Row, ...] = (
     Row("_results.DATALOADER_SUFFIX", '"/dataloader_idx_{}"', ("RePlay",), lambda t: "/dataloader_idx_{}"),
     Row("_results.result_metrics", "trainer.callback_metrics", (_FTS,), internal_reads.result_metrics),
     Row("_data_connector", "pass loaders to `trainer.fit`, or write them as hooks", ("lightning-flash",)),
+)
+
+
+def _named(owner: str, names: str, modern: str, *users: str) -> list[Row]:
+    """Names that objects of a class have themselves."""
+    return [Row(f"{owner}.{name}", modern, users, lambda one, name=name: getattr(one, name)) for name in names.split()]
+
+
+_UNI2TS, _RESILIENCY, _STABLE = "uni2ts", "nvidia-resiliency-ext", "stable-pretraining"
+
+#: names of other objects than the trainer: windows that the classes have themselves
+OF_CLASSES: tuple[Row, ...] = (
+    *_named("LightningModule", "_trainer", "self.trainer", "careamics", "neuralforecast", _CELL, _FTS),
+    *_named("LightningModule", "_device", "self.device", _NEMO, "parseq"),
+    *_named("LightningModule", "_device_mesh", "self.device_mesh", _NEMO),
+    *_named("LightningModule", "_hparams", "self.hparams", "pytorch-forecasting"),
+    *_named("LightningModule", "_current_fx_name", "the name of the hook that you write"),
+    *_named(
+        "LightningDataModule", "_log_hyperparams", "self.save_hyperparameters(logger=...)", "scvi-tools", "terratorch"
+    ),
+    *_named("Callback", "_generate_state_key", "`state_key`, a property", _FTS, "minerva", "terratorch"),
+    *_named(
+        "Strategy",
+        "broadcast barrier root_device model connect checkpoint_io remove_checkpoint precision_plugin",
+        "the same",
+        "torch-uncertainty",
+        "optuna-integration",
+        "pyannote-audio",
+        _FTS,
+        _NEMO,
+    ),
+    *_named("Strategy", "optimizers lr_scheduler_configs", "trainer.optimizers", _PINA, _FTS),
+    *_named("Strategy", "lightning_module", "trainer.lightning_module", _NEMO, "ray"),
+    *_named("DDPStrategy", "_ddp_kwargs", "DDPStrategy(...)", _CELL, _NEMO),
+    *_named("FSDPStrategy", "sharding_strategy", "FSDPStrategy(sharding_strategy=...)", _CELL),
+    *_named(
+        "ModelParallelStrategy",
+        "_data_parallel_size _tensor_parallel_size _device_mesh",
+        "data_parallel_size, tensor_parallel_size, device_mesh",
+        _NEMO,
+        _STABLE,
+    ),
+    *_named(
+        "ModelCheckpoint", "_last_global_step_saved", "trainer.global_step", _UNI2TS, "anomalib", _NEMO, "autogluon"
+    ),
+    *_named("ModelCheckpoint", "_last_checkpoint_saved", "checkpoint.best_model_path", _UNI2TS, _NEMO),
+    *_named("ModelCheckpoint", "_save_on_train_epoch_end", "save_on_train_epoch_end", "anomalib", _FTS),
+    *_named(
+        "ModelCheckpoint",
+        "_every_n_epochs _every_n_train_steps _train_time_interval",
+        "the arguments of ModelCheckpoint",
+        "terratorch",
+        "GPT-SoVITS",
+    ),
+    *_named("ModelCheckpoint", "_enable_version_counter _fs", "the arguments of ModelCheckpoint", _NEMO),
+    *_named("EarlyStopping", "_check_on_train_epoch_end", "check_on_train_epoch_end", _FTS),
+    *_named("CSVLogger", "_experiment", "logger.experiment", "lightly-train", _STABLE),
+    *_named("ExperimentWriter", "_fs", "fsspec", "lightly-train", _STABLE),
+    *_named("LightningCLI", "_get", "cli.config", "torch-uncertainty", _FTS),
+    *_named("Tuner", "_trainer", "the trainer that it was made with", "pytorch-forecasting"),
+)
+
+#: methods that classes of other packages override, and that are called where Lightning calls them
+OVERRIDDEN: tuple[Row, ...] = (
+    *_named("ModelCheckpoint", "_save_checkpoint", "a CheckpointIO", _UNI2TS, _NEMO, "autogluon", "litmodels"),
+    *_named("ModelCheckpoint", "_remove_checkpoint", "a CheckpointIO", _UNI2TS, "scvi-tools", _NEMO, "litmodels"),
+    *_named("ModelCheckpoint", "_monitor_candidates", "self.log", "torch-uncertainty", _FTS, _NEMO),
+    *_named("ModelCheckpoint", "_update_best_and_save", "on_save_checkpoint", "scvi-tools", "schnetpack", "autogluon"),
+    *_named("ModelCheckpoint", "_save_topk_checkpoint", "on_save_checkpoint", _FTS, _RESILIENCY),
+    *_named("ModelCheckpoint", "_save_last_checkpoint", "on_save_checkpoint", _RESILIENCY, "GPT-SoVITS"),
+    *_named("ModelCheckpoint", "_should_save_on_train_epoch_end", "save_on_train_epoch_end", "anomalib"),
+    *_named("ModelCheckpoint", "_should_skip_saving_checkpoint", "every_n_epochs", "anomalib"),
+    *_named("EarlyStopping", "_evaluate_stopping_criteria", "trainer.should_stop", "scvi-tools", _FTS),
+    *_named("EarlyStopping", "_improvement_message", "verbose", _FTS),
+    *_named("ExperimentWriter", "_check_log_dir_exists", "CSVLogger(version=...)", "lightly-train", _STABLE),
+    *_named(
+        "LightningCLI",
+        "_add_configure_optimizers_method_to_model",
+        "LightningCLI.configure_optimizers",
+        _FTS,
+        "lightning-ir",
+        "torch-uncertainty",
+    ),
+    *_named(
+        "Strategy",
+        "lightning_module_state_dict load_model_state_dict optimizer_state save_checkpoint setup training_step "
+        "validation_step test_step predict_step distributed_sampler_kwargs setup_environment",
+        "the same",
+        _NEMO,
+        "ray",
+        "nequip",
+    ),
 )
 
 _ROWS = {row.path: row for row in TABLE}
