@@ -164,7 +164,7 @@ def _written(kind: type[Callback], **arguments: Any) -> _Written:
 # -- the table --------------------------------------------------------------------------------------------------------
 
 #: what the constructor was told and a verb, or the Tuner, is told now
-_LATER = {
+LATER = {
     "resume_from_checkpoint": "`trainer.fit(model, ckpt_path={value})`",
     "auto_scale_batch_size": "`Tuner(trainer).scale_batch_size(model)` (from fulmen.tuner) before `fit`",
     "auto_lr_find": "`Tuner(trainer).lr_find(model)` (from fulmen.tuner) before `fit`",
@@ -263,7 +263,7 @@ def modern_arguments(
                 raise TypeError(_contradiction(owner, name, given[name], f"`{key}={shown(kept[key])}`"))
             else:
                 changed[key] = value
-    later = {name: given[name] for name in _LATER if name in former and not _asks_for_nothing(name, given[name])}
+    later = {name: given[name] for name in LATER if name in former and not _asks_for_nothing(name, given[name])}
     if former:
         old = ", ".join(f"{name}={shown(given[name])}" for name in former)
         new = _new_lines(owner, changed, added, later, "callbacks" in kept)
@@ -298,7 +298,7 @@ def _new_lines(
         callbacks = (["..."] if has_callbacks else []) + [written.text for written in added]
         arguments.append(f"callbacks=[{', '.join(callbacks)}]")
     lines = [f"`{owner}({', '.join(arguments)})`"] if arguments else []
-    lines += [_LATER[name].format(value=shown(value)) for name, value in later.items()]
+    lines += [LATER[name].format(value=shown(value)) for name, value in later.items()]
     return f"Write {', and '.join(lines)}." if lines else "It does what is done anyway: leave it out."
 
 
@@ -344,7 +344,7 @@ def tune(
     asked = {
         name: trainer._former[name] for name in ("auto_scale_batch_size", "auto_lr_find") if name in trainer._former
     }
-    lines = [_LATER[name] for name in asked] or list(_LATER.values())[1:]
+    lines = [LATER[name] for name in asked] or [LATER[name] for name in ("auto_scale_batch_size", "auto_lr_find")]
     what = "" if asked else "does nothing, since the Trainer was not told what to search, and "
     rank_zero_warn(
         f"`trainer.tune(model)` {what}is the way of Lightning 1. Write {', and '.join(lines)}.",
