@@ -7,10 +7,23 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fulmen.callbacks.callback import Callback
+from fulmen.callbacks.early_stopping import EarlyStopping
+from fulmen.callbacks.gradient_accumulation_scheduler import GradientAccumulationScheduler
+from fulmen.callbacks.model_checkpoint import ModelCheckpoint
 from fulmen.compat.old.messages import tell
 from fulmen.core.hooks import DataHooks
 from fulmen.loops.plan import written
-from fulmen.trainer import removed_arguments
+from fulmen.trainer.environment import FORMER_VALUES
+from fulmen.trainer.removed_arguments import (
+    FORMER,
+    LATER,
+    VALUES,
+    Former,
+    Written,
+    ignored,
+    renamed,
+    written_callback,
+)
 from fulmen.trainer.trainer import Trainer
 from fulmen.utilities.combined_loader import CombinedLoader
 from fulmen.utilities.grads import grad_norm
@@ -42,36 +55,97 @@ class GradientNorms(Callback):
 
 def _norms(value: Any, given: Mapping[str, Any]) -> Any:
     if float(value) <= 0:
-        return f"`track_grad_norm={value!r}` as a number above 0 or 'inf'"
-    return {"callbacks": [removed_arguments._written(GradientNorms, norm_type=value)]}
+        return f"`track_grad_norm` as a number above 0 or 'inf'; it got {value!r}"
+    return {"callbacks": [written_callback(GradientNorms, norm_type=value)]}
 
 
-def _nothing(value: Any, given: Mapping[str, Any]) -> Any:
-    return {}
+def _schedule(value: Any, given: Mapping[str, Any]) -> Any:
+    if value is None:
+        return {}
+    return {"callbacks": [written_callback(GradientAccumulationScheduler, scheduling=value)]}
 
 
-_FORMER: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
-    "move_metrics_to_cpu": _nothing,  # values stay where they are until they are read
-    "multiple_trainloader_mode": _nothing,
-    "track_grad_norm": _norms,
-    "truncated_bptt_steps": _nothing,
+def _profiler(value: Any, given: Mapping[str, Any]) -> Any:
+    return {"profiler": "simple"} if value else {}
+
+
+def _early_stopping(value: Any, given: Mapping[str, Any]) -> Any:
+    if isinstance(value, Callback):
+        return {"callbacks": [Written(f"{type(value).__name__}(...)", value)]}
+    return {"callbacks": [written_callback(EarlyStopping, monitor="val_loss", patience=3)]} if value else {}
+
+
+def _folder_of_checkpoints(value: Any, given: Mapping[str, Any]) -> Any:
+    callbacks = given.get("callbacks") or []
+    callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+    writers = [one for one in (*callbacks, given.get("checkpoint_callback")) if isinstance(one, ModelCheckpoint)]
+    switches = [given.get(name) for name in ("checkpoint_callback", "enable_checkpointing")]
+    if any(switch is False for switch in switches) or any(one.dirpath is not None for one in writers):
+        return {}
+    if writers:
+        return f"`dirpath={value!r}` into your {type(writers[0]).__name__}"
+    return {"callbacks": [written_callback(ModelCheckpoint, dirpath=value)]}
+
+
+def _percentage(name: str) -> Callable[[Any, Mapping[str, Any]], Any]:
+    return lambda value, given: {name: float(value)}
+
+
+def _by_hand(value: Any, given: Mapping[str, Any]) -> Any:
+    return {} if value else "`self.automatic_optimization = False` in `__init__` of the module"
+
+
+#: arguments that the Trainer refuses, and what they ask for
+_FORMER: dict[str, Former] = {
+    "move_metrics_to_cpu": Former((bool,), False, ignored),  # values stay where they are until they are read
+    "multiple_trainloader_mode": Former((str,), "max_size_cycle", ignored),
+    "track_grad_norm": Former((float, str), -1, _norms),
+    "truncated_bptt_steps": Former((int,), None, ignored),
+    "weights_save_path": Former((str,), None, _folder_of_checkpoints),
+    # of 0.x
+    "automatic_optimization": Former((bool,), None, _by_hand),
+    "default_save_path": Former((str,), None, renamed("default_root_dir")),
+    "early_stop_callback": Former((bool,), False, _early_stopping),
+    "enable_pl_optimizer": Former((bool,), None, ignored),
+    "gradient_clip": Former((float,), None, renamed("gradient_clip_val")),
+    "log_save_interval": Former((int,), None, ignored),
+    "max_nb_epochs": Former((int,), None, renamed("max_epochs")),
+    "min_nb_epochs": Former((int,), None, renamed("min_epochs")),
+    "nb_gpu_nodes": Former((int,), None, renamed("num_nodes")),
+    "nb_sanity_val_steps": Former((int,), None, renamed("num_sanity_val_steps")),
+    "num_tpu_cores": Former((int,), None, lambda value, _: {"accelerator": "tpu", "devices": value}),
+    "overfit_pct": Former((float,), 0.0, _percentage("overfit_batches")),
+    "print_nan_grads": Former((bool,), False, ignored),
+    "row_log_interval": Former((int,), None, renamed("log_every_n_steps")),
+    "show_progress_bar": Former((bool,), True, renamed("enable_progress_bar")),
+    "test_percent_check": Former((float,), 1.0, _percentage("limit_test_batches")),
+    "train_percent_check": Former((float,), 1.0, _percentage("limit_train_batches")),
+    "use_amp": Former((bool,), False, lambda value, _: {"precision": "16-mixed"}),
+    "val_percent_check": Former((float,), 1.0, _percentage("limit_val_batches")),
 }
-_before: dict[str, Any] = {}
+#: values of known arguments that the Trainer refuses: what tells them, and what they ask for
+_VALUES: dict[str, tuple[Callable[[Any], bool], Callable[[Any, Mapping[str, Any]], Any]]] = {
+    "accumulate_grad_batches": (lambda value: value is None or isinstance(value, Mapping), _schedule),
+    "profiler": (lambda value: isinstance(value, bool), _profiler),
+}
+_before: dict[str, Former] = {}
 
 
 def extend() -> None:
     """Let the Trainer take these arguments."""
-    for name, modern in _FORMER.items():
-        _before[name] = former = removed_arguments.FORMER[name]
-        removed_arguments.FORMER[name] = type(former)(former.kinds, former.default, modern)
-    removed_arguments.LATER.update(_LATER)
+    _before.update({name: FORMER[name] for name in _FORMER.keys() & FORMER.keys()})
+    FORMER.update(_FORMER)
+    LATER.update(_LATER)
+    for name, (tells, modern) in _VALUES.items():
+        FORMER_VALUES[name], VALUES[name] = tells, modern
 
 
 def retract() -> None:
     """Take that back."""
-    removed_arguments.FORMER.update(_before)
-    for name in _LATER:
-        del removed_arguments.LATER[name]
+    for table, names in ((FORMER, _FORMER), (LATER, _LATER), (FORMER_VALUES, _VALUES), (VALUES, _VALUES)):
+        for name in names:
+            del table[name]
+    FORMER.update(_before)
 
 
 def apply_to_run(trainer: Trainer, translation: Translation) -> None:

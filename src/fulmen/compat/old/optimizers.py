@@ -105,16 +105,15 @@ class OptimizersInTurn:
 
     def configure_optimizers(self) -> Any:
         """The optimizers and schedulers, without what only Lightning 1 knew: the frequencies of optimizers."""
-        returned = self._configure()
-        dicts = [returned] if isinstance(returned, Mapping) else returned
+        returned: Any = self._configure()
+        dicts: Any = [returned] if isinstance(returned, Mapping) else returned
         if isinstance(dicts, (list, tuple)) and dicts and all(isinstance(item, Mapping) for item in dicts):
-            frequencies = [item.get("frequency") for item in dicts]
-            if all(frequency is not None for frequency in frequencies):
-                self._frequencies = [int(frequency) for frequency in frequencies]
-            elif any(frequency is not None for frequency in frequencies):
+            given = [item.get("frequency") for item in dicts]
+            self._frequencies = [int(number) for number in given if number is not None] or None
+            if self._frequencies is not None and len(self._frequencies) != len(given):
                 raise MisconfigurationException(
-                    f"`configure_optimizers` returned the frequencies {frequencies} of its optimizers: give one to "
-                    "each of them, or to none."
+                    f"`configure_optimizers` returned the frequencies {given} of its optimizers: give one to each of "
+                    "them, or to none."
                 )
             returned = [{key: value for key, value in item.items() if key != "frequency"} for item in dicts]
         optimizers, entries = unfolded_optimizers(returned)
