@@ -151,7 +151,7 @@ def retract() -> None:
 def apply_to_run(trainer: Trainer, translation: Translation) -> None:
     """What the constructor was told, and a run does."""
     module, former = trainer.lightning_module, trainer._former
-    if "truncated_bptt_steps" in former and not hasattr(module, "truncated_bptt_steps"):
+    if "truncated_bptt_steps" in former and not getattr(module, "truncated_bptt_steps", 0):
         translation.replace(module, "truncated_bptt_steps", former["truncated_bptt_steps"])
     mode = former.get("multiple_trainloader_mode")
     if mode is None:

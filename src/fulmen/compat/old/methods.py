@@ -67,21 +67,32 @@ _OF_TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "total_batch_idx": ("trainer.global_step", lambda t: t.progress.total_batches - (not t.progress.in_epoch)),
     "train_loop": ("trainer.fit_loop", lambda t: t.fit_loop),
     "training_type_plugin": ("trainer.strategy", lambda t: t.strategy),
-    "tuner": ("Tuner(trainer)` (`from lightning.pytorch.tuner import Tuner`) `", Tuner),
+    "tuner": ("Tuner(trainer)", lambda trainer: FormerTuner(trainer)),
     "use_amp": ("trainer.precision", lambda t: t.precision.endswith("mixed")),
     "use_ddp": ("trainer.strategy", lambda t: t.world_size > 1),
     "weights_save_path": ("trainer.default_root_dir", lambda t: t.default_root_dir),
 }
 
 
+class FormerTuner(Tuner):
+    """The tuner as ``trainer.tuner`` had it: it searches, and sets nothing unless it is asked to."""
+
+    def lr_find(self, model: LightningModule, *args: Any, update_attr: bool = False, **kwargs: Any) -> Any:
+        """Search a rate; arguments as in :meth:`fulmen.tuner.tuning.Tuner.lr_find`."""
+        return super().lr_find(model, *args, **_modern(kwargs), update_attr=update_attr)
+
+    def scale_batch_size(self, model: LightningModule, *args: Any, **kwargs: Any) -> Any:
+        """Search a batch size; arguments as in :meth:`fulmen.tuner.tuning.Tuner.scale_batch_size`."""
+        return super().scale_batch_size(model, *args, **_modern(kwargs))
+
+
+def _modern(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {{"train_dataloader": "train_dataloaders"}.get(name, name): value for name, value in kwargs.items()}
+
+
 def _find_rate(trainer: Trainer, model: LightningModule, *args: Any, **kwargs: Any) -> Any:
     tell("`trainer.lr_find(model)`", "Write `Tuner(trainer).lr_find(model)`.")
-    options = {"min_lr", "max_lr", "num_training", "mode", "early_stop_threshold", "datamodule", "update_attr"}
-    known = {name: value for name, value in kwargs.items() if name in options}
-    known["train_dataloaders"] = kwargs.get("train_dataloader", kwargs.get("train_dataloaders", (*args, None)[0]))
-    known["val_dataloaders"] = kwargs.get("val_dataloaders", (*args, None, None)[1])
-    known.setdefault("update_attr", False)  # which it did not do
-    return Tuner(trainer).lr_find(model, **known)
+    return FormerTuner(trainer).lr_find(model, *args, **kwargs)
 
 
 # -- methods with other arguments -------------------------------------------------------------------------------------
@@ -101,7 +112,7 @@ def _optimizer_step(today: Callable[..., Any]) -> Callable[..., Any]:
 def _zero_grad(today: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(today)
     def optimizer_zero_grad(self: Any, epoch: int, batch_idx: int, optimizer: Any, optimizer_idx: int = 0) -> Any:
-        return today(self, epoch, batch_idx, optimizer)
+        optimizer.zero_grad()  # as that of today does, which is called with each step
 
     return optimizer_zero_grad
 

@@ -109,9 +109,8 @@ def log_returned(module: LightningModule, returned: Any, on_step: bool = False) 
     known = () if logged or shown else module.trainer.callback_metrics  # they were logged, too
     for name, value in {**watched, **shown, **logged}.items():
         if _is_number(value) and name not in known:
-            module.log(
-                name, value, prog_bar=name in shown, logger=name in logged, on_step=on_step, on_epoch=not on_step
-            )
+            logger = None if name in logged else False
+            module.log(name, value, prog_bar=name in shown, logger=logger, on_step=on_step, on_epoch=not on_step)
 
 
 def _is_number(value: Any) -> bool:
