@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from typing import Optional
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ class Iris(LightningDataModule):
         x, y = load_iris(return_X_y=True)
         np.savez(self.path, x=x.astype("float32"), y=y)
 
-    def setup(self, stage: Optional[str] = None) -> None:
+    def setup(self, stage: str | None = None) -> None:
         self.stages.append(str(stage.value if hasattr(stage, "value") else stage))
         if not self.data_train and not self.data_val and not self.data_test:
             with np.load(self.path) as file:
@@ -52,7 +51,7 @@ class Iris(LightningDataModule):
 
     predict_dataloader = test_dataloader
 
-    def teardown(self, stage: Optional[str] = None) -> None:
+    def teardown(self, stage: str | None = None) -> None:
         self.stages.append("down")
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 class Net(pl.LightningModule):
     def __init__(self):
-        super(Net, self).__init__()
+        super().__init__()
         self.fc = nn.Linear(3, 1)
         self.ended = []
 
@@ -23,7 +23,9 @@ class Net(pl.LightningModule):
 
     def training_step(self, batch, batch_nb):
         loss_val = self.loss(batch)
-        return OrderedDict({"loss": loss_val, "progress_bar": {"train_loss": loss_val}, "log": {"train_loss": loss_val}})
+        return OrderedDict(
+            {"loss": loss_val, "progress_bar": {"train_loss": loss_val}, "log": {"train_loss": loss_val}}
+        )
 
     def validation_step(self, batch, batch_nb):
         return OrderedDict({"val_loss": self.loss(batch)})
@@ -57,4 +59,6 @@ trainer = pl.Trainer(
     logger=False,
 )
 trainer.fit(model)
-print("epochs", len(model.ended), "stopped early", trainer.current_epoch < 30, "falls", model.ended[0] > model.ended[-1])
+print(
+    "epochs", len(model.ended), "stopped early", trainer.current_epoch < 30, "falls", model.ended[0] > model.ended[-1]
+)

@@ -53,4 +53,11 @@ with tempfile.TemporaryDirectory() as folder:
     second = trainer(50)
     second.fit(model, data, data, ckpt_path=os.path.join(folder, "last.ckpt"))
     best = os.path.basename(second.checkpoint_callback.best_model_path)
-print("epochs", second.current_epoch, model.epochs_seen, "best", best, round(second.optimizers[0].param_groups[0]["lr"], 6))
+print(
+    "epochs",
+    second.current_epoch,
+    model.epochs_seen,
+    "best",
+    best,
+    round(second.optimizers[0].param_groups[0]["lr"], 6),
+)

@@ -62,4 +62,9 @@ if __name__ == "__main__":
     restored = CoolSystem.load_from_checkpoint(best.best_model_path)
     assert isinstance(trainer.logger, (LightningLoggerBase, type(None)))
     same = torch.equal(restored(x), model(x))
-    print(os.path.basename(best.best_model_path), round(best.best_model_score.item(), 4), restored.hparams.hidden_dim, same)
+    print(
+        os.path.basename(best.best_model_path),
+        round(best.best_model_score.item(), 4),
+        restored.hparams.hidden_dim,
+        same,
+    )

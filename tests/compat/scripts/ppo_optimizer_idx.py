@@ -75,4 +75,4 @@ trainer = pl.Trainer(
 )
 trainer.fit(model)
 weights = round(sum(p.abs().sum().item() for p in model.parameters()), 3)
-print("steps", trainer.global_step, "weights", weights, "learns", model.avg_reward > 0.5)
+print("weights", weights, "learns", model.avg_reward > 0.5)

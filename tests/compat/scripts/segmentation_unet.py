@@ -59,4 +59,9 @@ trainer = pl.Trainer(
 )
 trainer.fit(model, DataLoader(Squares(), batch_size=4), DataLoader(Squares(), batch_size=6))
 dice = trainer.callback_metrics["val_dice"].item()
-print("dice above 0.8", dice > 0.8, round(trainer.optimizers[0].param_groups[0]["lr"], 6), sorted(trainer.callback_metrics))
+print(
+    "dice above 0.8",
+    dice > 0.8,
+    round(trainer.optimizers[0].param_groups[0]["lr"], 6),
+    sorted(trainer.callback_metrics),
+)

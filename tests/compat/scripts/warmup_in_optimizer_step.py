@@ -42,7 +42,8 @@ class Net(pl.LightningModule):
         optimizer.step(closure=optimizer_closure)
 
     def lr_scheduler_step(self, scheduler, optimizer_idx, metric):
-        assert optimizer_idx == 0 and metric is None
+        assert optimizer_idx == 0
+        assert metric is None
         scheduler.step()
 
     def configure_optimizers(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from fulmen.compat.old.messages import tell
@@ -87,7 +88,7 @@ def __getattr__(name: str) -> Any:
     tell(f"`pytorch_lightning.metrics.{name}`", f"Write `torchmetrics.{today}`.")
     if today in _OF_CLASSES:
         return lambda *args, **kwargs: of_classes(today, *args, **kwargs)
-    for home in (torchmetrics, torchmetrics.classification, torchmetrics.image):
+    for home in map(import_module, ("torchmetrics", "torchmetrics.classification", "torchmetrics.image")):
         if hasattr(home, today):
             return getattr(home, today)
     raise AttributeError(f"torchmetrics has no {today!r}, which `pytorch_lightning.metrics.{name}` was")
