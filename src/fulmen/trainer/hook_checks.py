@@ -46,7 +46,7 @@ def check_hooks(trainer: Trainer) -> None:
         TypeError: a hook is no function, or does not take the arguments that it is given.
         MisconfigurationException: an attribute of the module hides a method of LightningModule.
     """
-    taken = trainer.translation.taken if trainer.translation is not None else set()
+    taken = trainer._translation.taken if trainer._translation is not None else set()
     _check_hidden_methods(trainer.lightning_module)
     for owner, kind, empty in _owners(trainer):
         for hook in HOOKS:

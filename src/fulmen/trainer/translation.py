@@ -64,13 +64,13 @@ class Translation:
 def translate(trainer: Trainer, verb: str) -> None:
     """Let all translators do their work."""
     if translators:
-        trainer.translation = Translation()
+        trainer._translation = Translation()
         for translator in translators:
-            translator(trainer, verb, trainer.translation)
+            translator(trainer, verb, trainer._translation)
 
 
 def end_translation(trainer: Trainer) -> None:
     """Give everybody back what was theirs."""
-    translation, trainer.translation = trainer.translation, None
+    translation, trainer._translation = trainer._translation, None
     if translation is not None:
         translation.end()

@@ -40,7 +40,7 @@ def check_run(trainer: Trainer, verb: str) -> None:
         RuntimeError: a step has arguments that cannot be given.
     """
     module = trainer.lightning_module
-    taken = trainer.translation.taken if trainer.translation is not None else set()
+    taken = trainer._translation.taken if trainer._translation is not None else set()
     _check_removed_hooks(module, taken)
     _check_steps(module, verb)
     if verb == "fit":

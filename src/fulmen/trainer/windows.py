@@ -70,7 +70,7 @@ class Windows:
     _ckpt_path: Any = None
     _former: dict[str, Any] = {}  #: what an argument of Lightning 1 says, and a verb is told now
     signals: Signals
-    translation: Translation | None = None  #: what of this run was written for another version
+    _translation: Translation | None = None  #: what of this run was written for another version
     _device_indices: list[int]
     layer_sync: LayerSync | None  #: what lets layers share their statistics between processes
     _num_nodes: int

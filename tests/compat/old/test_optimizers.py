@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +332,55 @@ def test_the_length_of_parts_may_be_the_trainers(quiet: Any) -> None:
     trainer = quiet(truncated_bptt_steps=2)
     trainer.fit(Plain(), [(torch.ones(1, 5, 1), torch.ones(1, 5, 1))])
     assert trainer.global_step == 3
+
+
+# -- several processes ------------------------------------------------------------------------------------------------
+
+_PROGRAM = """
+import sys, torch, pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+class Two(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+
+    def training_step(self, batch, batch_idx, optimizer_idx):
+        hidden = self.a(batch)
+        return hidden.square().mean() if optimizer_idx == 0 else (self.b(hidden.detach()) - 1).square().mean()
+
+    def training_epoch_end(self, outputs):
+        assert [len(batch) for batch in outputs] == [2, 2, 2]
+
+    def validation_step(self, batch, batch_idx):
+        return batch.sum()
+
+    def validation_epoch_end(self, outputs):
+        self.log("sum", torch.stack(outputs).sum(), sync_dist=True, reduce_fx="sum")
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(part.parameters(), 0.1) for part in (self.a, self.b)]
+
+if __name__ == "__main__":
+    devices = int(sys.argv[1])
+    data = torch.randn(12, 2, generator=torch.Generator().manual_seed(1))
+    quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer = pl.Trainer(max_epochs=2, accelerator="cpu", devices=devices, gradient_clip_val=0.05, **quiet)
+    trainer.fit(model := Two(), DataLoader(data, batch_size=4 // devices), DataLoader(data, batch_size=1))
+    if trainer.is_global_zero:
+        weights = [round(value, 5) for parameter in model.parameters() for value in parameter.flatten().tolist()]
+        print("found", trainer.global_step, weights, round(trainer.callback_metrics["sum"].item(), 4))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(_PROGRAM)
+    found = []
+    for devices in ("1", "2"):
+        command = [sys.executable, "-W", "ignore", "-m", "fulmen.compat", "program.py", devices]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        found.append([line for line in done.stdout.splitlines() if line.startswith("found")])
+        assert len(found[-1]) == 1, done.stdout + done.stderr
+    assert found[0] == found[1]
