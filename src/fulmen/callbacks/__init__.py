@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from fulmen.callbacks.callback import Callback as Callback
     from fulmen.callbacks.checkpoint import Checkpoint as Checkpoint
     from fulmen.callbacks.early_stopping import EarlyStopping as EarlyStopping
+    from fulmen.callbacks.finetuning import BackboneFinetuning as BackboneFinetuning
+    from fulmen.callbacks.finetuning import BaseFinetuning as BaseFinetuning
     from fulmen.callbacks.gradient_accumulation_scheduler import (
         GradientAccumulationScheduler as GradientAccumulationScheduler,
     )
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from fulmen.callbacks.timer import Timer as Timer
 
 __all__ = [
+    "BackboneFinetuning",
+    "BaseFinetuning",
     "BasePredictionWriter",
     "BatchSizeFinder",
     "Callback",
@@ -53,6 +57,8 @@ __all__ = [
 __getattr__, __dir__ = at_first_use(
     __name__,
     {
+        "BackboneFinetuning": "finetuning",
+        "BaseFinetuning": "finetuning",
         "BasePredictionWriter": "prediction_writer",
         "BatchSizeFinder": "batch_size_finder",
         "Callback": "callback",

@@ -14,6 +14,7 @@ import torch
 
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.checkpoint import Checkpoint
+from fulmen.callbacks.external import external_callbacks
 from fulmen.callbacks.model_checkpoint import ModelCheckpoint
 from fulmen.callbacks.model_summary import ModelSummary
 from fulmen.callbacks.progress.progress_bar import ProgressBar, default_progress_bar
@@ -257,7 +258,7 @@ def profiler(value: Any) -> Profiler:
 def callbacks(
     value: Any, *, checkpointing: bool, timer: Timer | None, progress_bar: bool, summary: bool, given: dict[str, Any]
 ) -> list[Callback]:
-    """The callbacks in calling order: those given, and those that the ``enable_*`` arguments add.
+    """The callbacks in calling order: those given, and those that the ``enable_*`` arguments and other packages add.
 
     Args:
         given: the ``enable_*`` arguments as the user wrote them, to tell a contradiction from a default.
@@ -281,6 +282,9 @@ def callbacks(
         found.append(default_progress_bar())
     if summary and not any(isinstance(callback, ModelSummary) for callback in found):
         found.append(RichModelSummary())
+    for place, added in external_callbacks():
+        refuse_no_callbacks(f"{place} gave", added)
+        found += added
     return ordered(found)
 
 
