@@ -218,6 +218,13 @@ class DeepSpeedStrategy(ParallelStrategy):
             dtype=getattr(self.precision_plugin, "dtype", None),
         )
 
+    def wrap_module(self, module: nn.Module, move_to_device: bool = True) -> nn.Module:
+        raise MisconfigurationException(
+            "the engine of DeepSpeed is run by the Trainer only, which knows its optimizer, its clipping and its "
+            "accumulation. Write `Fabric(strategy='fsdp')`, which spreads the same things, or `Trainer(strategy="
+            "'deepspeed')`."
+        )
+
     def setup_optimizers(self, trainer: Trainer) -> None:
         """Make the engine, and let it go on from the checkpoint that there is."""
         module = trainer.lightning_module

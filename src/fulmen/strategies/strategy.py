@@ -17,6 +17,7 @@ from fulmen.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.optim import Optimizer
 
     from fulmen.accelerators.accelerator import Accelerator
     from fulmen.core.module import LightningModule
@@ -72,6 +73,15 @@ class Strategy(ABC):
         self.model: nn.Module | None = None
 
     # -- who and where ------------------------------------------------------------------------------------------------
+
+    @property
+    def precision(self) -> Precision:
+        """Another name of :attr:`precision_plugin`."""
+        return self.precision_plugin
+
+    @precision.setter
+    def precision(self, precision: Precision) -> None:
+        self.precision_plugin = precision
 
     @property
     @abstractmethod
@@ -159,6 +169,24 @@ class Strategy(ABC):
         """
         return step
 
+    def wrap_module(self, module: nn.Module, move_to_device: bool = True) -> nn.Module:
+        """For a loop that its user writes, by :class:`~fulmen.fabric.fabric.Fabric`: what to call in place of
+        ``module``, so that its gradients are those of all processes. Optimizers are to step what are its
+        parameters after that.
+
+        Args:
+            move_to_device: put it onto this process's device before.
+        """
+        return module.to(self.root_device) if move_to_device else module
+
+    def without_sync(self, wrapped: nn.Module) -> AbstractContextManager[Any]:
+        """What the backward passes of a loop that its user writes run in that make no step.
+
+        Args:
+            wrapped: what :meth:`wrap_module` gave.
+        """
+        return _NOTHING
+
     def teardown(self) -> None:
         """Bring the module back to the CPU and let it go."""
         if self.model is not None and self.root_device.type != "cpu":
@@ -211,6 +239,10 @@ class Strategy(ABC):
             strict: they must be exactly those that the module has.
             source: the file, for messages.
         """
+        self.load_into(module, state_dict, strict, source)
+
+    def load_into(self, module: nn.Module, state_dict: Any, strict: bool, source: str) -> None:
+        """Give a module that is set up the weights of a checkpoint; arguments as of :meth:`load_model_state`."""
         load_weights(module, state_dict, strict, source)
 
     def gathered(self, state: Any) -> Any:
@@ -222,6 +254,24 @@ class Strategy(ABC):
     def own_parts(self, pairs: Sequence[tuple[Any, Tensor]]) -> list[Any]:
         """What this process keeps of values in a checkpoint, each of which belongs to the tensor beside it."""
         return [value for value, _ in pairs]
+
+    def own_state(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        """What of the state of an optimizer in a checkpoint belongs to what this process has of its parameters."""
+        parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
+        saved = state.get("state")
+        if not isinstance(saved, dict) or not all(isinstance(of_one, dict) for of_one in saved.values()):
+            return state  # which is told by who takes it back
+        places = [
+            (number, name)
+            for number, of_one in saved.items()
+            for name, value in of_one.items()
+            if isinstance(value, Tensor) and number in parameters
+        ]
+        parts = self.own_parts([(saved[number][name], parameters[number]) for number, name in places])
+        fresh = {number: dict(of_one) for number, of_one in saved.items()}
+        for (number, name), part in zip(places, parts):
+            fresh[number][name] = part
+        return {**state, "state": fresh}
 
     def settle_gradients(self) -> None:
         """Bring the gradients of an open accumulation window to where they can be read."""

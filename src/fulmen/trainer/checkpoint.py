@@ -166,32 +166,13 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored: Res
             )
         for owner, state in zip(owners, states):
             if isinstance(owner, Optimizer):
-                state = _own_state(trainer, owner, state)
+                state = trainer.strategy.own_state(owner, state)
             # a copy, since torch's optimizers and schedulers take over what they are given, and change it in place
-            _load_state(owner, deepcopy(state), trainer.loaded_ckpt_path)
+            load_state(owner, deepcopy(state), trainer.loaded_ckpt_path)
             restored.note_state(owner, state)
 
 
-def _own_state(trainer: Trainer, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """What of the state of an optimizer belongs to the parts of parameters that this process has."""
-    parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
-    saved = state.get("state")
-    if not isinstance(saved, dict) or not all(isinstance(of_one, dict) for of_one in saved.values()):
-        return state  # which is told by who takes it back
-    places = [
-        (number, name)
-        for number, of_one in saved.items()
-        for name, value in of_one.items()
-        if isinstance(value, Tensor) and number in parameters
-    ]
-    parts = trainer.strategy.own_parts([(saved[number][name], parameters[number]) for number, name in places])
-    fresh = {number: dict(of_one) for number, of_one in saved.items()}
-    for (number, name), part in zip(places, parts):
-        fresh[number][name] = part
-    return {**state, "state": fresh}
-
-
-def _load_state(owner: Any, state: Any, source: Any) -> None:
+def load_state(owner: Any, state: Any, source: Any) -> None:
     """Give an optimizer or a scheduler its state back."""
     if isinstance(owner, Optimizer):
         check_optimizer_state(owner, state, source)

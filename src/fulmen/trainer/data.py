@@ -82,7 +82,7 @@ class Data:
         self._callbacks = callbacks
         self._transfer = self._planned_transfer()
         self._sources_in_training: list[Source] = []
-        self.seed = _seed_of_this_moment()  #: what the random numbers of all data sets of this run depend on
+        self.seed = seed_of_this_moment()  #: what the random numbers of all data sets of this run depend on
         self._loads: dict[str, dict[str, Any]] = {}  # of each stage, when its loaders were asked for
         self._loads_before: dict[str, dict[str, Any]] = {}  # the same in the run that this one goes on with
         self._to_put_back: dict[str, Any] = {}  # the state of loaders that are not there yet
@@ -624,7 +624,7 @@ def _opening(pair: tuple[Source, dict[str, Any]]) -> int:
     return pair[1]["opened"]
 
 
-def _seed_of_this_moment() -> int:
+def seed_of_this_moment() -> int:
     """A seed that follows from the state of the random number generators, which stay as they are."""
     states = collect_rng_states(include_cuda=False)
     states["torch"] = states["torch"].tolist()

@@ -381,6 +381,22 @@ class Trainer(Windows, ArgparseOptions):
         with compiled, session(self, verb, path, weights_only, is_search) as ready:
             return loop(self) if ready else None
 
+    def answer_of(self, result: Any) -> dict[str, Any]:
+        """What the process that has asked for a run in new processes needs of it."""
+        from fulmen.trainer.answers import answer_of
+
+        return answer_of(self, result)
+
+    def take_answer(self, answer: dict[str, Any]) -> Any:
+        """Take over what :meth:`answer_of` gave in the first of those processes; returns what the verb did."""
+        from fulmen.trainer.answers import take_answer
+
+        return take_answer(self, answer)
+
+    def hear_of_ctrl_c(self) -> None:
+        """It came to the process that waits for this one; called from another thread."""
+        self.signals.hear_of_ctrl_c()
+
     def _take_inputs(
         self, verb: str, model: Any, loaders: dict[str, Any], datamodule: LightningDataModule | None
     ) -> None:
