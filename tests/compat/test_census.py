@@ -10,7 +10,6 @@ from .census import counted, is_there
 NOT_THERE = frozenset(
     """
     lightning.fabric.Fabric
-    lightning.fabric.utilities.logger._sanitize_callable_params
     lightning.pytorch.Trainer.add_argparse_args
     lightning.pytorch.Trainer.from_argparse_args
     lightning.pytorch.callbacks.BaseFinetuning
@@ -18,11 +17,9 @@ NOT_THERE = frozenset(
     lightning.pytorch.loggers.CometLogger
     lightning.pytorch.loggers.MLFlowLogger
     lightning.pytorch.loggers.NeptuneLogger
-    lightning.pytorch.loggers.WandbLogger
     lightning.pytorch.loggers.comet.CometLogger
     lightning.pytorch.loggers.mlflow.MLFlowLogger
     lightning.pytorch.loggers.neptune.NeptuneLogger
-    lightning.pytorch.loggers.wandb.WandbLogger
     lightning.pytorch.strategies.DeepSpeedStrategy
     lightning.pytorch.trainer.connectors.accelerator_connector._AcceleratorConnector
     lightning.pytorch.utilities.deepspeed.convert_zero_checkpoint_to_fp32_state_dict

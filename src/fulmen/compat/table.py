@@ -74,8 +74,21 @@ _OF_RANKS = {
     "rank_prefixed_message": "fulmen.compat.lightning_utilities:rank_prefixed_message",
 }
 _HYPERPARAMETERS = {"HyperparametersMixin": "fulmen.core.hparams:HyperparameterOwner"}
-_LOGGER = {"LightningLoggerBase": "fulmen.loggers.logger:Logger"}
-_PARAMS = {"_convert_params": "fulmen.loggers.params:as_dict"}
+_LOGGER = {
+    "DummyExperiment": "fulmen.loggers.logger:_Nothing",
+    "LightningLoggerBase": "fulmen.loggers.logger:Logger",
+    "LoggerCollection": "fulmen.compat.logger_collection:LoggerCollection",
+    "_DummyExperiment": "fulmen.loggers.logger:_Nothing",
+}
+_PARAMS = {
+    "_add_prefix": "fulmen.loggers.params:prefixed",
+    "_convert_json_serializable": "fulmen.loggers.params:plain",
+    "_convert_params": "fulmen.loggers.params:as_dict",
+    "_flatten_dict": "fulmen.loggers.params:flattened",
+    "_sanitize_callable_params": "fulmen.loggers.params:without_functions",
+    "_sanitize_params": "fulmen.loggers.params:simple",
+}
+_SCAN = {"_scan_checkpoints": "fulmen.loggers.written_checkpoints:newly_written"}
 _TPU = {"TPUAccelerator": "fulmen.accelerators.xla:XLAAccelerator"}
 #: Fulmen needs a torch that is newer than all of these
 _TORCH = {f"_TORCH_GREATER_EQUAL_2_{minor}": "builtins:True" for minor in ("0", "1", "2", "3", "4", "4_1", "5", "6")}
@@ -101,6 +114,7 @@ _NAMES: dict[str, dict[str, str]] = {
     "pl.loggers": _LOGGER,
     "pl.loggers.base": _LOGGER,
     "pl.loggers.logger": _LOGGER,
+    "pl.loggers.utilities": _SCAN,
     "pl.plugins": _PRECISION,
     "pl.plugins.precision": _PRECISION,
     "pl.plugins.precision.precision_plugin": {"PrecisionPlugin": _PRECISION["PrecisionPlugin"]},
@@ -110,7 +124,7 @@ _NAMES: dict[str, dict[str, str]] = {
     "pl.utilities": {"_get_rank": _OF_RANKS["_get_rank"]},
     "pl.utilities.distributed": {**_RANK_ZERO, "ReduceOp": "torch.distributed:ReduceOp"},
     "pl.utilities.imports": _TORCH,
-    "pl.utilities.logger": _PARAMS,
+    "pl.utilities.logger": {**_PARAMS, **_SCAN},
     "pl.utilities.rank_zero": _OF_RANKS,
     "fabric": {"seed_everything": "fulmen:seed_everything"},
     "fabric.accelerators": {
@@ -121,6 +135,7 @@ _NAMES: dict[str, dict[str, str]] = {
         "is_cuda_available": "torch.cuda:is_available",
         "num_cuda_devices": "torch.cuda:device_count",
     },
+    "fabric.loggers.logger": {"_DummyExperiment": "fulmen.loggers.logger:_Nothing"},
     "fabric.plugins.collectives.torch_collective": {
         "default_pg_timeout": "torch.distributed.constants:default_pg_timeout"
     },

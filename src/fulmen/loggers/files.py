@@ -41,6 +41,18 @@ def newest_run(root_dir: str) -> int | None:
     return versions[0] if versions else None
 
 
+def newest_named_run(root_dir: str) -> str | None:
+    """The name of the folder in ``root_dir`` whose checkpoints are the newest; None if none of them has any."""
+    newest, name = -1.0, None
+    for run, is_folder in _entries(root_dir):
+        directory = join_path(root_dir, run)
+        if is_folder and not is_remote(directory) and _has_checkpoints(directory):
+            written = os.path.getmtime(local_path(join_path(directory, "checkpoints")))
+            if written > newest:
+                newest, name = written, run
+    return name
+
+
 def _has_checkpoints(directory: str) -> bool:
     """Its index may still be missing, if a process was killed before it could write it."""
     return any(not name.startswith(".") for name, _ in _entries(join_path(directory, "checkpoints")))

@@ -133,6 +133,25 @@ class Logger(ABC):
         """Called on rank 0 after ``checkpoint_callback`` has written a checkpoint."""
 
 
+def tell_all(loggers: Sequence[Any], tell: Callable[[Any], Any]) -> None:
+    """Call ``tell`` with every logger, also if one of them fails.
+
+    Raises:
+        Exception: the first that one of them has raised, with a note that names the logger.
+    """
+    failure: Exception | None = None
+    for logger in loggers:
+        try:
+            tell(logger)
+        except Exception as error:
+            error.add_note(
+                f"This comes from {type(logger).__name__}, one of the loggers ({len(loggers)}) of the Trainer."
+            )
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
 def rank_zero_experiment(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate the body of ``experiment``: rank 0 gets what it returns, others something that swallows every call."""
 

@@ -14,6 +14,7 @@ from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.core.module import LightningModule
 from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, configured_optimizers
+from fulmen.loggers.logger import Logger, tell_all
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
 from fulmen.plugins.layer_sync import LayerSync, TorchSyncBatchNorm
@@ -325,11 +326,14 @@ def _log_hyperparameters(trainer: Trainer) -> None:
                     "`self.save_hyperparameters(logger=False)`."
                 )
             merged[name] = value
-    for logger in trainer.loggers:
+
+    def log(logger: Logger) -> None:
         if merged:
             logger.log_hyperparams(merged)
         logger.log_graph(trainer.lightning_module)
         logger.save()
+
+    tell_all(trainer.loggers, log)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -461,8 +465,7 @@ def _finish(trainer: Trainer, verb: str) -> None:
     if verb == "fit":
         call.on_fit_end()
     call.teardown(TrainerFn(verb))
-    for logger in trainer.loggers:
-        logger.finalize("success")
+    tell_all(trainer.loggers, lambda logger: logger.finalize("success"))
     progress = trainer.progress
     if verb == "fit" and progress.done and not progress.out_of_time and not trainer.fast_dev_run:
         which_file.mark_finished(trainer)

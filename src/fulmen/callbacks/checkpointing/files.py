@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fulmen.callbacks.checkpointing import record, writing
 from fulmen.callbacks.checkpointing.retention import Kept, Retention
+from fulmen.loggers.logger import tell_all
 from fulmen.plugins.io import index
 from fulmen.utilities.cloud_io import is_remote
 
@@ -140,8 +141,7 @@ class Files:
                 self._seen.add(path)
             self.announced = save.kept
             if trainer.is_global_zero:
-                for logger in trainer.loggers:
-                    logger.after_save_checkpoint(policy)
+                tell_all(trainer.loggers, lambda logger: logger.after_save_checkpoint(policy))
 
         self.in_order(trainer, name, otherwise=put_back)
         self.when_written(trainer, announce)
