@@ -99,6 +99,7 @@ class EarlyStopping(Callback):
         self.check_on_train_epoch_end = check_on_train_epoch_end
         self.log_rank_zero_only = log_rank_zero_only
         self._memory = Memory()
+        self._found = EarlyStoppingReason.NOT_STOPPED  #: by the check that runs
         self._forget()
 
     def _forget(self) -> None:
@@ -149,8 +150,11 @@ class EarlyStopping(Callback):
         if self.monitor not in metrics:
             self._monitor_is_missing(list(metrics))
             return
-        reason, message = self._judge(metrics[self.monitor].detach().squeeze())
-        stops = reason is not EarlyStoppingReason.NOT_STOPPED
+        self._found = EarlyStoppingReason.NOT_STOPPED
+        stops, message = self._evaluate_stopping_criteria(metrics[self.monitor].detach().squeeze())
+        reason = self._found
+        if stops and reason is EarlyStoppingReason.NOT_STOPPED:  # a class of a program's own has said so
+            reason = EarlyStoppingReason.PATIENCE_EXHAUSTED
         if trainer.strategy.reduce_boolean_decision(stops, all=False):
             trainer.should_stop = True
             self.stopped_epoch = trainer.current_epoch
@@ -164,8 +168,14 @@ class EarlyStopping(Callback):
         elif message and self.verbose and (trainer.is_global_zero or not self.log_rank_zero_only):
             rank_zero_info("%s%s", f"[rank {trainer.global_rank}] " if trainer.world_size > 1 else "", message)
 
+    def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
+        """Whether to stop at the value ``current``, and the reason in words (or what improved); counts the patience.
+        A class that is derived from this one may decide otherwise.
+        """
+        self._found, message = self._judge(current)
+        return self._found is not EarlyStoppingReason.NOT_STOPPED, message or None
+
     def _judge(self, current: Tensor) -> tuple[EarlyStoppingReason, str]:
-        """Whether to stop at the value ``current``, and the reason in words (or what improved); counts the patience."""
         better, value = self.monitor_op, f"{self.monitor} = {current.item():.5g}"
         if self.check_finite and not torch.isfinite(current):
             return EarlyStoppingReason.NON_FINITE_METRIC, f"{value} is not finite. Best: {self.best_score:.5g}."
@@ -181,7 +191,7 @@ class EarlyStopping(Callback):
             )
         best = self.best_score.to(current.device)
         if better(current + self.min_delta if self.mode == "min" else current - self.min_delta, best):
-            message = f"{value} is the best so far" + (f" (before: {best:.5g})." if torch.isfinite(best) else ".")
+            message = self._improvement_message(current)
             self.best_score, self.wait_count = current.clone(), 0
             return EarlyStoppingReason.NOT_STOPPED, message
         self.wait_count += 1
@@ -191,6 +201,19 @@ class EarlyStopping(Callback):
             EarlyStoppingReason.PATIENCE_EXHAUSTED,
             f"{self.monitor} did not improve in {self.wait_count} checks. Best: {self.best_score:.5g}.",
         )
+
+    def _improvement_message(self, current: Tensor) -> str:
+        """That ``current`` is better than the best so far, in words."""
+        before = f" (before: {self.best_score:.5g})." if torch.isfinite(self.best_score) else "."
+        return f"{self.monitor} = {current.item():.5g} is the best so far{before}"
+
+    @property
+    def _check_on_train_epoch_end(self) -> bool | None:
+        return self.check_on_train_epoch_end
+
+    @_check_on_train_epoch_end.setter
+    def _check_on_train_epoch_end(self, at_train_epoch_end: bool | None) -> None:
+        self.check_on_train_epoch_end = at_train_epoch_end
 
     def _monitor_is_missing(self, names: list[str]) -> None:
         message = (

@@ -253,10 +253,15 @@ class Plan:
                 drain()
                 return result
 
-        wrap = self._trainer.strategy.wrap_step if is_wrapped else _unwrapped
-        if takes(getattr(self.module, name), "batch_idx", 1):
-            return wrap(name, method)
-        return wrap(name, lambda batch, *positions: method(batch))
+        strategy = self._trainer.strategy
+        wrap = strategy.wrap_step if is_wrapped else _unwrapped
+        has_index = takes(getattr(self.module, name), "batch_idx", 1)
+        step = wrap(name, method if has_index else lambda batch, *positions: method(batch))
+        of_strategy = written(strategy, name, Strategy) if is_wrapped else None
+        if of_strategy is None:
+            return step
+        strategy.steps[name] = step
+        return of_strategy
 
     def _precision_context(self, step: str) -> Callable[[], AbstractContextManager[Any]] | None:
         precision, name = self._trainer.precision_plugin, _CONTEXTS[step]

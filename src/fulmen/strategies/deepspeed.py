@@ -304,8 +304,10 @@ class DeepSpeedStrategy(ParallelStrategy):
 
     # -- files --------------------------------------------------------------------------------------------------------
 
-    def lightning_module_state_dict(self, module: LightningModule) -> dict[str, Any]:
-        return {} if self.deepspeed_engine is not None and self.zero_stage_3 else module.state_dict()
+    def lightning_module_state_dict(self, module: LightningModule | None = None) -> dict[str, Any]:
+        if self.deepspeed_engine is not None and self.zero_stage_3:
+            return {}
+        return self.the_module(module).state_dict()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         if storage_options is not None:

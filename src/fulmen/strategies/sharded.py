@@ -227,8 +227,8 @@ class ShardedStrategy(ParallelStrategy, ABC):
         """
         return state if self.saves_shards else whole(state, keep=self.is_global_zero)
 
-    def lightning_module_state_dict(self, module: LightningModule) -> dict[str, Any]:
-        return self.gathered(module.state_dict())
+    def lightning_module_state_dict(self, module: LightningModule | None = None) -> dict[str, Any]:
+        return self.gathered(self.the_module(module).state_dict())
 
     def load_model_state(self, module: LightningModule, state_dict: Any, strict: bool, source: str) -> None:
         """Keep the weights until the module is sharded, and load them then."""

@@ -29,6 +29,7 @@ from fulmen.core.hooks import HOOKS
 from fulmen.loggers.logger import DummyLogger
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.profilers.base import PassThroughProfiler
+from fulmen.trainer import checkpoint as checkpoints
 from fulmen.utilities.exceptions import MisconfigurationException, NonFiniteException
 
 if TYPE_CHECKING:
@@ -422,10 +423,7 @@ class _Watcher(Callback):
         target = self._replay.target
         assert target is not None
         saved = trainer.strategy.load_checkpoint(target.path)
-        pairs = [
-            (name, saved["state_dict"].get(name), tensor)
-            for name, tensor in trainer.strategy.lightning_module_state_dict(trainer.lightning_module).items()
-        ]
+        pairs = [(name, saved["state_dict"].get(name), tensor) for name, tensor in checkpoints.weights(trainer).items()]
         for optimizer, state in zip(trainer.optimizers, saved.get("optimizer_states", [])):
             for number, values in optimizer.state_dict()["state"].items():
                 other = state["state"].get(number, {})

@@ -115,6 +115,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     for logger in trainer.loggers:
         _make_folder_of(logger)
     call.setup(TrainerFn(verb))
+    strategy.lightning_module = module
     strategy.connect(module)
     if written(module, "configure_model", LightningModule) is not None:
         with strategy.module_init_context(), trainer.precision_plugin.module_init_context():
@@ -141,6 +142,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
             trainer.micro_batches.begin_run(trainer)
         metric_objects.begin(module, will_save=bool(trainer.checkpoint_callbacks))
         set_up_optimizers(trainer)
+    strategy.setup(trainer)
+    if verb == "fit":
         bar = trainer.progress_bar_callback
         if bar is not None and (bar.is_enabled or trainer.world_size > 1) and not is_search:
             line = headline(trainer)  # on all processes, as the first one tells where files go

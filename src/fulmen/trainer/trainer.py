@@ -508,6 +508,7 @@ class Trainer(Windows, ArgparseOptions):
             action()
         self._undo = []
         self.strategy.checkpoint_io.report_to(None)
+        self.strategy.steps.clear()
         self._plan = None
         self.schedulers = None  # type: ignore[assignment]
         self.boundary.forget()
@@ -717,5 +718,8 @@ def _test(trainer: Trainer) -> list[dict[str, float]]:
 def _evaluated(trainer: Trainer, stage: str) -> list[dict[str, float]]:
     results = evaluate_loop(trainer, stage)
     if trainer._verbose and results and trainer.is_global_zero:
-        trainer.print(evaluation_table(stage, results))
+        if trainer.results_printer is not None:
+            trainer.results_printer(results, stage)
+        else:
+            trainer.print(evaluation_table(stage, results))
     return results

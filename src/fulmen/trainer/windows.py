@@ -15,10 +15,12 @@ from fulmen.profilers.base import PassThroughProfiler
 from fulmen.trainer import flags
 from fulmen.trainer.metrics import to_number
 from fulmen.trainer.states import RunningStage
-from fulmen.trainer.views import AcceleratorView
+from fulmen.trainer.views import Inside, with_inside
 from fulmen.utilities.combined_loader import CombinedLoader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from fulmen.accelerators.accelerator import Accelerator
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from fulmen.trainer.states import TrainerState
 
 
+@with_inside
 class Windows:
     """What can be read (and here and there set) of a trainer. Each fact lives in one of the parts below."""
 
@@ -56,6 +59,7 @@ class Windows:
     datamodule: LightningDataModule | None = None
     _source_of_data: LightningDataModule | None = None
     default_root_dir: str
+    detect_anomaly: bool
     loaded_ckpt_path: Any = None
     ckpt_was_chosen: bool = False  #: it was found by the trainer (``"auto"``, ``"last"``), not named by the user
     _module: LightningModule | None = None
@@ -230,11 +234,6 @@ class Windows:
     @property
     def min_steps(self) -> int:
         return self.progress.limits.min_steps
-
-    @property
-    def fit_loop(self) -> Windows:
-        """Another way to ``max_epochs`` and ``max_steps``: the trainer itself, which has them."""
-        return self
 
     @property
     def accumulate_grad_batches(self) -> int:
@@ -513,8 +512,23 @@ class Windows:
             return None
         return {"num_replicas": strategy.data_parallel_size, "rank": strategy.data_parallel_rank}
 
-    # the inside, for those who know Lightning's
+    # the inside, for those who know Lightning's: see fulmen.trainer.views
+
+    fit_loop = Inside()
+    validate_loop = Inside()
+    test_loop = Inside()
+    predict_loop = Inside()
+    opened_checkpoint: dict[str, Any] = {}  #: what is put back piece by piece through the views
+    results_printer: Callable[[list[dict[str, Any]], str], None] | None = None  #: prints results in the trainer's place
 
     @property
-    def _accelerator_connector(self) -> AcceleratorView:
-        return AcceleratorView(self.strategy)
+    def _default_root_dir(self) -> str:
+        return self.default_root_dir
+
+    @_default_root_dir.setter
+    def _default_root_dir(self, folder: str) -> None:
+        self.default_root_dir = folder
+
+    @property
+    def _detect_anomaly(self) -> bool:
+        return self.detect_anomaly
