@@ -141,6 +141,52 @@ def test_validation_of_several_processes_is_left_for_a_signal_and_done_again(tmp
     assert [step for _, step, _ in resumed] == [4, 4]
 
 
+class Regression(LightningModule):
+    """Random numbers to learn, and a signal to the last process when so many batches were trained on."""
+
+    def __init__(self, at: int | None) -> None:
+        super().__init__()
+        self.at, self.losses = at, []
+        torch.manual_seed(1)
+        self.layers = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Tanh(), torch.nn.Linear(32, 4))
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        time.sleep(0.005)
+        if batch_idx == self.at and self.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        loss = (self.layers(batch) - batch[:, :4].sin()).square().mean()
+        self.losses.append(loss.item())
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+def train_sharded_until_signal(at: int | None, ckpt_path: str | None) -> tuple[list[float], int]:
+    module = Regression(at)
+    trainer = trainer_of(
+        strategy="fsdp", max_epochs=1, accumulate_grad_batches=3, default_root_dir=".", callbacks=[ModelCheckpoint()]
+    )
+    points = torch.randn(900, 16, generator=torch.Generator().manual_seed(2))
+    with suppress(SystemExit):
+        trainer.fit(module, DataLoader(points, batch_size=3), ckpt_path=ckpt_path)
+    return module.losses, trainer.global_step
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("at", [20, 21])  # the batches of a window are three
+def test_sharded_run_asked_to_end_within_a_window_is_the_undisturbed_one_when_it_goes_on(tmp_path, at):
+    whole, _ = run(2, train_sharded_until_signal, None, None, cwd=made(tmp_path / "whole"))[0]
+    left, steps = run(2, train_sharded_until_signal, at, None, cwd=made(tmp_path / "left"))[0]
+    assert 0 < steps < 50
+    rest, _ = run(2, train_sharded_until_signal, None, "auto", cwd=tmp_path / "left")[0]
+    assert left + rest == whole
+
+
 def train_until_signal(send: dict[int, tuple[int, int]]) -> None:
     checkpoint = ModelCheckpoint(dirpath="checkpoints", every_n_epochs=10_000)
     requeue = ExitCodeRequeue(99, [signal.SIGUSR1])

@@ -41,6 +41,7 @@ class ShardedStrategy(ParallelStrategy, ABC):
 
     forward_is_collective = True
     gradients_are_common = True
+    saves_open_windows = False  # a part that is exchanged early makes the sum round otherwise
     saves_shards: bool = False  #: checkpoints are folders into which each process writes what it has
     casts_batches: bool = False  #: steps get their batches in the type that parameters are gathered in
 

@@ -63,8 +63,8 @@ class Strategy(ABC):
             their own at the end of the data then run another one, whose results are thrown away.
         restores_optimizers: the state of the optimizers is in a checkpoint as this strategy puts it there, and it takes
             it back itself.
-        saves_open_windows: the gradients of an accumulation window can be saved. False: a run ends, and is saved, when
-            the window is over.
+        saves_open_windows: the gradients of an accumulation window can be saved to the last bit. False: a run ends, and
+            is saved, when the window is over.
         control: how the processes agree and hear of failures, from :meth:`setup_environment` on; None for one process.
         gradients_are_common: those of an open accumulation window are the same on all processes, or parts of one whole.
         late: what each process knows only at the end of an accumulation window, on its way to all. None: one process,

@@ -176,7 +176,7 @@ class Boundary:
 
 
 def _cannot_save(trainer: Trainer) -> bool:
-    """Whether this is the middle of an accumulation window, whose gradients the strategy has and cannot save."""
+    """Whether this is the middle of an accumulation window, whose gradients the strategy cannot save as they are."""
     return trainer.progress.window_is_open and not trainer.strategy.saves_open_windows
 
 
