@@ -10,6 +10,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+from fulmen.compat.old.enabling import disable, enable
 from fulmen.compat.table import ROOTS, VERSION, home_of, missing_module, missing_name, public_names, target_of
 
 #: what is put into ``PYTHONPATH`` so that Python itself installs the aliases when it starts
@@ -17,6 +18,8 @@ STARTUP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "startup")
 #: "1": an alias is installed in the process that started this one; "0": the startup folder does nothing
 SWITCH = "FULMEN_COMPAT"
 
+#: who takes one of these will run something: from then on what went with Lightning 1 is translated
+_RUNS = ("Callback", "LightningCLI", "LightningDataModule", "LightningModule", "Trainer")
 _UTILITIES = "lightning_utilities"  # another package, which much has that has no Lightning
 _ROOTS = [root for root in ROOTS if "." not in root and root != _UTILITIES]
 
@@ -66,6 +69,7 @@ def uninstall() -> None:
     if _finder not in sys.meta_path:
         return
     sys.meta_path.remove(_finder)
+    disable()
     for name, module in list(sys.modules.items()):
         if isinstance(module, AliasModule):
             del sys.modules[name]
@@ -93,6 +97,8 @@ class AliasModule(ModuleType):
         if home is not None:
             module = import_module(home[0])
             if hasattr(module, home[1]):
+                if name in _RUNS and sys.meta_path.count(_finder):
+                    enable()
                 return getattr(module, home[1])
         error = missing_name(self.__name__, name)
         # `from module import name` asks in this way first, and forgets what an AttributeError has to say

@@ -13,6 +13,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from pkgutil import iter_modules
 
+from fulmen.compat.old import names as old_names
+
 #: the version of Lightning whose names and arguments are offered
 VERSION = "2.6.6"
 
@@ -158,14 +160,6 @@ _NAMES: dict[str, dict[str, str]] = {
 
 #: names that will not come, and what to write
 _ADVICE = {
-    "pl.callbacks.GPUStatsMonitor": "DeviceStatsMonitor took its place",
-    "pl.lite": "write `lightning.fabric.Fabric`, which took its place",
-    "pl.loggers.TestTubeLogger": "write CSVLogger or TensorBoardLogger",
-    "pl.metrics": "write `import torchmetrics`, which it became",
-    "pl.plugins.DDPPlugin": "write `Trainer(strategy=DDPStrategy(...))`",
-    "pl.strategies.DDPFullyShardedStrategy": "FSDPStrategy took its place",
-    "pl.strategies.DataParallelStrategy": 'write `Trainer(strategy="ddp")`',
-    "pl.strategies.DDPSpawnStrategy": 'write `DDPStrategy(start_method="spawn")`',
     "lightning.app": "that is another product, and no part of training",
 }
 
@@ -181,8 +175,8 @@ def target_of(old: str) -> str | None:
     Returns "" for a module that has entries of its own only, see :func:`home_of`.
     """
     name = _short(old)
-    if name in _MODULES:
-        target = _MODULES[name]
+    if name in _MODULES or name in old_names.MODULES:
+        target = _MODULES.get(name, old_names.MODULES.get(name, ""))
         return target if not target or _exists(target) else None
     room = name
     while room not in _ROOMS:
@@ -196,7 +190,7 @@ def target_of(old: str) -> str | None:
 def home_of(old: str, name: str) -> tuple[str, str] | None:
     """The module of Fulmen that has what the module ``old`` of Lightning calls ``name``, and its name there; None if
     nothing can. That it is there is not looked up."""
-    entry = _NAMES.get(_short(old), {}).get(name)
+    entry = _NAMES.get(_short(old), {}).get(name) or old_names.NAMES.get(_short(old), {}).get(name)
     if entry is not None:
         module, _, attribute = entry.partition(":")
         return module, attribute
@@ -235,7 +229,8 @@ def _sorry(old: str, name: str, others: list[str], what: str = "") -> str:
         text += f" in {old!r}"
     target = target_of(old) if old else None
     text += f" (it would be in {target!r}): " if target and not what else ": "
-    advice = _ADVICE.get(f"{_short(old)}.{name}")
+    asked = f"{_short(old)}.{name}"
+    advice = _ADVICE.get(asked) or old_names.ADVICE.get(asked)
     nearest = get_close_matches(name, others, n=1)
     if advice is not None:
         text += advice

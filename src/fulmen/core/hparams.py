@@ -116,6 +116,10 @@ class HyperparameterOwner(ArgparseOptions):
 
     @hparams.setter
     def hparams(self, value: Any) -> None:
+        self._assign_hparams(value)
+
+    def _assign_hparams(self, value: Any) -> None:
+        """What ``self.hparams = value`` does."""
         raise AttributeError(
             "`self.hparams` cannot be replaced, only its entries. Write `self.save_hyperparameters(hparams)` to keep a"
             " dict or namespace as hyperparameters."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Literal, Self
 from weakref import ref
@@ -104,6 +104,8 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
     _example_input_array: Tensor | tuple[Any, ...] | dict[str, Any] | None = None
     _compiled_logs: list[tuple[str, Any, dict[str, Any]]] | None = None
     _toggled: dict[Tensor, bool] | None = None
+    _automatic_schedulers: bool | None = None  #: None: as the optimization is
+    _translated: Collection[str] = ()  #: attributes that are there for the length of a run, and in no copy
     device_mesh: Any = None  #: set by strategies that shard over a mesh of devices
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -214,6 +216,11 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         self.__dict__["_automatic_optimization"] = automatic
 
     @property
+    def _steps_schedulers(self) -> bool:
+        """Whether the trainer steps the schedulers: in automatic optimization, unless it was said otherwise."""
+        return self.automatic_optimization if self._automatic_schedulers is None else self._automatic_schedulers
+
+    @property
     def strict_loading(self) -> bool:
         """Whether a checkpoint must have exactly this module's keys (default True)."""
         return True if self._strict_loading is None else self._strict_loading
@@ -233,11 +240,8 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         self.__dict__["_example_input_array"] = example
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in self.__dict__.items()
-            if name not in ("_trainer", "_fabric", "_compiled_logs")
-        }
+        left_out = {"_trainer", "_fabric", "_compiled_logs", "_translated", *self._translated}
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     # -- what users write ---------------------------------------------------------------------------------------------
 

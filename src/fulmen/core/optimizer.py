@@ -323,6 +323,16 @@ def configured_optimizers(module: LightningModule, returned: Any) -> tuple[list[
     return optimizers, configs
 
 
+def unfolded_optimizers(returned: Any) -> tuple[list[Any], list[Any]]:
+    """The optimizers, and the entries of schedulers, of any form that ``configure_optimizers`` may return.
+
+    Raises:
+        MisconfigurationException: it has none of the allowed forms.
+    """
+    optimizers, entries, monitor = _unfold(returned)
+    return optimizers, [_with_monitor(entry, monitor) for entry in entries]
+
+
 def _is_optimizer(value: Any) -> bool:
     needed = ("step", "state_dict", "load_state_dict", "param_groups", "zero_grad")
     return isinstance(value, Optimizer) or (
@@ -428,7 +438,7 @@ def _scheduler_config(module: LightningModule, entry: Any, monitor: str | None) 
             )
     plateau = entry.get("reduce_on_plateau", isinstance(scheduler, ReduceLROnPlateau))
     interval, frequency = _interval(entry.get("interval", "epoch"), entry.get("frequency", 1))
-    if not module.automatic_optimization:
+    if not module._steps_schedulers:
         ignored = [key for key in ("reduce_on_plateau", "monitor", "strict") if entry.get(key) is not None]
         if ignored:
             rank_zero_warn(

@@ -155,7 +155,7 @@ class Plan:
                 if method is not None:
                     found[owner].append((instance, method))
         calls = [call for owner in HOOK[name].owners for call in found[owner]]
-        return calls
+        return calls if trainer.translation is None else trainer.translation.around(name, calls)
 
     def _event(self, name: str) -> Callable[..., Any]:
         return self._announcement(name, self.listeners(name))

@@ -26,6 +26,7 @@ from fulmen.trainer.hook_checks import check_hooks
 from fulmen.trainer.inexact import warn_of_inexact
 from fulmen.trainer.opening import Restored
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
+from fulmen.trainer.translation import end_translation, translate
 from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -99,6 +100,7 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     for callback in trainer.callbacks:
         if isinstance(callback, Callback):
             callback.__dict__["log"], callback.__dict__["log_dict"] = module.log, module.log_dict
+    translate(trainer, verb)
     check_run(trainer, verb)
     check_hooks(trainer)
     trainer.begin_run()
@@ -242,7 +244,7 @@ def attach_optimizers(trainer: Trainer) -> None:
         wrapped.attach(module, trainer.precision_plugin, trainer.strategy)
     automatic = module.automatic_optimization
     trainer.schedulers = Schedulers(
-        trainer.lr_scheduler_configs if automatic else [],
+        trainer.lr_scheduler_configs if module._steps_schedulers else [],
         lambda scheduler, metric: trainer.plan.lr_scheduler_step(scheduler, metric),
         lambda: trainer.callback_metrics,
     )
@@ -509,4 +511,5 @@ def _let_go(trainer: Trainer) -> None:
         if isinstance(callback, Callback):
             callback.__dict__.pop("log", None)
             callback.__dict__.pop("log_dict", None)
+    end_translation(trainer)
     trainer.end_run()

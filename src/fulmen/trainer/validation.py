@@ -40,10 +40,11 @@ def check_run(trainer: Trainer, verb: str) -> None:
         RuntimeError: a step has arguments that cannot be given.
     """
     module = trainer.lightning_module
-    _check_removed_hooks(module)
+    taken = trainer.translation.taken if trainer.translation is not None else set()
+    _check_removed_hooks(module, taken)
     _check_steps(module, verb)
     if verb == "fit":
-        _check_fit(trainer, module)
+        _check_fit(trainer, module, taken)
     _check_signatures(module, verb)
 
 
@@ -93,9 +94,9 @@ def check_model(model: Any, verb: str) -> LightningModule:
     )
 
 
-def _check_removed_hooks(module: LightningModule) -> None:
+def _check_removed_hooks(module: LightningModule, taken: set[str]) -> None:
     for old, new in _REMOVED.items():
-        if callable(getattr(module, old, None)):
+        if old not in taken and callable(getattr(module, old, None)):
             raise NotImplementedError(
                 f"`{type(module).__name__}.{old}` is a hook of version 1 and is not called any more. "
                 f"Collect what the steps return in a list of your own and use it in `{new}(self)`."
@@ -131,7 +132,7 @@ def _advice(module: LightningModule, hook: str, otherwise: str) -> str:
     return otherwise if near is None else f"It has `{near}`: rename that to `{hook}`."
 
 
-def _check_fit(trainer: Trainer, module: LightningModule) -> None:
+def _check_fit(trainer: Trainer, module: LightningModule, taken: set[str]) -> None:
     kind = type(module).__name__
     if written(module, "configure_optimizers", LightningModule) is None:
         raise MisconfigurationException(
@@ -142,7 +143,7 @@ def _check_fit(trainer: Trainer, module: LightningModule) -> None:
                 "Define `def configure_optimizers(self): return torch.optim.Adam(self.parameters(), lr=1e-3)`.",
             )
         )
-    if _parameter(module.training_step, "optimizer_idx") is not None:
+    if "optimizer_idx" not in taken and _parameter(module.training_step, "optimizer_idx") is not None:
         raise RuntimeError(
             f"`{kind}.training_step` takes `optimizer_idx`, which belongs to version 1. For several optimizers set "
             "`self.automatic_optimization = False` and use `opt_a, opt_b = self.optimizers()` in `training_step(self, "
@@ -160,7 +161,7 @@ def _check_fit(trainer: Trainer, module: LightningModule) -> None:
             f"{kind} has a `validation_step` but no validation data: nothing is validated. Pass `val_dataloaders`.",
             category=PossibleUserWarning,
         )
-    if not module.automatic_optimization:
+    if not module.automatic_optimization and "automatic_optimization" not in taken:
         if trainer.gradient_clip_val:
             raise MisconfigurationException(
                 f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` does nothing in manual optimization. Leave "

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fulmen.trainer.micro_batches import MicroBatches
     from fulmen.trainer.signals import Signals
     from fulmen.trainer.states import TrainerState
+    from fulmen.trainer.translation import Translation
 
 
 @with_inside
@@ -73,6 +74,7 @@ class Windows:
     _ckpt_path: Any = None
     _former: dict[str, Any] = {}  #: what an argument of Lightning 1 says, and a verb is told now
     signals: Signals
+    translation: Translation | None = None  #: what of this run was written for another version
     _device_indices: list[int]
     layer_sync: LayerSync | None  #: what lets layers share their statistics between processes
     _num_nodes: int
