@@ -12,7 +12,6 @@ NOT_THERE = frozenset(
     lightning.fabric.Fabric
     lightning.pytorch.Trainer.add_argparse_args
     lightning.pytorch.Trainer.from_argparse_args
-    lightning.pytorch.callbacks.BaseFinetuning
     lightning.pytorch.callbacks.DeviceStatsMonitor
     lightning.pytorch.loggers.CometLogger
     lightning.pytorch.loggers.MLFlowLogger

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fulmen.callbacks.progress.rich_progress import RichProgressBar as RichProgressBar
     from fulmen.callbacks.progress.tqdm_progress import TQDMProgressBar as TQDMProgressBar
     from fulmen.callbacks.rich_model_summary import RichModelSummary as RichModelSummary
+    from fulmen.callbacks.spike import SpikeDetection as SpikeDetection
     from fulmen.callbacks.timer import Timer as Timer
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "ProgressBar",
     "RichModelSummary",
     "RichProgressBar",
+    "SpikeDetection",
     "TQDMProgressBar",
     "Timer",
 ]
@@ -76,6 +78,7 @@ __getattr__, __dir__ = at_first_use(
         "ProgressBar": "progress.progress_bar",
         "RichModelSummary": "rich_model_summary",
         "RichProgressBar": "progress.rich_progress",
+        "SpikeDetection": "spike",
         "TQDMProgressBar": "progress.tqdm_progress",
         "Timer": "timer",
     },
