@@ -13,12 +13,6 @@ NOT_THERE = frozenset(
     lightning.pytorch.Trainer.add_argparse_args
     lightning.pytorch.Trainer.from_argparse_args
     lightning.pytorch.callbacks.DeviceStatsMonitor
-    lightning.pytorch.loggers.CometLogger
-    lightning.pytorch.loggers.MLFlowLogger
-    lightning.pytorch.loggers.NeptuneLogger
-    lightning.pytorch.loggers.comet.CometLogger
-    lightning.pytorch.loggers.mlflow.MLFlowLogger
-    lightning.pytorch.loggers.neptune.NeptuneLogger
     lightning.pytorch.strategies.DeepSpeedStrategy
     lightning.pytorch.trainer.connectors.accelerator_connector._AcceleratorConnector
     lightning.pytorch.utilities.deepspeed.convert_zero_checkpoint_to_fp32_state_dict
