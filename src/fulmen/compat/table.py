@@ -75,6 +75,7 @@ _OF_RANKS = {
     "_get_rank": "fulmen.utilities.rank_zero:rank_from_environment",
     "rank_prefixed_message": "fulmen.compat.lightning_utilities:rank_prefixed_message",
 }
+_FOR_PACKAGES = "fulmen.compat.for_packages"
 _HYPERPARAMETERS = {"HyperparametersMixin": "fulmen.core.hparams:HyperparameterOwner"}
 _LOGGER = {
     "DummyExperiment": "fulmen.loggers.logger:_Nothing",
@@ -113,6 +114,8 @@ _NAMES: dict[str, dict[str, str]] = {
     "pl.callbacks.progress": {"ProgressBarBase": "fulmen.callbacks.progress.progress_bar:ProgressBar"},
     "pl.core.mixins": _HYPERPARAMETERS,
     "pl.core.mixins.hparams_mixin": _HYPERPARAMETERS,
+    "pl.core.optimizer": {"_MockOptimizer": f"{_FOR_PACKAGES}:NoOptimizer"},
+    "pl.core.saving": {"get_filesystem": "fulmen.utilities.cloud_io:get_filesystem"},
     "pl.loggers": _LOGGER,
     "pl.loggers.base": _LOGGER,
     "pl.loggers.logger": _LOGGER,
@@ -122,11 +125,14 @@ _NAMES: dict[str, dict[str, str]] = {
     "pl.plugins.precision.precision_plugin": {"PrecisionPlugin": _PRECISION["PrecisionPlugin"]},
     "pl.profiler": {"BaseProfiler": "fulmen.profilers.profiler:Profiler"},
     "pl.strategies": {"SingleTPUStrategy": "fulmen.strategies.single_xla:SingleDeviceXLAStrategy"},
+    "pl.trainer.connectors.checkpoint_connector": {"_CheckpointConnector": "fulmen.trainer.views:View"},
+    "pl.trainer.connectors.logger_connector.result": {"_ResultMetric": f"{_FOR_PACKAGES}:EpochValue"},
     "pl.trainer.supporters": {"CombinedLoader": "fulmen.utilities.combined_loader:CombinedLoader"},
     "pl.utilities": {"_get_rank": _OF_RANKS["_get_rank"]},
     "pl.utilities.distributed": {**_RANK_ZERO, "ReduceOp": "torch.distributed:ReduceOp"},
     "pl.utilities.imports": _TORCH,
     "pl.utilities.logger": {**_PARAMS, **_SCAN},
+    "pl.utilities.parsing": {"get_init_args": f"{_FOR_PACKAGES}:get_init_args"},
     "pl.utilities.rank_zero": _OF_RANKS,
     "fabric": {"seed_everything": "fulmen:seed_everything"},
     "fabric.accelerators": {
@@ -142,6 +148,10 @@ _NAMES: dict[str, dict[str, str]] = {
         "default_pg_timeout": "torch.distributed.constants:default_pg_timeout"
     },
     "fabric.strategies": {"STRATEGY_REGISTRY": "fulmen.strategies.registry:StrategyRegistry"},
+    "fabric.strategies.fsdp": {
+        "_get_full_state_dict_context": f"{_FOR_PACKAGES}:refuse_older_sharding",
+        "_setup_activation_checkpointing": f"{_FOR_PACKAGES}:refuse_older_sharding",
+    },
     "fabric.utilities.cloud_io": {"_load": "fulmen.utilities.cloud_io:load"},
     "fabric.utilities.data": {"AttributeDict": "fulmen.utilities.parsing:AttributeDict"},
     "fabric.utilities.distributed": {"ReduceOp": "torch.distributed:ReduceOp"},
