@@ -47,6 +47,8 @@ _MODULES = {
     "pl.core.mixins": "",
     "pl.core.mixins.hparams_mixin": "",
     "pl.loggers.base": "fulmen.loggers.logger",
+    "pl.trainer.connectors": "",
+    "pl.trainer.connectors.logger_connector": "",
     "pl.trainer.supporters": "",
     "pl.utilities.cli": "fulmen.cli",
     "pl.utilities.model_summary.model_summary": "fulmen.utilities.model_summary",
@@ -64,6 +66,8 @@ _MODULES = {
     "lightning_utilities.core.imports": "fulmen.compat.lightning_utilities",
     "lightning_utilities.core.overrides": "fulmen.utilities.model_helpers",
     "lightning_utilities.core.rank_zero": "fulmen.utilities.rank_zero",
+    "lightning_utilities.test": "",
+    "lightning_utilities.test.warning": "",
 }
 
 _RANK_ZERO = {
@@ -103,6 +107,24 @@ _PRECISION = {
     "XLAPrecisionPlugin": "fulmen.plugins.precision.xla:XLAPrecision",
 }
 
+_INSIDE = "fulmen.compat.inside"
+_NUMBERS = {
+    "_check_data_type": "fulmen.compat.device_numbers:check_data_type",
+    "_check_unique": "fulmen.compat.device_numbers:check_unique",
+    "_normalize_parse_gpu_string_input": "fulmen.compat.device_numbers:numbers_in_text",
+}
+_ZERO = {
+    name: f"fulmen.strategies.deepspeed_conversion:{name}" for name in ("convert_zero_checkpoint_to_fp32_state_dict",)
+}
+_SIGNALS = {name: f"{_INSIDE}:SignalNames" for name in ("SignalConnector", "_SignalConnector")}
+_GROUPS = {
+    "ReduceOp": "torch.distributed:ReduceOp",
+    "_get_default_process_group_backend_for_device": "fulmen.compat.process_groups:backend_of",
+    "_init_dist_connection": "fulmen.compat.process_groups:join_group",
+    "_sync_ddp_if_available": "fulmen.compat.process_groups:reduced",
+    "sync_ddp_if_available": "fulmen.compat.process_groups:reduced",
+}
+
 #: names whose home is not in the module that stands for theirs, among them those of 1.x that were only renamed
 _NAMES: dict[str, dict[str, str]] = {
     "lightning": {
@@ -127,9 +149,14 @@ _NAMES: dict[str, dict[str, str]] = {
     "pl.strategies": {"SingleTPUStrategy": "fulmen.strategies.single_xla:SingleDeviceXLAStrategy"},
     "pl.trainer.connectors.checkpoint_connector": {"_CheckpointConnector": "fulmen.trainer.views:View"},
     "pl.trainer.connectors.logger_connector.result": {"_ResultMetric": f"{_FOR_PACKAGES}:EpochValue"},
+    "pl.trainer.connectors.accelerator_connector": {"_AcceleratorConnector": f"{_INSIDE}:AcceleratorChoice"},
+    "pl.trainer.connectors.logger_connector.fx_validator": {"_FxValidator": f"{_INSIDE}:HooksThatLog"},
+    "pl.trainer.connectors.signal_connector": _SIGNALS,
     "pl.trainer.supporters": {"CombinedLoader": "fulmen.utilities.combined_loader:CombinedLoader"},
+    "pl.utilities.deepspeed": _ZERO,
+    "pl.utilities.device_parser": _NUMBERS,
     "pl.utilities": {"_get_rank": _OF_RANKS["_get_rank"]},
-    "pl.utilities.distributed": {**_RANK_ZERO, "ReduceOp": "torch.distributed:ReduceOp"},
+    "pl.utilities.distributed": {**_RANK_ZERO, **_GROUPS},
     "pl.utilities.imports": _TORCH,
     "pl.utilities.logger": {**_PARAMS, **_SCAN},
     "pl.utilities.parsing": {"get_init_args": f"{_FOR_PACKAGES}:get_init_args"},
@@ -154,10 +181,17 @@ _NAMES: dict[str, dict[str, str]] = {
     },
     "fabric.utilities.cloud_io": {"_load": "fulmen.utilities.cloud_io:load"},
     "fabric.utilities.data": {"AttributeDict": "fulmen.utilities.parsing:AttributeDict"},
-    "fabric.utilities.distributed": {"ReduceOp": "torch.distributed:ReduceOp"},
+    "fabric.utilities.device_parser": _NUMBERS,
+    "fabric.utilities.distributed": _GROUPS,
     "fabric.utilities.imports": _TORCH,
+    "fabric.utilities.init": {"_materialize_meta_tensors": f"{_INSIDE}:materialize_meta_tensors"},
+    "fabric.utilities.load": {
+        "_lazy_load": f"{_INSIDE}:lazy_load",
+        "_move_state_into": f"{_INSIDE}:move_state_into",
+    },
     "fabric.utilities.logger": _PARAMS,
     "fabric.utilities.rank_zero": _OF_RANKS,
+    "fabric.utilities.registry": {"_register_classes": f"{_INSIDE}:register_classes"},
     "lightning_utilities": {
         "apply_to_collection": "fulmen.utilities.apply_func:apply_to_collection",
         "compare_version": "fulmen.compat.lightning_utilities:compare_version",
@@ -166,10 +200,44 @@ _NAMES: dict[str, dict[str, str]] = {
     },
     "lightning_utilities.core.enums": {"StrEnum": "fulmen.utilities.enums:LightningEnum"},
     "lightning_utilities.core.rank_zero": _OF_RANKS,
+    "lightning_utilities.test.warning": {"no_warning_call": "fulmen.compat.lightning_utilities:no_warning_call"},
 }
+
+_NO_LOOPS = (
+    "the loops are functions, and what happens in them is chosen by hooks of modules, callbacks and strategies: "
+    "`print(trainer.plan)` shows which are called"
+)
+_NOT_PATCHED = "pass the Strategy or the Precision itself: `Trainer(strategy=..., plugins=...)`"
 
 #: names that will not come, and what to write
 _ADVICE = {
+    "pl.callbacks.GPUStatsMonitor": "DeviceStatsMonitor took its place",
+    "pl.LightningModule._LightningModule__to_tensor": "`self.log` takes numbers and tensors as they are",
+    "pl.LightningModule.__orig_to_tensor__": "`self.log` takes numbers and tensors as they are",
+    "pl.Trainer.default_attributes": "read the defaults by `inspect.signature(Trainer)`",
+    "pl.lite": "write `lightning.fabric.Fabric`, which took its place",
+    "pl.loggers.TestTubeLogger": "write CSVLogger or TensorBoardLogger",
+    "pl.metrics": "write `import torchmetrics`, which it became",
+    "pl.plugins.DDPPlugin": "write `Trainer(strategy=DDPStrategy(...))`",
+    "pl.strategies.DDPFullyShardedStrategy": "FSDPStrategy took its place",
+    "pl.strategies.DataParallelStrategy": 'write `Trainer(strategy="ddp")`',
+    "pl.strategies.DDPSpawnStrategy": 'write `DDPStrategy(start_method="spawn")`',
+    "pl.loops.base": _NO_LOOPS,
+    "pl.loops.Loop": _NO_LOOPS,
+    "pl.loops.fetchers": "batches come from `trainer.data`; write an iterable of your own as a loader",
+    "pl.loops.fit_loop": _NO_LOOPS,
+    "pl.loops.evaluation_loop": _NO_LOOPS,
+    "pl.loops.optimization": _NO_LOOPS,
+    "pl.loops.training_epoch_loop": _NO_LOOPS,
+    "pl.overrides": "write the strategy's `setup_training(module)`, which wraps `self.model`",
+    "pl.plugins.training_type": "`lightning.pytorch.strategies` took its place: `TrainingTypePlugin` became `Strategy`",
+    "pl.trainer.connectors.accelerator_connector._AcceleratorConnector._check_and_init_precision": _NOT_PATCHED,
+    "pl.trainer.connectors.accelerator_connector._AcceleratorConnector._choose_strategy": _NOT_PATCHED,
+    "pl.trainer.progress": "write `trainer.progress`, which counts epochs, batches and steps",
+    "fabric.utilities.load._METADATA_FILENAME": "a folder of shards names its parts in `.metadata`, which torch writes",
+    "fabric.utilities.load._NotYetLoadedTensor": "`torch.load(path, mmap=True)` reads tensors when they are used",
+    "fabric.utilities.testing": "write `pytest.mark.skipif(...)`: it is of the tests of Lightning itself",
+    "lightning_utilities.docs": "install `lightning-utilities`: it is for building the pages of Lightning's packages",
     "lightning.app": "that is another product, and no part of training",
 }
 
@@ -216,6 +284,14 @@ def public_names(old: str) -> list[str]:
         module = import_module(target)
         names |= set(getattr(module, "__all__", None) or [name for name in dir(module) if not name.startswith("_")])
     return sorted(name for name in names if not name.startswith("_"))
+
+
+def reason_for(path: str) -> str | None:
+    """What to write in the place of what Lightning calls ``path``, where it will not come; None: nothing is said."""
+    name = _short(path)
+    while name and name not in _ADVICE:
+        name = name.rpartition(".")[0]
+    return _ADVICE.get(name)
 
 
 def missing_name(old: str, name: str) -> ImportError:

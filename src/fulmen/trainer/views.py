@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from fulmen.trainer import internal_files, internal_reads
 from fulmen.utilities.internals import Row, absent
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
-
-T = TypeVar("T")
 
 _FTS, _SVC, _NEMO = "finetuning-scheduler", "so-vits-svc-fork", "NeMo"
 _PYG, _GLUON, _CELL, _PINA, _RESILIENCY = (
@@ -358,32 +356,12 @@ class View:
         return View, (self._trainer, self._path)
 
 
-class Inside:
-    """A name of the inside of Lightning's Trainer, as an attribute of ours."""
+def window(trainer: Trainer, name: str) -> View:
+    """The view of ``trainer.<name>``.
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, trainer: Any, owner: type | None = None) -> Any:
-        if trainer is None:
-            return self
-        if self._name not in _NODES:
-            raise absent(f"trainer.{self._name}", _ROWS.get(self._name), _NEAR)
-        return View(trainer, self._name)
-
-    def __set__(self, trainer: Any, value: Any) -> None:
-        raise AttributeError(
-            f"`trainer.{self._name}` cannot be set to {type(value).__name__}: the loops here are functions, and what "
-            "happens in them is chosen by hooks of the module, of callbacks and of the strategy. Write a hook; "
-            "`print(trainer.plan)` shows which are called, in which order."
-        )
-
-
-def with_inside(cls: type[T]) -> type[T]:
-    """Give a class the private names that stand first in the table, each as an :class:`Inside`."""
-    for name in dict.fromkeys(row.path.partition(".")[0] for row in TABLE):
-        if name not in vars(cls):
-            window = Inside()
-            window.__set_name__(cls, name)
-            setattr(cls, name, window)
-    return cls
+    Raises:
+        AttributeError: nothing of it is offered; the message says what to write.
+    """
+    if name not in _NODES:
+        raise absent(f"trainer.{name}", _ROWS.get(name), _NEAR)
+    return View(trainer, name)

@@ -15,7 +15,6 @@ from fulmen.profilers.base import PassThroughProfiler
 from fulmen.trainer import flags
 from fulmen.trainer.metrics import to_number
 from fulmen.trainer.states import RunningStage
-from fulmen.trainer.views import Inside, with_inside
 from fulmen.utilities.combined_loader import CombinedLoader
 
 if TYPE_CHECKING:
@@ -42,7 +41,31 @@ if TYPE_CHECKING:
     from fulmen.trainer.translation import Translation
 
 
-@with_inside
+class Inside:
+    """A part of Lightning's Trainer as an attribute of ours: see :mod:`fulmen.trainer.views`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, trainer: Any, owner: type | None = None) -> Any:
+        if trainer is None:
+            return self
+        from fulmen.trainer.views import window  # which few programs need
+
+        return window(trainer, self._name)
+
+    def __set__(self, trainer: Any, value: Any) -> None:
+        raise AttributeError(
+            f"`trainer.{self._name}` cannot be set to {type(value).__name__}: the loops here are functions, and what "
+            "happens in them is chosen by hooks of the module, of callbacks and of the strategy. Write a hook; "
+            "`print(trainer.plan)` shows which are called, in which order."
+        )
+
+
+#: private ones, by the kinds of Lightning's parts
+_INSIDE = ("accelerator", "callback", "checkpoint", "data", "logger", "signal")
+
+
 class Windows:
     """What can be read (and here and there set) of a trainer. Each fact lives in one of the parts below."""
 
@@ -516,10 +539,12 @@ class Windows:
 
     # the inside, for those who know Lightning's: see fulmen.trainer.views
 
-    fit_loop = Inside()
-    validate_loop = Inside()
-    test_loop = Inside()
-    predict_loop = Inside()
+    fit_loop = Inside("fit_loop")
+    validate_loop = Inside("validate_loop")
+    test_loop = Inside("test_loop")
+    predict_loop = Inside("predict_loop")
+    _evaluation_loop = Inside("_evaluation_loop")
+    _results = Inside("_results")
     opened_checkpoint: dict[str, Any] = {}  #: what is put back piece by piece through the views
     results_printer: Callable[[list[dict[str, Any]], str], None] | None = None  #: prints results in the trainer's place
 
@@ -534,3 +559,7 @@ class Windows:
     @property
     def _detect_anomaly(self) -> bool:
         return self.detect_anomaly
+
+
+for _name in (f"_{kind}_connector" for kind in _INSIDE):
+    setattr(Windows, _name, Inside(_name))
