@@ -83,6 +83,7 @@ class EarlyStopping(Callback):
         check_on_train_epoch_end: bool | None = None,
         log_rank_zero_only: bool = False,
     ) -> None:
+        super().__init__()  # of another class that a user may have put behind this one
         if mode not in self.mode_dict:
             raise MisconfigurationException(
                 f"EarlyStopping(mode={mode!r}) says which value is better: write 'min' (lower) or 'max' (higher)."

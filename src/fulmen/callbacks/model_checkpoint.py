@@ -136,6 +136,7 @@ class ModelCheckpoint(PrivateNames, Checkpoint):
         save_on_train_epoch_end: bool | None = None,
         enable_version_counter: bool = True,
     ) -> None:
+        super().__init__()  # of another class that a user may have put behind this one
         self.dirpath = None if dirpath is None else writing.resolved(dirpath)
         self._logger_folder: str | None = None  #: which is `dirpath` if nobody has chosen one
         self.filename = None if filename is None else os.fspath(filename)

@@ -32,6 +32,7 @@ _FORMER: dict[str, tuple[tuple[str, ...], str, str]] = {
     "on_configure_sharded_model": (("setup",), "last", "setup"),
     "on_keyboard_interrupt": (("on_exception",), "last", "on_exception"),
 }
+_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _AT_INIT = ("on_init_start", "on_init_end")
 
 #: hooks that had other arguments, in the order in which they came
@@ -62,7 +63,11 @@ def call_former_hooks(trainer: Trainer, verb: str, translation: Translation) -> 
     module = trainer.lightning_module
     owners = [*trainer.callbacks, module]
     for name, (hooks, place, today) in _FORMER.items():
-        listeners = [(owner, method) for owner in owners if callable(method := getattr(owner, name, None))]
+        listeners = [
+            (owner, method)
+            for owner in owners
+            if callable(method := getattr(owner, name, None)) and _is_hook(owner, name, method)
+        ]
         if not listeners:
             continue
         translation.taken.add(name)
@@ -72,6 +77,16 @@ def call_former_hooks(trainer: Trainer, verb: str, translation: Translation) -> 
             for owner, method in listeners:
                 call = _former_call(trainer, owner, name, method)
                 getattr(translation, place).setdefault(hook, []).append((owner, call))
+
+
+def _is_hook(owner: Any, name: str, method: Callable[..., Any]) -> bool:
+    """Whether ``method`` can be called as the hook was; if not, it is one of the program's own, of the same name."""
+    most = 2 if isinstance(owner, Callback) else int(name.startswith("on_batch"))
+    try:
+        arguments = inspect.signature(method).parameters.values()
+    except (TypeError, ValueError):  # a builtin without a signature
+        return True
+    return sum(one.default is one.empty and one.kind not in _ANY_NUMBER for one in arguments) <= most
 
 
 def _former_call(trainer: Trainer, owner: Any, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
