@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
+from fulmen.core.pickled import pickled
 from fulmen.core.plain import container_kind, from_plain, lost_classes, reasons_without_plain_form, to_plain
 from fulmen.utilities.argparse import ArgparseOptions
 from fulmen.utilities.parsing import AttributeDict
@@ -35,6 +36,7 @@ class HyperparameterOwner(ArgparseOptions):
     CHECKPOINT_HYPER_PARAMS_NAME = "hparams_name"
     CHECKPOINT_HYPER_PARAMS_TYPE = "hparams_type"
     CHECKPOINT_HYPER_PARAMS_KINDS = "hparams_kinds"
+    _KEY_OF_PICKLED = "hparams_pickled"
 
     __jit_unused_properties__ = ["hparams", "hparams_initial"]
 
@@ -45,6 +47,7 @@ class HyperparameterOwner(ArgparseOptions):
     _hparams_container: str | None = None  #: the kind of container that this parameter got
     _hparams_reported: frozenset[str] = frozenset()  #: names that a warning was given for
     _log_hyperparams: bool = False
+    _pickles_hparams = False  #: what has no plain form goes into checkpoints as pickles, and is not refused
 
     def save_hyperparameters(
         self,
@@ -90,7 +93,8 @@ class HyperparameterOwner(ArgparseOptions):
             values = arguments
         values = _as_hparams(values, ignored)
         own = {key: value for key, value in values.items() if key not in reported_later}
-        _refuse_without_plain_form(type(self), own)
+        if not self._pickles_hparams:
+            _refuse_without_plain_form(type(self), own)
 
         object.__setattr__(self, "_log_hyperparams", logger)
         kept = self._hparams
@@ -144,10 +148,12 @@ def hparams_for_checkpoint(owner: HyperparameterOwner) -> dict[str, Any]:
     plain, kinds = to_plain(owner.hparams)
     if owner._hparams_name != "kwargs" and owner._hparams_container is not None:
         kinds[""] = owner._hparams_container
+    objects = pickled(dict(owner.hparams), kinds, type(owner).__name__) if owner._pickles_hparams else {}
     return {
         owner.CHECKPOINT_HYPER_PARAMS_NAME: owner._hparams_name,
         owner.CHECKPOINT_HYPER_PARAMS_KEY: plain,
         owner.CHECKPOINT_HYPER_PARAMS_KINDS: kinds,
+        **({owner._KEY_OF_PICKLED: objects} if objects else {}),
     }
 
 
@@ -292,7 +298,7 @@ def _warn_of_what_gets_lost(owner: HyperparameterOwner, hparams: Mapping[str, An
     """Say once for each of ``hparams`` if a checkpoint will not give it back."""
     cls = type(owner)
     news = {name: value for name, value in hparams.items() if name not in owner._hparams_reported}
-    reasons = reasons_without_plain_form(news)
+    reasons = {} if owner._pickles_hparams else reasons_without_plain_form(news)
     if reasons:
         what = "; ".join(f"`{name}`: {reason}" for name, reason in reasons.items())
         ignore = ", ".join(f'"{name}"' for name in reasons)

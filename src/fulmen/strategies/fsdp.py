@@ -76,6 +76,8 @@ class FSDPStrategy(ShardedStrategy):
         TypeError: an argument is not known.
     """
 
+    strategy_name = "fsdp"
+
     def __init__(
         self,
         accelerator: Accelerator | None = None,

@@ -49,6 +49,8 @@ class XLAStrategy(ParallelStrategy):
         TypeError: the precision is not that of XLA.
     """
 
+    strategy_name = "xla"
+
     allows_inference_mode = False
     forward_is_collective = True
 

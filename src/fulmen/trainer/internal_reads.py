@@ -154,7 +154,9 @@ def is_distributed(trainer: Trainer) -> bool:
 
 
 def strategy_flag(trainer: Trainer) -> Any:
-    return trainer.strategy
+    """The name of the strategy, if it was asked for by one, else the strategy."""
+    asked = trainer._strategy_asked_for
+    return asked if isinstance(asked, str) and asked != "auto" else trainer.strategy
 
 
 def accelerator_flag(trainer: Trainer) -> str:

@@ -187,6 +187,7 @@ class Trainer(Windows, ArgparseOptions):
         # where it runs
         self._plugins = hardware.plugin_list(plugins)
         chosen = hardware.chosen_strategy(strategy, self._plugins)
+        self._strategy_asked_for = chosen
         kind = hardware.accelerator(accelerator, chosen)
         self._num_nodes = flags.nodes(num_nodes)
         self._device_indices = hardware.device_indices(devices, kind)

@@ -211,6 +211,7 @@ def replacements() -> list[tuple[Any, str, Any]]:
         found.append((LightningModule, name, _hook(getattr(LightningModule, name), number - 2)))
     found.append((LightningModule, "get_progress_bar_dict", _progress_bar_dict))
     found.append((HyperparameterOwner, "_assign_hparams", _assign_hparams))
+    found.append((HyperparameterOwner, "_pickles_hparams", True))  # as in all files of Lightning
     today = "trainer.train_dataloader"
     found.append((DataLoader, "loaders", Former("trainer.train_dataloader.loaders", today, lambda loader: loader)))
     return found
