@@ -89,7 +89,7 @@ class EarlyStopping(Callback):
                 f"EarlyStopping(mode={mode!r}) says which value is better: write 'min' (lower) or 'max' (higher)."
             )
         self.monitor = monitor
-        self.min_delta = min_delta
+        self.min_delta = min_delta if mode == "max" else -min_delta  # as derived classes know it
         self.patience = patience
         self.verbose = verbose
         self.mode = mode
@@ -191,7 +191,7 @@ class EarlyStopping(Callback):
                 f"{value} is worse than {self.divergence_threshold}, the limit to keep.",
             )
         best = self.best_score.to(current.device)
-        if better(current + self.min_delta if self.mode == "min" else current - self.min_delta, best):
+        if better(current - self.min_delta, best):
             message = self._improvement_message(current)
             self.best_score, self.wait_count = current.clone(), 0
             return EarlyStoppingReason.NOT_STOPPED, message
@@ -235,8 +235,12 @@ class EarlyStopping(Callback):
             "patience": self.patience,
             "stopping_reason": self.stopping_reason.value,
             "stopping_reason_message": self.stopping_reason_message,
-            **{name: getattr(self, name) for name in _LIMITS},
+            **self._limits(),
         }
+
+    def _limits(self) -> dict[str, Any]:
+        as_given = self.min_delta if self.mode == "max" else -self.min_delta
+        return {**{name: getattr(self, name) for name in _LIMITS}, "min_delta": as_given}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting where an earlier run stopped; the patience is this callback's own, not the saved one.
@@ -248,6 +252,7 @@ class EarlyStopping(Callback):
         self.best_score = torch.as_tensor(state_dict.get("best_score", self.best_score))
         self.stopping_reason = EarlyStoppingReason(state_dict.get("stopping_reason", 0))
         self.stopping_reason_message = state_dict.get("stopping_reason_message")
-        if any(state_dict.get(name, getattr(self, name)) != getattr(self, name) for name in ("patience", *_LIMITS)):
+        now = {"patience": self.patience, **self._limits()}
+        if any(state_dict.get(name, value) != value for name, value in now.items()):
             self.stopping_reason, self.stopping_reason_message = EarlyStoppingReason.NOT_STOPPED, None
         self._memory.restore()

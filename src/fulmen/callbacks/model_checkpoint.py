@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
 
 def _kept(name: str) -> Any:
-    """A window onto one field of what is announced."""
+    """A window onto one field of what is announced; while a file is written, of what it says itself."""
 
     return property(
-        lambda self: getattr(self._files.announced, name), lambda self, value: self._files.change(name, value)
+        lambda self: getattr(self._files.in_file or self._files.announced, name),
+        lambda self, value: self._files.change(name, value),
     )
 
 

@@ -104,6 +104,7 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
     _example_input_array: Tensor | tuple[Any, ...] | dict[str, Any] | None = None
     _compiled_logs: list[tuple[str, Any, dict[str, Any]]] | None = None
     _toggled: dict[Tensor, bool] | None = None
+    _compiler_ctx: dict[str, Any] | None = None  #: packages ask for it, which know it from Lightning
     _automatic_schedulers: bool | None = None  #: None: as the optimization is
     _translated: Collection[str] = ()  #: attributes that are there for the length of a run, and in no copy
     device_mesh: Any = None  #: set by strategies that shard over a mesh of devices
