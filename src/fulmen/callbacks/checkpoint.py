@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from fulmen.callbacks.callback import Callback
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
+
+#: whether the states of callbacks are gathered for a file
+gathers_states: ContextVar[bool] = ContextVar("gathers_states", default=False)
 
 
 class Checkpoint(Callback):

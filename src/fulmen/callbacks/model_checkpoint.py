@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from fulmen.callbacks.checkpoint import Checkpoint
+from fulmen.callbacks.checkpoint import Checkpoint, gathers_states
 from fulmen.callbacks.checkpointing import naming, record, writing
 from fulmen.callbacks.checkpointing.files import Files, Save
 from fulmen.callbacks.checkpointing.private_names import NOT_CALLED, PrivateNames
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 def _kept(name: str) -> Any:
-    """A window onto one field of what is announced; while a file is written, of what it says itself."""
+    """A window onto one field of what is announced; of what the file will say, while states are gathered for it."""
 
     return property(
-        lambda self: getattr(self._files.in_file or self._files.announced, name),
+        lambda self: getattr((gathers_states.get() and self._files.in_file) or self._files.announced, name),
         lambda self, value: self._files.change(name, value),
     )
 

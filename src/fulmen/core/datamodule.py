@@ -55,7 +55,6 @@ class LightningDataModule(DataHooks, HyperparameterOwner):
     CHECKPOINT_HYPER_PARAMS_NAME = "datamodule_hparams_name"
     CHECKPOINT_HYPER_PARAMS_TYPE = "datamodule_hparams_type"
     CHECKPOINT_HYPER_PARAMS_KINDS = "datamodule_hparams_kinds"
-    _KEY_OF_PICKLED = "datamodule_hparams_pickled"
 
     #: a name of your choice
     name: str | None = None

@@ -13,10 +13,9 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
-from fulmen.core.pickled import pickled
-from fulmen.core.plain import container_kind, from_plain, lost_classes, reasons_without_plain_form, to_plain
+from fulmen.core.plain import LEFT_OUT, component, container_kind, from_plain, lost_classes, reasons_without_plain_form, to_plain
 from fulmen.utilities.argparse import ArgparseOptions
-from fulmen.utilities.parsing import AttributeDict
+from fulmen.utilities.parsing import AttributeDict, is_picklable
 from fulmen.utilities.rank_zero import rank_zero_warn
 
 __all__ = ["HyperparameterOwner", "from_plain", "given_hyperparameters", "hparams_for_checkpoint", "to_plain"]
@@ -36,7 +35,6 @@ class HyperparameterOwner(ArgparseOptions):
     CHECKPOINT_HYPER_PARAMS_NAME = "hparams_name"
     CHECKPOINT_HYPER_PARAMS_TYPE = "hparams_type"
     CHECKPOINT_HYPER_PARAMS_KINDS = "hparams_kinds"
-    _KEY_OF_PICKLED = "hparams_pickled"
 
     __jit_unused_properties__ = ["hparams", "hparams_initial"]
 
@@ -47,7 +45,7 @@ class HyperparameterOwner(ArgparseOptions):
     _hparams_container: str | None = None  #: the kind of container that this parameter got
     _hparams_reported: frozenset[str] = frozenset()  #: names that a warning was given for
     _log_hyperparams: bool = False
-    _pickles_hparams = False  #: what has no plain form goes into checkpoints as pickles, and is not refused
+    _pickles_hparams = False  #: what has no plain form goes into checkpoints as it is, and is not refused
 
     def save_hyperparameters(
         self,
@@ -148,13 +146,26 @@ def hparams_for_checkpoint(owner: HyperparameterOwner) -> dict[str, Any]:
     plain, kinds = to_plain(owner.hparams)
     if owner._hparams_name != "kwargs" and owner._hparams_container is not None:
         kinds[""] = owner._hparams_container
-    objects = pickled(dict(owner.hparams), kinds, type(owner).__name__) if owner._pickles_hparams else {}
+    if owner._pickles_hparams:
+        _keep_objects(owner, plain, kinds)
     return {
         owner.CHECKPOINT_HYPER_PARAMS_NAME: owner._hparams_name,
         owner.CHECKPOINT_HYPER_PARAMS_KEY: plain,
         owner.CHECKPOINT_HYPER_PARAMS_KINDS: kinds,
-        **({owner._KEY_OF_PICKLED: objects} if objects else {}),
     }
+
+
+def _keep_objects(owner: HyperparameterOwner, plain: dict[Any, Any], kinds: dict[str, str]) -> None:
+    """Put the hyperparameters without a plain form into ``plain`` as they are: the file is read by
+    ``weights_only=False`` alone then. What cannot be pickled stays out of it."""
+    for name, value in dict(owner.hparams).items():
+        if kinds.get(component(name)) != LEFT_OUT:
+            continue
+        if is_picklable(value):
+            plain[name] = value
+            del kinds[component(name)]
+        else:
+            rank_zero_warn(f"{type(owner).__name__}.hparams[{name!r}] cannot be pickled: left out of the checkpoint.")
 
 
 @contextmanager

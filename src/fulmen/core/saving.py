@@ -21,7 +21,6 @@ from torch import Tensor
 
 from fulmen.core.described import made_again
 from fulmen.core.hparams import given_hyperparameters
-from fulmen.core.pickled import unpickled
 from fulmen.core.plain import (
     LEFT_OUT,
     NoPlainForm,
@@ -132,8 +131,7 @@ def load_module(
     weights = checkpoint["state_dict"]
     if not isinstance(weights, Mapping) or not all(type(key) is str for key in weights):
         raise ValueError(f"{_name(checkpoint_path)} has {plainly(weights)} as `state_dict`, not tensors by name.")
-    given = {**_objects(cls, checkpoint, _name(checkpoint_path), weights_only), **kwargs}
-    module = _make(cls, checkpoint, _name(checkpoint_path), hparams_file, given)
+    module = _make(cls, checkpoint, _name(checkpoint_path), hparams_file, kwargs)
     if strict is not None and module._strict_loading is not None and strict != module._strict_loading:
         raise ValueError(
             f"`load_from_checkpoint(strict={strict})`, but {type(module).__name__} sets"
@@ -213,8 +211,7 @@ def load_datamodule(
     The arguments and errors are those of :func:`load_module`.
     """
     checkpoint = _read(checkpoint_path, map_location, weights_only)
-    given = {**_objects(cls, checkpoint, _name(checkpoint_path), weights_only), **kwargs}
-    datamodule = _make(cls, checkpoint, _name(checkpoint_path), hparams_file, given)
+    datamodule = _make(cls, checkpoint, _name(checkpoint_path), hparams_file, kwargs)
     state = checkpoint.get(type(datamodule).__qualname__)
     if state is not None:
         datamodule.load_state_dict(state)
@@ -348,16 +345,6 @@ def _saved_hparams(
             f"{source} has {plainly(kinds)} as `{cls.CHECKPOINT_HYPER_PARAMS_KINDS}`, which must be a dict of texts."
         )
     return saved, None if kinds is None else dict(kinds)
-
-
-def _objects(
-    cls: type[Any], checkpoint: Mapping[str, Any], source: str, weights_only: bool | None
-) -> dict[str, Any]:
-    """The hyperparameters that the file has as pickles, where somebody trusts it."""
-    objects = unpickled(checkpoint.get(cls._KEY_OF_PICKLED), source, weights_only)
-    parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
-    wanted = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_NAME) != "kwargs" or _takes_anything(cls, parameters)
-    return {name: value for name, value in objects.items() if wanted or name in parameters}
 
 
 def _from_plain(

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from fulmen import __version__
 from fulmen.callbacks.callback import Callback
+from fulmen.callbacks.checkpoint import gathers_states
 from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.core.optimizer import NoOptimizer
 from fulmen.loops.plan import takes, written
@@ -91,10 +92,14 @@ def _optimizers(trainer: Trainer) -> list[Any]:
 
 def _dump_callbacks(trainer: Trainer) -> dict[str, Any]:
     states: dict[str, Any] = {}
-    for callback in trainer.callbacks:
-        state = callback.state_dict() if hasattr(callback, "state_dict") else None
-        if state:
-            states[callback.state_key] = state
+    began = gathers_states.set(True)
+    try:
+        for callback in trainer.callbacks:
+            state = callback.state_dict() if hasattr(callback, "state_dict") else None
+            if state:
+                states[callback.state_key] = state
+    finally:
+        gathers_states.reset(began)
     return states
 
 

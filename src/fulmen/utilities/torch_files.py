@@ -49,7 +49,7 @@ def load(file: IO[bytes], name: str, map_location: Any = None, weights_only: boo
     """
     if not file.seekable() or file.tell() != 0:
         file = io.BytesIO(file.read())
-    if not reads_strictly(weights_only):
+    if not _reads_strictly(weights_only):
         return _load_anything(file, name, map_location, by_argument=weights_only is False)
     with _explained(name):
         contents = _look_at(file)
@@ -59,7 +59,7 @@ def load(file: IO[bytes], name: str, map_location: Any = None, weights_only: boo
             return torch.load(file, map_location=map_location, weights_only=True)
 
 
-def reads_strictly(weights_only: bool | None) -> bool:
+def _reads_strictly(weights_only: bool | None) -> bool:
     """Whether to read only plain data, by the rules of ``torch.load``."""
     only, anything = (
         os.environ.get(f"TORCH_FORCE_{name}_LOAD", "0").lower() in ("1", "y", "yes", "true")

@@ -142,11 +142,13 @@ def test_run_goes_on_in_a_later_phase(tmp_path):
         keeps = FTSCheckpoint(dirpath=tmp_path / "kept", monitor="val_loss", save_top_k=5, save_last=True)
         return Watched(plan, epoch_transitions_only=True, restore_best=False), keeps
 
-    class Stop(L.Callback):
-        def on_train_epoch_end(self, trainer, pl_module):
-            trainer.should_stop = trainer.current_epoch == 3
+    class Fails(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.current_epoch == 4:
+                raise RuntimeError("in the third phase")
 
-    trainer(tmp_path, [*callbacks(), Stop()]).fit(Net(), data(), data())
+    with pytest.raises(RuntimeError, match="third phase"):
+        trainer(tmp_path, [*callbacks(), Fails()]).fit(Net(), data(), data())
     going_on = callbacks()
     run = trainer(tmp_path, [*going_on], max_epochs=6)
     run.fit(Net(), data(), data(), ckpt_path=tmp_path / "kept" / "last.ckpt")
