@@ -39,6 +39,8 @@ TOOLS = ("pytest>=8", "pytest-timeout", "pytest-mock", "setuptools<81", "tensorb
 
 #: by backend: what runs pytest
 BACKENDS: Mapping[str, tuple[str, ...]] = {"Lightning": (), "Fulmen": ("-m", "fulmen.compat")}
+#: of each test, for the plugin among the tools
+LIMITS = ("--timeout=300",)
 OUTCOMES = ("passed", "failed", "skipped")
 
 
@@ -159,7 +161,7 @@ def run(package: Package, backend: str, timeout: float) -> dict[str, tuple[str, 
     what = package.tests or (package.quick_start, "--rootdir=.")
     report = place / "report.xml"
     command = [str(package.python), *BACKENDS[backend], "-m", "pytest", *what]
-    command += ["-q", "-o", "addopts=", "-p", "no:cacheprovider", "--timeout=300", f"--junitxml={report}"]
+    command += ["-q", "-o", "addopts=", "-p", "no:cacheprovider", *LIMITS, f"--junitxml={report}"]
     command += [part for test in package.deselect for part in ("--deselect", test)]
     log = package.place / f"{backend.lower()}.log"
     with log.open("w", encoding="utf-8") as output:

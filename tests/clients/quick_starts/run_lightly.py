@@ -116,7 +116,7 @@ def test_byol_moves_its_slow_copies_alone_by_momentum(tmp_path):
 
 
 def test_linear_classifier_is_trained_on_a_frozen_backbone(tmp_path):
-    model = LinearClassifier(backbone(), 1, 1, feature_dim=8, num_classes=2, topk=(1,), freeze_model=True)
+    model = LinearClassifier(backbone(), 1, 1, feature_dim=8, num_classes=2, topk=(1,))
     before = copy.deepcopy(model.model.state_dict())
     images = Views().images
     loader = DataLoader(TensorDataset(images, (images.mean((1, 2, 3)) > 0).long()), batch_size=8)
