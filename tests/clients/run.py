@@ -4,8 +4,8 @@
     python -m tests.clients.run --only NAME [NAME ...]
     python -m tests.clients.run --list
 
-Each package has an environment of its own in ~/.cache/fulmen/clients (FULMEN_CLIENTS names another folder): PyTorch for the
-CPU, Lightning, the package, and what Fulmen requires. Fulmen itself is taken from this checkout. What is run is the
+Each package has an environment of its own in ~/.cache/fulmen/clients (FULMEN_CLIENTS names another folder): PyTorch,
+Lightning, the package, and what Fulmen requires. Fulmen itself is taken from this checkout. What is run is the
 same both times: the tests in the package's source distribution, or a quick start in `quick_starts/`, where it ships
 none or they need a network. It begins in a fresh folder.
 
@@ -15,7 +15,6 @@ The exit code is 1 where a test passes on Lightning and not on Fulmen, unless pa
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -93,7 +92,9 @@ def packages(text: str) -> list[Package]:
     """What ``packages.toml`` lists."""
     listed = []
     for name, entry in tomllib.loads(text).items():
-        lists = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+        lists: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+        }
         listed.append(Package(name, **lists))
     return listed
 

@@ -53,7 +53,11 @@ def test_list_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     ("known", "code"), [({}, 1), ({"run_toy::test_it": "Lightning is installed there"}, 0)], ids=["new", "known"]
 )
 def test_a_test_that_fails_on_fulmen_alone_ends_the_program_with_one_unless_its_reason_is_known(
-    known: dict[str, str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    known: dict[str, str],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     toy = Package("toy", "1.0", differs=known)
     monkeypatch.setattr(run, "ENVIRONMENTS", tmp_path / "environments")

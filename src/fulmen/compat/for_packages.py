@@ -64,7 +64,7 @@ def refuse_older_sharding(*_: Any, **__: Any) -> NoReturn:
         NotImplementedError: always.
     """
     raise NotImplementedError(
-        "Fulmen's FSDPStrategy shards by torch's `fully_shard`, and has no `FullyShardedDataParallel` whose state could "
-        "be gathered or whose activations could be wrapped. Write `FSDPStrategy(activation_checkpointing=...)`; "
+        "Fulmen's FSDPStrategy shards by torch's `fully_shard`, and has no `FullyShardedDataParallel` whose state "
+        "could be gathered or whose activations could be wrapped. Write `FSDPStrategy(activation_checkpointing=...)`; "
         "`trainer.save_checkpoint(path)` gathers the state."
     )

@@ -13,7 +13,15 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
-from fulmen.core.plain import LEFT_OUT, component, container_kind, from_plain, lost_classes, reasons_without_plain_form, to_plain
+from fulmen.core.plain import (
+    LEFT_OUT,
+    component,
+    container_kind,
+    from_plain,
+    lost_classes,
+    reasons_without_plain_form,
+    to_plain,
+)
 from fulmen.utilities.argparse import ArgparseOptions
 from fulmen.utilities.parsing import AttributeDict, is_picklable
 from fulmen.utilities.rank_zero import rank_zero_warn

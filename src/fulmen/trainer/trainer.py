@@ -379,7 +379,8 @@ class Trainer(Windows, ArgparseOptions):
         path = ckpt_path or self._ckpt_path if not is_search else None
         if verb == "fit" and not is_search:
             path = checkpoint_of_restart(self.signals.requeue, path)
-        with compiled, session(self, verb, path, weights_only, is_search) as ready:
+        grads = torch.set_grad_enabled(verb == "fit" or torch.is_grad_enabled())  # a generator may have left them off
+        with compiled, grads, session(self, verb, path, weights_only, is_search) as ready:
             return loop(self) if ready else None
 
     def answer_of(self, result: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Made data of the form of what the package's tests would fetch: prices of houses, kinds of forest, a room's sensors."""
+"""Made data of the form of what the package's tests would fetch: prices of houses, kinds of forest, sensors."""
 
 from pathlib import Path
 from zipfile import ZipFile

@@ -88,7 +88,7 @@ def test_package_saves_and_loads_its_own_files(tmp_path):
 
 
 def test_rate_follows_the_schedule_of_steps(tmp_path):
-    train, validation, _, scaler = loaders()
+    train, validation, _, _ = loaders()
     rates = []
 
     class Notes(pl.Callback):

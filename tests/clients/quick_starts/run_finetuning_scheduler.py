@@ -76,7 +76,7 @@ def test_schedule_is_generated(tmp_path):
     with pytest.raises(SystemExit):
         run.fit(Net(), data(), data())
     (written,) = tmp_path.rglob("*_ft_schedule.yaml")
-    assert list(yaml.safe_load(written.read_text()).values())[0]["params"] == ["head.bias", "head.weight"]
+    assert next(iter(yaml.safe_load(written.read_text()).values()))["params"] == ["head.bias", "head.weight"]
 
 
 def test_first_phase_trains_what_it_names_alone(tmp_path):

@@ -1,4 +1,4 @@
-"""Self-supervised learning as the documentation shows it: losses, heads and schedules of lightly in a LightningModule."""
+"""Self-supervised learning as lightly's documentation shows it: losses, heads and schedules in a LightningModule."""
 
 import copy
 
@@ -32,7 +32,9 @@ class Views(Dataset):
 
 def backbone():
     torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    )
 
 
 def trainer(tmp_path, **options):

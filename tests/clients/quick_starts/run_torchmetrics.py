@@ -1,11 +1,16 @@
-"""Metrics logged as their documentation shows it for Lightning: objects, collections, values, resets at epochs' ends."""
+"""Metrics logged as their documentation shows it for Lightning: objects, collections, values, resets."""
 
 import lightning as L
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric, MeanSquaredError, MetricCollection, MetricTracker, MinMaxMetric, SumMetric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score, MulticlassRecall
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassRecall,
+)
 
 
 def batches(n=24, size=5):

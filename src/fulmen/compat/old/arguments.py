@@ -127,6 +127,8 @@ _FORMER: dict[str, Former] = {
 _VALUES: dict[str, tuple[Callable[[Any], bool], Callable[[Any, Mapping[str, Any]], Any]]] = {
     "accumulate_grad_batches": (lambda value: value is None or isinstance(value, Mapping), _schedule),
     "profiler": (lambda value: isinstance(value, bool), _profiler),
+    # of those who train for no step at all
+    "val_check_interval": (lambda value: type(value) is int and value == 0, lambda *_: {"val_check_interval": None}),
 }
 _before: dict[str, Former] = {}
 
