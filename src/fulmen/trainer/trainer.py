@@ -11,6 +11,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.timer import Timer, timer_of_max_time
 from fulmen.core.datamodule import LightningDataModule
@@ -380,7 +382,7 @@ class Trainer(Windows, ArgparseOptions):
         if verb == "fit" and not is_search:
             path = checkpoint_of_restart(self.signals.requeue, path)
         grads = torch.set_grad_enabled(verb == "fit" or torch.is_grad_enabled())  # a generator may have left them off
-        with compiled, grads, session(self, verb, path, weights_only, is_search) as ready:
+        with grads, compiled, session(self, verb, path, weights_only, is_search) as ready:
             return loop(self) if ready else None
 
     def answer_of(self, result: Any) -> dict[str, Any]:
