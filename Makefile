@@ -4,6 +4,7 @@
 # make check      style, types, the house rules and the fast tests (what to run before every commit)
 # make format     bring the code into shape
 # make lists      write the checked-in lists anew: the public surface, the tree in the README, docs/errors.md
+# make clients    run what packages that need Lightning test of themselves, on it and on Fulmen (long; needs PyPI)
 # make clean      remove what make made
 #
 # Everything happens in .venv, made from PYTHON (3.11 or newer). It is installed again only when pyproject.toml or
@@ -22,7 +23,7 @@ PIP_INSTALL := $(BIN)/python -m pip install $(PIP_OPTIONS)
 # one thread per process: the parallel tests share the cores
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo test test-slow lightning check lint types house fast format lists clean
+.PHONY: demo test test-slow lightning check lint types house fast format lists clients clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/plain.stamp
@@ -64,6 +65,9 @@ lists: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.house.public_surface
 	$(BIN)/python -m tests.house.readme_tree
 	$(BIN)/python docs/generate_errors.py
+
+clients: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.clients.run $(CLIENTS_ARGS)
 
 clean:
 	rm -rf $(VENV) $(LIGHTNING_VENV) build dist .pytest_cache .ruff_cache .hypothesis src/*.egg-info

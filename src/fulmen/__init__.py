@@ -8,14 +8,16 @@ if TYPE_CHECKING:
     from fulmen.callbacks.callback import Callback as Callback
     from fulmen.core.datamodule import LightningDataModule as LightningDataModule
     from fulmen.core.module import LightningModule as LightningModule
+    from fulmen.fabric.fabric import Fabric as Fabric
     from fulmen.trainer.trainer import Trainer as Trainer
     from fulmen.utilities.seed import seed_everything as seed_everything
 
 __version__ = "0.1.0"
-__all__ = ["Callback", "LightningDataModule", "LightningModule", "Trainer", "__version__", "seed_everything"]
+__all__ = ["Callback", "Fabric", "LightningDataModule", "LightningModule", "Trainer", "__version__", "seed_everything"]
 
 _HOMES = {
     "Callback": "fulmen.callbacks.callback",
+    "Fabric": "fulmen.fabric.fabric",
     "LightningDataModule": "fulmen.core.datamodule",
     "LightningModule": "fulmen.core.module",
     "Trainer": "fulmen.trainer.trainer",
@@ -30,6 +32,7 @@ _ROOMS = (
     "compat",
     "core",
     "demos",
+    "fabric",
     "loggers",
     "loops",
     "plugins",

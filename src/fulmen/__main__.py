@@ -13,6 +13,7 @@ from fulmen import __version__
 from fulmen.checkpoints.command import add_checkpoint_parser
 from fulmen.cli.command import add_completion_parser, add_run_parsers, asks_for_a_run
 from fulmen.cli.command import run as run_module
+from fulmen.fabric.command import add_program_parser
 from fulmen.search.command import add_search_parser
 
 
@@ -150,6 +151,7 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add_argument("--dir", default="fulmen_demo", help="the folder that everything is written to")
     demo.add_argument("--seed", type=int, default=0, help="the seed of the weights, the shuffling and the dropout")
     demo.set_defaults(run=demo_command)
+    add_program_parser(commands)
     add_replay_parser(commands)
     add_checkpoint_parser(commands)
     add_search_parser(commands)

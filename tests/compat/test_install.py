@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import site
 import subprocess
+import venv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -167,3 +169,57 @@ def test_the_plugin_of_pytest_installs_before_the_tests_are_imported(python: Pyt
     done = python("-m", "pytest", "-p", "fulmen.compat.pytest_plugin", "-p", "no:cacheprovider", "test_it.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fulmen.compat: Lightning's names are those of Fulmen" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment of its own that has Fulmen, and something that is called lightning."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, symlinks=True)
+    packages = next(folder.glob("lib/python*/site-packages"))
+    (packages / "below.pth").write_text("\n".join([str(SOURCE), *site.getsitepackages()]))
+    for name, text in _REAL.items():
+        (packages / name).parent.mkdir(parents=True, exist_ok=True)
+        (packages / name).write_text(text)
+    return folder
+
+
+def _in(environment: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in ("FULMEN_COMPAT", "PYTHONPATH")}
+    command = [environment / "bin" / "python", *arguments]
+    return subprocess.run(command, env={**inherited, **variables}, capture_output=True, text=True, timeout=120)
+
+
+ORIGIN = "import lightning.pytorch; print(lightning.pytorch.__spec__.origin, flush=True)"
+
+
+def test_the_switch_of_an_environment_works_for_every_python_of_it_and_for_those_that_it_starts(
+    environment: Path,
+) -> None:
+    added = _in(environment, "-m", "fulmen.compat", "--add-switch")
+    assert "fulmen_compat.pth" in added.stdout, added.stderr
+    child = f"import subprocess, sys\n{ORIGIN}\nsubprocess.run([sys.executable, '-c', {ORIGIN!r}])"
+    on = _in(environment, "-c", child, FULMEN_COMPAT="1")
+    assert on.stdout == "fulmen.compat\nfulmen.compat\n", on.stderr
+    assert on.stderr.count("Fulmen is imported instead of") == 1
+    for variables in ({}, {"FULMEN_COMPAT": "0"}):
+        assert str(environment) in _in(environment, "-c", ORIGIN, **variables).stdout
+
+    removed = _in(environment, "-m", "fulmen.compat", "--remove-switch")
+    assert removed.stdout.startswith("removed")
+    assert str(environment) in _in(environment, "-c", ORIGIN, FULMEN_COMPAT="1").stdout
+    assert "no switch" in _in(environment, "-m", "fulmen.compat", "--remove-switch").stdout
+
+
+def test_the_switch_is_harmless_where_fulmen_is_gone(environment: Path) -> None:
+    _in(environment, "-m", "fulmen.compat", "--add-switch")
+    below = next(environment.glob("lib/python*/site-packages/below.pth"))
+    text = below.read_text()
+    try:
+        below.write_text("")
+        done = _in(environment, "-c", ORIGIN, FULMEN_COMPAT="1")
+        assert str(environment) in done.stdout
+        assert done.stderr == ""
+    finally:
+        below.write_text(text)
+        _in(environment, "-m", "fulmen.compat", "--remove-switch")

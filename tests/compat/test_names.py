@@ -86,7 +86,7 @@ def test_a_name_that_is_not_there_fails_at_its_import(statement: str, said: str)
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("import pytorch_lightning.metrics", "import torchmetrics"),
+        ("import pytorch_lightning.overrides", "Strategy.wrap_step"),
         ("from lightning.pytorch.nowhere import Anything", "no module 'lightning.pytorch.nowhere'"),
         ("import lightning.app.frontend", "another product"),
         ("import lightning.pytorch.callbacks.early_stopping.inner", "no module"),

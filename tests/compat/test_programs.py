@@ -15,23 +15,60 @@ from fulmen.compat.__main__ import main
 SCRIPTS = Path(__file__).parent / "scripts"
 Python = Callable[..., "subprocess.CompletedProcess[str]"]
 
-#: what each program prints at its end; on Lightning 2.6.6 it prints the same
-LAST_LINES = {
+#: what each program of the years of 2.x prints at its end; on Lightning 2.6.6 it prints the same
+OF_2 = {
     "argparse_2022": "lr 0.1 steps 12 timed True",
     "autoencoder_2020": "val_loss tensor(True)",
     "bug_report": "tested ['test_loss'] epochs 1",
     "command_line": "steps 2 callbacks ['EarlyStopping']",
+    "command_line_subclasses": "Wide 3 4 12",
     "custom_sampler_and_bar": "order [11, 7, 3]",
+    "datamodule_prepare_data": "['fit', 'down', 'test', 'down', 'predict', 'down'] [{'test/acc': "
+    "0.8333333134651184}] [6, 5, 19]",
+    "distillation": "kl 0.037669 -1.66414",
+    "early_stopping_and_resume": "epochs 6 6 best epoch=3-step=16.ckpt 0.078643",
     "early_stopping_deep_paths": "stopped_epoch 2 checkpoints 2",
     "gan_manual_optimization": "steps 16",
+    "gradient_checkpointing": "norms [16.1125, 10.878, 8.3512, 9.373, 10.405, 9.6173] 4.9476",
+    "k_fold": "folds [0.333, 0.3273, 0.3151]",
+    "loggers_in_use": "files ['events', 'hparams'] columns ['epoch', 'lr-SGD', 'step', "
+    "'train/loss', 'val/loss'] val [0.0016, 0.0]",
     "metrics_of_torchmetrics": "learned True ['train_loss', 'train_loss_epoch', 'train_loss_step', "
     "'val_MulticlassAccuracy', 'val_MulticlassF1Score']",
+    "multi_label_metrics": "{'train_acc': 0.7609, 'train_f1': 0.6528, 'val_acc': 0.7625, 'val_f1': 0.6577}",
     "prediction_writer": "files ['0_0.pt', '0_1.pt', '0_2.pt', '0_3.pt']",
+    "profiled_run": "files {'fit-advanced.txt': True, 'fit-simple.txt': True} True",
     "reinforcement_learning": "steps 6 memory 16",
+    "segmentation_unet": "dice above 0.8 True 0.0 ['train_loss', 'val_dice', 'val_share']",
+    "self_supervised_simclr": "{'loss': 3.502, 'online_loss': 2.195}",
     "several_loaders": "batches 4 metrics ['val/dataloader_idx_0', 'val/dataloader_idx_1']",
+    "siamese_contrastive": "embeddings (16, 2) 20.008 {}",
     "transfer_learning": "thawed True",
+    "transformer_language_model": "steps 12 perplexity 14.97",
     "vae_datamodule": "latent_dim 3",
 }
+#: the same for programs that only Lightning 1 runs; on pytorch-lightning 1.9.5 they print the same
+OF_1 = {
+    "gan_optimizer_idx": "losses [[0.69, 0.7237], [0.7037, 0.712], [0.7276, 0.6988], [0.7337, "
+    "0.6951]] sample 0.4396 16",
+    "learning_rate_finder": "['lr_find', 'scale_batch_size'] True True",
+    "lstm_truncated_bptt": "steps 48 loss 0.01361",
+    "ppo_optimizer_idx": "weights 6.529 learns True",
+    "several_validation_sets": "{'samples': 16.0, 'val_far': 0.8323, 'val_near': 0.12275}",
+    "warmup_in_optimizer_step": "rates [0.05, 0.1, 0.15, 0.2, 0.2, 0.1819, 0.1819, 0.1819, 0.1819, "
+    "0.1819] loss 0.37766",
+    "wgan_frequencies": "turns 011111011111 weights 2.767 12",
+}
+#: the same for programs of versions that run on no Python of today
+OF_EARLIER = {
+    "callbacks_of_1x": "['init', 'routine', 'epoch', 'epoch', 'val000', 'end'] 3 6 2",
+    "classifier_epoch_end_2021": "fit {'train_acc': 0.87, 'val_acc': 0.855, 'val_loss': 0.9325} test "
+    "0.8550000190734863",
+    "dicts_of_2019": "epochs 30 stopped early False falls True",
+    "hparams_namespace_2020": "epoch=3.ckpt 0.9681 8 True",
+    "tpu_flags_2021": "epochs 3 ['loss', 'loss_epoch', 'loss_step'] False",
+}
+LAST_LINES = {**OF_2, **OF_1, **OF_EARLIER}
 
 
 def test_every_program_has_its_last_line_here() -> None:

@@ -219,6 +219,7 @@ leave(".", fit, module, attempt=attempt)
 """
 
 
+@pytest.mark.slow
 def test_process_of_torchrun_that_dies_goes_on_from_its_checkpoint(folder: Path) -> None:
     (folder / "train.py").write_text(ELASTIC)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]

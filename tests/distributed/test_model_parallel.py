@@ -14,6 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from fulmen import LightningModule, Trainer
+from fulmen.callbacks import WeightAveraging
 from fulmen.strategies import ModelParallelStrategy
 from fulmen.utilities.exceptions import MisconfigurationException
 
@@ -63,7 +64,9 @@ def trained(world: int, data: int, samples: int, batch: int, arguments: dict[str
     torch.manual_seed(1)
     module, norms = Mesh(shards), Norms()
     strategy = "auto" if world == 1 else ModelParallelStrategy(data, world // data)
-    trainer = trainer_of(strategy, world, callbacks=[norms], precision="64-true", **arguments)
+    callbacks = [norms, WeightAveraging()] if arguments.get("averages") else [norms]
+    arguments = {name: value for name, value in arguments.items() if name != "averages"}
+    trainer = trainer_of(strategy, world, callbacks=callbacks, precision="64-true", **arguments)
     trainer.fit(module, loader(samples, batch))
     return {"weights": {name: whole(value) for name, value in module.state_dict().items()}, "norms": norms.norms}
 
@@ -72,6 +75,7 @@ def trained(world: int, data: int, samples: int, batch: int, arguments: dict[str
     ("world", "data", "shards", "arguments"),
     [
         (2, 1, False, {"gradient_clip_val": 0.1}),
+        (2, 1, False, {"averages": True}),
         (4, 2, True, {"gradient_clip_val": 0.1, "accumulate_grad_batches": 3}),
         (4, 2, False, {}),
     ],

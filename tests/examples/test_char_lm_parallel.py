@@ -36,5 +36,6 @@ def test_char_lm_parallel_of_two_processes_comes_to_the_same_by_ddp_and_by_fsdp(
     assert list((tmp_path / "fsdp_sharded").rglob("*.ckpt/.metadata"))
 
 
+@pytest.mark.slow
 def test_char_lm_parallel_runs_by_fsdp(tmp_path: Path) -> None:
     assert 4 < bits("fsdp", tmp_path) < 7

@@ -42,7 +42,8 @@ class Evaluated(Toy):
 
 NEEDED_ARGUMENTS = {"monitor": "val_loss", "scheduling": {0: 1}, "swa_lrs": 0.01, "write_interval": "batch"}
 OF_NO_USE_HERE = {
-    "BasePredictionWriter",  # to be derived from
+    "BaseFinetuning",  # to be derived from, as the next one
+    "BasePredictionWriter",
     "OnExceptionCheckpoint",
     "BackboneFinetuning",
     "BatchSizeFinder",

@@ -229,6 +229,7 @@ def trained(fit: Callable[..., Any]) -> Any:
 # -- Ray Train --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_process_with_batches_twice_as_large(trained: Any) -> None:
     torch.testing.assert_close(weights(trained), by_hand(batches_per_step=2)[0])
 

@@ -43,6 +43,10 @@ RUNS: dict[str, tuple[Run, str]] = {
     "accumulated": (Run(trainer={"max_epochs": 2, "accumulate_grad_batches": 2}), "on_train_batch_end 4"),
     "open_window": (Run(trainer={"max_epochs": 2, "accumulate_grad_batches": 2}), "on_train_batch_end 8"),
     "manual": (Run(model="Rivals", trainer={"max_epochs": 2, "limit_val_batches": 0}), "on_train_batch_end 7"),
+    "averaged": (
+        Run(trainer={"max_epochs": 2}, callbacks=[("EMAWeightAveraging", {"decay": 0.9})]),
+        "on_train_batch_end 3",
+    ),
     "finished": (Run(trainer={"max_epochs": 1}), "after"),
 }
 #: runs whose counters are recorded at every moment

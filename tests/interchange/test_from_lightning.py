@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from .record import LOOKED_AT, RUNS
 from .toys import BATCHES, Run, adam_with_schedule, loader, loss_of, network, rivals, run
@@ -113,6 +114,29 @@ def test_state_of_early_stopping_is_found_under_its_key(tmp_path: Path) -> None:
     ours = {name: began[key][name] for name in saved[key]}
     torch.testing.assert_close(ours, saved[key], rtol=0, atol=0)
     assert began.keys() == saved.keys()
+
+
+def test_average_that_lightning_began_goes_on_as_by_hand(tmp_path: Path) -> None:
+    checkpoint = recorded("averaged")
+    net, averaged = network(), AveragedModel(network(), avg_fn=get_ema_avg_fn(0.9))
+    for one, key in ((net, "current_model_state"), (averaged.module, "state_dict")):
+        one.load_state_dict({name.removeprefix("net."): value for name, value in checkpoint[key].items()})
+    averaged.n_averaged.copy_(checkpoint["averaging_state"]["n_averaged"])
+    optimizer, schedule = adam_with_schedule(net)
+    optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+    schedule.load_state_dict(checkpoint["lr_schedulers"][0])
+    for batch in [*list(loader())[3:], *loader()]:
+        loss_of(net, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        averaged.update_parameters(net)
+    ended = resumed("averaged", tmp_path)["ended"]
+
+    assert averaged.n_averaged == 2 * BATCHES
+    torch.testing.assert_close(
+        ended["weights"], {f"net.{key}": value for key, value in averaged.module.state_dict().items()}, rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize(("name", "validates"), [("last_batch", 2), ("validation_end", 3), ("epoch_end", 1)])

@@ -7,6 +7,7 @@ import misuses_of_callbacks  # noqa: F401
 import misuses_of_data  # noqa: F401
 import misuses_of_logging  # noqa: F401
 import misuses_of_modules  # noqa: F401
+import misuses_of_training_callbacks  # noqa: F401
 from misuse_table import MISUSES, Misuse, Outcome, Scene, Sound, loader, outcome
 
 __all__ = ["MISUSES", "Misuse", "Outcome", "Scene", "Sound", "loader", "outcome"]

@@ -10,6 +10,7 @@ from misuse_table import Misuse, Scene, enter, misuse
 from fulmen.callbacks import (
     BasePredictionWriter,
     BatchSizeFinder,
+    DeviceStatsMonitor,
     LearningRateFinder,
     LearningRateMonitor,
     ModelSummary,
@@ -18,6 +19,7 @@ from fulmen.callbacks import (
     PlainProgress,
     RichModelSummary,
     RichProgressBar,
+    ThroughputMonitor,
     Timer,
 )
 from fulmen.utilities.exceptions import MisconfigurationException, NonFiniteException
@@ -37,6 +39,15 @@ _argument(NonFiniteGuard, MisconfigurationException, "a whole number from 0, or 
 _argument(NonFiniteGuard, MisconfigurationException, "a whole number from 1", snapshot_every_n_steps=0)
 _argument(BasePredictionWriter, MisconfigurationException, "'batch', 'epoch'", write_interval="run")
 _argument(LearningRateMonitor, MisconfigurationException, "'step', 'epoch', or None", logging_interval="batch")
+enter(
+    Misuse(
+        _SUBJECT,
+        "ThroughputMonitor(len, window_size=1)",
+        lambda scene: ThroughputMonitor(len, window_size=1),
+        ValueError,
+        ("window_size=1", "at least 2 updates"),
+    )
+)
 _argument(ModelSummary, ValueError, "-1 for all levels", max_depth=-2)
 _argument(RichModelSummary, ValueError, "-1 for all levels", max_depth=-2)
 _argument(BatchSizeFinder, ValueError, "'power' or 'binsearch'", mode="log")
@@ -63,6 +74,30 @@ def _(scene: Scene) -> None:
 )
 def _(scene: Scene) -> None:
     scene.fit(callbacks=LearningRateMonitor())
+
+
+@misuse(
+    _SUBJECT,
+    "DeviceStatsMonitor without a logger",
+    MisconfigurationException,
+    "no logger",
+    "CSVLogger",
+    spoils_trainer=True,
+)
+def _(scene: Scene) -> None:
+    scene.fit(callbacks=DeviceStatsMonitor())
+
+
+@misuse(
+    _SUBJECT,
+    "ThroughputMonitor without a logger",
+    MisconfigurationException,
+    "no logger",
+    "CSVLogger",
+    spoils_trainer=True,
+)
+def _(scene: Scene) -> None:
+    scene.fit(callbacks=ThroughputMonitor(len))
 
 
 def _spoilt(module: Any, batch: Any, batch_idx: int) -> Any:

@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import csv
+
 import pytest
 import torch
 from torch import nn
 
-from fulmen.utilities.throughput import Throughput, get_available_flops, measure_flops, peak_flops
+from fulmen.loggers.csv_logs import CSVLogger
+from fulmen.utilities.throughput import (
+    Throughput,
+    ThroughputMonitor,
+    compute_dtype,
+    get_available_flops,
+    measure_flops,
+    peak_flops,
+)
 
 
 def test_flops_are_those_of_the_matrix_products_and_gradients_stay():
@@ -102,3 +112,40 @@ def test_peak_is_that_of_chip_and_type_or_unknown(name, dtype, tf32, flops):
 
 def test_peak_of_a_processor_is_unknown():
     assert get_available_flops(torch.device("cpu"), torch.float32) is None
+
+
+def test_throughput_of_a_fabric_goes_to_its_loggers(tmp_path):
+    fabric_of = pytest.importorskip("fulmen.fabric").Fabric
+    logger = CSVLogger(tmp_path)
+    fabric = fabric_of(accelerator="cpu", devices=1, loggers=logger)
+    throughput = ThroughputMonitor(fabric, window_size=2, available_flops=100)
+    for i in range(1, 4):
+        throughput.update(time=0.5 * i, batches=i, samples=4 * i, flops=10)
+        metrics = throughput.compute_and_log()
+    assert metrics["device/samples_per_sec"] == 8.0
+    assert metrics["device/mfu"] == 0.2
+    throughput.compute_and_log(step=10)
+    assert throughput.step == 10
+    logger.save()
+    with open(f"{logger.log_dir}/metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["step"], row["batches"], row["device/samples_per_sec"]) for row in rows] == [
+        ("0", "1", ""),
+        ("1", "2", "8.0"),
+        ("2", "3", "8.0"),
+        ("10", "3", "8.0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("32-true", torch.float32),
+        ("bf16-mixed", torch.bfloat16),
+        ("16-true", torch.float16),
+        ("64-true", torch.float64),
+        ("transformer-engine", None),
+    ],
+)
+def test_type_that_a_precision_computes_in(precision, dtype):
+    assert compute_dtype(precision) == dtype

@@ -29,6 +29,8 @@ def test_deepspeed_trains_resumes_and_evaluates_with_the_numbers_of_ddp(processe
     for name in ("resume 1", "resume 2", "resume 3"):
         assert found[name]["is_folder"], name
         assert found[name]["from_whole"] == 0, name
+    for name in ("convert 2", "convert 3"):
+        assert found[name]["from_trained"] < 1e-6, name
     assert found["asked to end"] == {"ended_in_window": False, "from_whole": 0}
     assert found["bf16"]["dtype"] == "torch.bfloat16"
     assert found["bf16"]["val"] == pytest.approx(found["32"]["val"], rel=0.05)

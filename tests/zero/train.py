@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fulmen import Callback, LightningModule, Trainer
 from fulmen.strategies import DeepSpeedStrategy
+from fulmen.strategies.deepspeed_conversion import convert_zero_checkpoint_to_fp32_state_dict
 from fulmen.utilities.exceptions import SIGTERMException
 
 
@@ -135,6 +136,17 @@ def resumes(strategy: str, in_batch: int, **arguments: Any) -> dict[str, Any]:
     return found
 
 
+def converts(strategy: str) -> dict[str, Any]:
+    """A checkpoint as one file, and the module that is made of it."""
+    path, file = FOLDER / f"{strategy}-to-convert.ckpt", FOLDER / f"{strategy}-converted.ckpt"
+    module = fresh()
+    trainer_of(strategy, callbacks=[SavesInTheMiddle(path, 10 // WORLD * 2)]).fit(module, loader(40), loader(12))
+    if int(os.environ.get("RANK", "0")):
+        return {}
+    written = convert_zero_checkpoint_to_fp32_state_dict(path, file)
+    return {"from_trained": difference(Model.load_from_checkpoint(file), module), "epoch": written["epoch"]}
+
+
 def half(strategy: str, precision: Any) -> dict[str, Any]:
     module = fresh()
     trainer = trainer_of(strategy, precision=precision, max_epochs=3)
@@ -176,6 +188,8 @@ CASES = {
     "resume 2": lambda: resumes("deepspeed_stage_2", 8 if WORLD == 1 else 7, accumulate_grad_batches=2),
     "asked to end": asked_to_end,
     "resume 3": lambda: resumes("deepspeed_stage_3", 7),
+    "convert 2": lambda: converts("deepspeed_stage_2"),
+    "convert 3": lambda: converts("deepspeed_stage_3"),
     "bf16": lambda: half("deepspeed_stage_2", "bf16-mixed"),
     "32": lambda: half("deepspeed_stage_2", 32),
 }

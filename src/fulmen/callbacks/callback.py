@@ -175,8 +175,14 @@ class Callback:
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add to ``checkpoint`` in place before it is written."""
 
+    def _on_save_weights(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """The same for a file that holds weights only, where ``on_save_checkpoint`` of callbacks is not called."""
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Read from ``checkpoint`` when a run resumes, before anything is restored."""
+
+    def _on_load_weights(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Called just before the weights in ``checkpoint`` are loaded, to be changed there."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold of this callback: plain data. Nothing is written when it is empty."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from fulmen.callbacks.callback import Callback
 
 if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
+
+#: whether the states of callbacks are gathered for a file
+gathers_states: ContextVar[bool] = ContextVar("gathers_states", default=False)
 
 
 class Checkpoint(Callback):
@@ -28,6 +32,11 @@ class Checkpoint(Callback):
             no such file.
         """
         return None
+
+    def save_again(self) -> None:
+        """What this moment was saved as holds no more, as a callback has given the module other weights at the end of
+        training: write it again.
+        """
 
     def catch_up(self, trainer: Trainer) -> None:
         """Write the files that were due at the moment from which the run goes on, if the process before was killed

@@ -83,12 +83,13 @@ class EarlyStopping(Callback):
         check_on_train_epoch_end: bool | None = None,
         log_rank_zero_only: bool = False,
     ) -> None:
+        super().__init__()  # of another class that a user may have put behind this one
         if mode not in self.mode_dict:
             raise MisconfigurationException(
                 f"EarlyStopping(mode={mode!r}) says which value is better: write 'min' (lower) or 'max' (higher)."
             )
         self.monitor = monitor
-        self.min_delta = min_delta
+        self.min_delta = min_delta if mode == "max" else -min_delta  # as derived classes know it
         self.patience = patience
         self.verbose = verbose
         self.mode = mode
@@ -99,6 +100,7 @@ class EarlyStopping(Callback):
         self.check_on_train_epoch_end = check_on_train_epoch_end
         self.log_rank_zero_only = log_rank_zero_only
         self._memory = Memory()
+        self._found = EarlyStoppingReason.NOT_STOPPED  #: by the check that runs
         self._forget()
 
     def _forget(self) -> None:
@@ -149,8 +151,11 @@ class EarlyStopping(Callback):
         if self.monitor not in metrics:
             self._monitor_is_missing(list(metrics))
             return
-        reason, message = self._judge(metrics[self.monitor].detach().squeeze())
-        stops = reason is not EarlyStoppingReason.NOT_STOPPED
+        self._found = EarlyStoppingReason.NOT_STOPPED
+        stops, message = self._evaluate_stopping_criteria(metrics[self.monitor].detach().squeeze())
+        reason = self._found
+        if stops and reason is EarlyStoppingReason.NOT_STOPPED:  # a class of a program's own has said so
+            reason = EarlyStoppingReason.PATIENCE_EXHAUSTED
         if trainer.strategy.reduce_boolean_decision(stops, all=False):
             trainer.should_stop = True
             self.stopped_epoch = trainer.current_epoch
@@ -164,8 +169,14 @@ class EarlyStopping(Callback):
         elif message and self.verbose and (trainer.is_global_zero or not self.log_rank_zero_only):
             rank_zero_info("%s%s", f"[rank {trainer.global_rank}] " if trainer.world_size > 1 else "", message)
 
+    def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
+        """Whether to stop at the value ``current``, and the reason in words (or what improved); counts the patience.
+        A class that is derived from this one may decide otherwise.
+        """
+        self._found, message = self._judge(current)
+        return self._found is not EarlyStoppingReason.NOT_STOPPED, message or None
+
     def _judge(self, current: Tensor) -> tuple[EarlyStoppingReason, str]:
-        """Whether to stop at the value ``current``, and the reason in words (or what improved); counts the patience."""
         better, value = self.monitor_op, f"{self.monitor} = {current.item():.5g}"
         if self.check_finite and not torch.isfinite(current):
             return EarlyStoppingReason.NON_FINITE_METRIC, f"{value} is not finite. Best: {self.best_score:.5g}."
@@ -180,8 +191,8 @@ class EarlyStopping(Callback):
                 f"{value} is worse than {self.divergence_threshold}, the limit to keep.",
             )
         best = self.best_score.to(current.device)
-        if better(current + self.min_delta if self.mode == "min" else current - self.min_delta, best):
-            message = f"{value} is the best so far" + (f" (before: {best:.5g})." if torch.isfinite(best) else ".")
+        if better(current - self.min_delta, best):
+            message = self._improvement_message(current)
             self.best_score, self.wait_count = current.clone(), 0
             return EarlyStoppingReason.NOT_STOPPED, message
         self.wait_count += 1
@@ -191,6 +202,19 @@ class EarlyStopping(Callback):
             EarlyStoppingReason.PATIENCE_EXHAUSTED,
             f"{self.monitor} did not improve in {self.wait_count} checks. Best: {self.best_score:.5g}.",
         )
+
+    def _improvement_message(self, current: Tensor) -> str:
+        """That ``current`` is better than the best so far, in words."""
+        before = f" (before: {self.best_score:.5g})." if torch.isfinite(self.best_score) else "."
+        return f"{self.monitor} = {current.item():.5g} is the best so far{before}"
+
+    @property
+    def _check_on_train_epoch_end(self) -> bool | None:
+        return self.check_on_train_epoch_end
+
+    @_check_on_train_epoch_end.setter
+    def _check_on_train_epoch_end(self, at_train_epoch_end: bool | None) -> None:
+        self.check_on_train_epoch_end = at_train_epoch_end
 
     def _monitor_is_missing(self, names: list[str]) -> None:
         message = (
@@ -211,8 +235,12 @@ class EarlyStopping(Callback):
             "patience": self.patience,
             "stopping_reason": self.stopping_reason.value,
             "stopping_reason_message": self.stopping_reason_message,
-            **{name: getattr(self, name) for name in _LIMITS},
+            **self._limits(),
         }
+
+    def _limits(self) -> dict[str, Any]:
+        as_given = self.min_delta if self.mode == "max" else -self.min_delta
+        return {**{name: getattr(self, name) for name in _LIMITS}, "min_delta": as_given}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting where an earlier run stopped; the patience is this callback's own, not the saved one.
@@ -224,6 +252,7 @@ class EarlyStopping(Callback):
         self.best_score = torch.as_tensor(state_dict.get("best_score", self.best_score))
         self.stopping_reason = EarlyStoppingReason(state_dict.get("stopping_reason", 0))
         self.stopping_reason_message = state_dict.get("stopping_reason_message")
-        if any(state_dict.get(name, getattr(self, name)) != getattr(self, name) for name in ("patience", *_LIMITS)):
+        now = {"patience": self.patience, **self._limits()}
+        if any(state_dict.get(name, value) != value for name, value in now.items()):
             self.stopping_reason, self.stopping_reason_message = EarlyStoppingReason.NOT_STOPPED, None
         self._memory.restore()

@@ -30,6 +30,7 @@ class GradientAccumulationScheduler(Callback):
     """
 
     def __init__(self, scheduling: dict[int, int]) -> None:
+        super().__init__()  # of another class that a user may have put behind this one
         if not scheduling:
             raise TypeError(
                 f"GradientAccumulationScheduler(scheduling={scheduling!r}) has nothing to schedule. "

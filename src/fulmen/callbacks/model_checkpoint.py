@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from fulmen.callbacks.checkpoint import Checkpoint
+from fulmen.callbacks.checkpoint import Checkpoint, gathers_states
 from fulmen.callbacks.checkpointing import naming, record, writing
 from fulmen.callbacks.checkpointing.files import Files, Save
+from fulmen.callbacks.checkpointing.private_names import NOT_CALLED, PrivateNames
 from fulmen.callbacks.checkpointing.retention import Kept, Retention, monitor_is_missing, not_among_best, saved
 from fulmen.callbacks.checkpointing.trigger import Place, Position, Trigger, epoch_ends_here
 from fulmen.callbacks.moments import Memory, validates_at_epoch_end
 from fulmen.plugins.io import index
 from fulmen.utilities.cloud_io import exists, join_path
 from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.internals import warn_of_uncalled
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 if TYPE_CHECKING:
@@ -32,14 +34,15 @@ if TYPE_CHECKING:
 
 
 def _kept(name: str) -> Any:
-    """A window onto one field of what is announced."""
+    """A window onto one field of what is announced; of what the file will say, while states are gathered for it."""
 
     return property(
-        lambda self: getattr(self._files.announced, name), lambda self, value: self._files.change(name, value)
+        lambda self: getattr((gathers_states.get() and self._files.in_file) or self._files.announced, name),
+        lambda self, value: self._files.change(name, value),
     )
 
 
-class ModelCheckpoint(Checkpoint):
+class ModelCheckpoint(PrivateNames, Checkpoint):
     """Saves checkpoints while ``fit`` runs.
 
     *When*: every epoch, or every ``every_n_epochs`` epochs, every ``every_n_train_steps`` optimizer steps, or whenever
@@ -134,6 +137,7 @@ class ModelCheckpoint(Checkpoint):
         save_on_train_epoch_end: bool | None = None,
         enable_version_counter: bool = True,
     ) -> None:
+        super().__init__()  # of another class that a user may have put behind this one
         self.dirpath = None if dirpath is None else writing.resolved(dirpath)
         self._logger_folder: str | None = None  #: which is `dirpath` if nobody has chosen one
         self.filename = None if filename is None else os.fspath(filename)
@@ -155,6 +159,8 @@ class ModelCheckpoint(Checkpoint):
         self._resumed: dict[str, Any] = {}  #: what a checkpoint says of the run, until training starts
         self._memory = Memory()
         self._warned: set[str] = set()
+        self._written = ""  #: the file that was written just now, as one of those to keep
+        self._is_final = False  #: training is over
 
         naming.fields_of(self.filename or "")
         writing.check_link(self.save_last, self.dirpath)
@@ -163,6 +169,10 @@ class ModelCheckpoint(Checkpoint):
             and type(self).on_train_batch_end is ModelCheckpoint.on_train_batch_end
         ):
             self.on_train_batch_end = None  # type: ignore[assignment]  # there is nothing to ask after each batch
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        warn_of_uncalled(cls, NOT_CALLED)
 
     @property
     def state_key(self) -> str:
@@ -232,15 +242,15 @@ class ModelCheckpoint(Checkpoint):
         elif self._place.due == "save":
             self._save(trainer)
         elif self._place.due == "last":
-            newest = join_path(self.dirpath, *file["path"].split("/")) if file else ""
-            self._save_last(trainer, self._metrics(trainer), newest)
+            self._written = join_path(self.dirpath, *file["path"].split("/")) if file else ""
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         if file is None:
             return
         trainer.strategy.checkpoint_io.settle()  # the index is read
         replaced = record.replaced_by(trainer, self.dirpath, file, stale_last=not self.save_last)
         for path in replaced:
             if path not in (*self.best_k_models, self.best_model_path, self.last_model_path):
-                self._files.remove(trainer, self.dirpath or "", path)
+                self._remove_checkpoint(trainer, path)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -254,7 +264,7 @@ class ModelCheckpoint(Checkpoint):
             self._defer(trainer, "save")
         elif epoch_ends_here(trainer) or trainer.progress.time_to_validate:
             self._place.waits = True  # for the metric that belongs to these weights
-        elif self.monitor in self._metrics(trainer):
+        elif self.monitor in self._monitor_candidates(trainer):
             self._defer(trainer, "save")
         else:
             self._place.waits = True  # for the first evaluation; the most recent state is safe meanwhile
@@ -264,22 +274,27 @@ class ModelCheckpoint(Checkpoint):
         if not self._may_save(trainer):
             return
         self._place.validated = True
-        by_epoch = not self._saves_at_train_epoch_end(trainer) and self._trigger.after_epoch(trainer.current_epoch)
+        by_epoch = not self._should_save_on_train_epoch_end(trainer) and self._trigger.after_epoch(
+            trainer.current_epoch
+        )
         if by_epoch or (self._place.waits and not epoch_ends_here(trainer)):
             self._defer(trainer, "save")
 
     def _defer(self, trainer: Trainer, due: str) -> None:
         """Save at the end of the step."""
         self._place.due = due
-        trainer.boundary.defer(
-            partial(self._save, trainer) if due == "save" else lambda: self._save_last(trainer, self._metrics(trainer))
-        )
+        trainer.boundary.defer(partial(self._save if due == "save" else self._save_state, trainer))
+
+    def _save_state(self, trainer: Trainer) -> None:
+        """Bring ``last`` up to date, and nothing else."""
+        self._written = ""
+        self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._may_save(trainer):
             return
         self._place.epoch_seen = trainer.current_epoch
-        by_epoch = self._saves_at_train_epoch_end(trainer) and self._trigger.after_epoch(trainer.current_epoch)
+        by_epoch = self._should_save_on_train_epoch_end(trainer) and self._trigger.after_epoch(trainer.current_epoch)
         if by_epoch or self._place.waits:
             self._save(trainer)
 
@@ -288,20 +303,27 @@ class ModelCheckpoint(Checkpoint):
             self._save_final(trainer)
         self._place.saved_at, self._resumed = None, {}
 
+    def save_again(self) -> None:
+        self._place.last_saved_at, self._place.final_at = Position(-1, -1, -1), None
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not self.save_on_exception or not self._may_save(trainer) or self._place.saved_at == Position.of(trainer):
             return
-        metrics = self._metrics(trainer)
+        metrics = self._monitor_candidates(trainer)
         path = self._free_path(trainer, metrics, spare="")
         last = self._path_of_last(trainer, metrics)
         self._write(trainer, path, self._files.kept, replace(self._files.kept, last_model_path=last), "exception")
-        self._save_last(trainer, metrics, newest=path)
+        self._written = path
+        self._save_last_checkpoint(trainer, metrics)
         self._place.saved_at = None
 
     def _may_save(self, trainer: Trainer) -> bool:
-        return self._place.saved_at is not None and not trainer.fast_dev_run and not trainer.sanity_checking
+        return self._place.saved_at is not None and not self._should_skip_saving_checkpoint(trainer)
 
-    def _saves_at_train_epoch_end(self, trainer: Trainer) -> bool:
+    def _should_skip_saving_checkpoint(self, trainer: Trainer) -> bool:
+        return bool(trainer.fast_dev_run) or trainer.sanity_checking
+
+    def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
         if self.save_on_train_epoch_end is not None:
             return self.save_on_train_epoch_end
         return validates_at_epoch_end(trainer)
@@ -314,46 +336,76 @@ class ModelCheckpoint(Checkpoint):
         here, before = Position.of(trainer), self._place.saved_at
         if before is None or here == before:
             return
-        metrics = self._metrics(trainer)
+        metrics = self._monitor_candidates(trainer)
         self._notice_removed(trainer)
         # what the file says of the run is what is true once it is there
         self._place.saved_at, self._place.due = here, "last" if self.save_last else ""
         try:
             # within an accumulation window the weights are still those of the step before
             same_weights = trainer.progress.accumulating and here.steps == before.steps
-            newest = "" if same_weights else self._save_ranked(trainer, metrics)
-            self._save_last(trainer, metrics, newest)
+            self._written = ""
+            if not same_weights:
+                self._save_topk_checkpoint(trainer, metrics)
+            self._save_last_checkpoint(trainer, metrics)
         except BaseException:
             self._place.saved_at = before
             raise
 
-    def _save_ranked(self, trainer: Trainer, metrics: dict[str, Tensor], reason: str = "") -> str:
-        """Write a file if it will be kept, and remove what falls out for it. Returns its path, or ``""``."""
-        score = None
-        if self.monitor is not None:
-            if self.monitor not in metrics:
-                self._monitor_is_missing(metrics)
-                return ""
-            score = metrics[self.monitor]
-        if not self.check_monitor_top_k(trainer, score):
-            if self.verbose and score is not None:
-                rank_zero_info(not_among_best(trainer, self.monitor, score, self.save_top_k))
-            return ""
+    def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        """Write a file if it will be kept, and remove what falls out for it."""
+        if self.monitor is None:
+            if self.check_monitor_top_k(trainer):
+                self._save_none_monitor_checkpoint(trainer, monitor_candidates)
+            return
+        if self.monitor not in monitor_candidates:
+            self._monitor_is_missing(monitor_candidates)
+            return
+        score = monitor_candidates[self.monitor]
+        if self.check_monitor_top_k(trainer, score):
+            self._update_best_and_save(score, trainer, monitor_candidates)
+            self._files.look_again()  # a class of a program's own may have put something else in the file's place
+        elif self.verbose:
+            rank_zero_info(not_among_best(trainer, self.monitor, score, self.save_top_k))
+
+    def _save_none_monitor_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        self._save_kept(trainer, monitor_candidates, None)
+
+    def _update_best_and_save(self, current: Tensor, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        self._save_kept(trainer, monitor_candidates, current)
+
+    def _save_kept(self, trainer: Trainer, metrics: dict[str, Tensor], score: Tensor | None) -> None:
+        """Write a file that will be kept, and remove what falls out for it."""
         path = self._free_path(trainer, metrics, spare=self._retention.makes_room(self._files.kept))
         kept, dropped = self._retention.add(self._files.kept, path, score)
         stale = "" if self.save_last else kept.last_model_path  # from an end of the run that was not the last one
         if stale:
             kept = replace(kept, last_model_path="")
         after_last = replace(kept, last_model_path=self._path_of_last(trainer, metrics)) if self.save_last else kept
-        self._write(trainer, path, kept, after_last, reason or self._trigger.reason, score, replaces=dropped)
+        reason = "final" if self._is_final else self._trigger.reason
+        self._write(trainer, path, kept, after_last, reason, score, replaces=dropped)
+        self._written = path
         if self.verbose:
             said = saved(trainer, self.monitor, path, score)
             self._files.when_written(trainer, partial(rank_zero_info, said))
         if self._links():  # away from what is removed now
-            self._files.link(trainer, self.dirpath or "", path, self._path_of_last(trainer, metrics))
+            self._link(trainer, path, metrics)
         for gone in filter(None, (dropped, stale)):
-            self._files.remove(trainer, self.dirpath or "", gone)
-        return path
+            self._remove_checkpoint(trainer, gone)
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        """Write a file; called for each. Before and after it the index and what is announced are seen to."""
+        trainer.save_checkpoint(filepath, self.save_weights_only)
+
+    def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        """Remove a file that is kept no more, once all that was saved so far is there; called for each."""
+        self._files.remove(trainer, self.dirpath or "", filepath)
+
+    def _link(self, trainer: Trainer, newest: str, metrics: dict[str, Tensor]) -> None:
+        """Make ``last`` a link to the file ``newest``."""
+        previous, path = self._files.kept.last_model_path, self._path_of_last(trainer, metrics)
+        self._files.link(trainer, self.dirpath or "", newest, path)
+        if previous and previous != path:
+            self._remove_checkpoint(trainer, previous)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Whether a file with the score ``current`` would be kept now. All ranks must agree.
@@ -365,23 +417,23 @@ class ModelCheckpoint(Checkpoint):
             return wanted
         return trainer.strategy.reduce_boolean_decision(wanted)
 
-    def _save_last(self, trainer: Trainer, metrics: dict[str, Tensor], newest: str = "") -> None:
-        """Bring ``last`` up to date; ``newest`` is the file written just now, if any."""
+    def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        """Bring ``last`` up to date."""
         self._place.due = ""
         if not self.save_last:
             return
         here = Position.of(trainer)
-        if self._links() and (newest or self._files.kept.best_model_path):
-            if newest:  # otherwise the link already names the newest file
-                self._files.link(trainer, self.dirpath or "", newest, self._path_of_last(trainer, metrics))
+        if self._links() and (self._written or self._files.kept.best_model_path):
+            if self._written:  # otherwise the link already names the newest file
+                self._link(trainer, self._written, monitor_candidates)
         elif here != self._place.last_saved_at:
-            self._write_last(trainer, metrics, "last")
+            self._write_last(trainer, monitor_candidates, "last")
         self._place.last_saved_at = here
 
     def _save_final(self, trainer: Trainer) -> None:
         """Training is over: see that its end is in a file."""
         self._notice_removed(trainer)
-        metrics = self._metrics(trainer)
+        metrics = self._monitor_candidates(trainer)
         if self.save_last and not self._links():
             if Position.of(trainer) != self._place.last_saved_at:
                 self._write_last(trainer, metrics, "final")
@@ -396,7 +448,11 @@ class ModelCheckpoint(Checkpoint):
             return
         if "epoch" not in trainer.callback_metrics:
             metrics["epoch"] = metrics["epoch"] - 1  # the one that has ended, as in the names of the others
-        self._save_ranked(trainer, metrics, "final")
+        self._is_final = True
+        try:
+            self._save_topk_checkpoint(trainer, metrics)
+        finally:
+            self._is_final = False
 
     def _notice_removed(self, trainer: Trainer) -> None:
         """Training does not end because somebody has removed its checkpoints: new ones take their place."""
@@ -441,7 +497,7 @@ class ModelCheckpoint(Checkpoint):
                     return path
         if self.save_last is False and self.save_top_k == 0:
             return None
-        self._write_last(trainer, self._metrics(trainer), reason)
+        self._write_last(trainer, self._monitor_candidates(trainer), reason)
         trainer.strategy.checkpoint_io.settle()
         return self.last_model_path
 
@@ -452,12 +508,12 @@ class ModelCheckpoint(Checkpoint):
         self._place.last_saved_at = Position.of(trainer)
         self._write(trainer, path, kept, kept, reason, replaces=replaces)
         if replaces:
-            self._files.remove(trainer, self.dirpath or "", replaces)
+            self._remove_checkpoint(trainer, replaces)
 
     def _links(self) -> bool:
         return self.save_last == "link" and self.save_top_k != 0
 
-    def _metrics(self, trainer: Trainer) -> dict[str, Tensor]:
+    def _monitor_candidates(self, trainer: Trainer) -> dict[str, Tensor]:
         """What can be monitored and put into names: every logged metric, ``epoch`` and ``step``."""
         metrics = {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()}
         for name, value in (("epoch", trainer.current_epoch), ("step", trainer.global_step)):

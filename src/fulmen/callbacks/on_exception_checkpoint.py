@@ -30,6 +30,7 @@ class OnExceptionCheckpoint(Checkpoint):
     FILE_EXTENSION = ".ckpt"
 
     def __init__(self, dirpath: str | os.PathLike[str], filename: str = "on_exception") -> None:
+        super().__init__()  # of another class that a user may have put behind this one
         if not filename:
             raise ValueError(
                 f"OnExceptionCheckpoint(filename={filename!r}) has no name to save under. "

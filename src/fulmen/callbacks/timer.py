@@ -48,6 +48,7 @@ class Timer(Callback):
         interval: str = "step",  # a text, so that a configuration can say it
         verbose: bool = True,
     ) -> None:
+        super().__init__()  # of another class that a user may have put behind this one
         if interval not in tuple(Interval):
             raise MisconfigurationException(
                 f"Timer(interval={interval!r}) says when to look at the clock: write 'step' or 'epoch'."

@@ -316,7 +316,7 @@ class LightningCLI:
             raise raised[-1] from None
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
-        self._use_chosen_optimizers()
+        self._add_configure_optimizers_method_to_model(self.subcommand)
         self.trainer = self.instantiate_trainer()
 
     def _instantiators(self) -> list[tuple[Any, type, bool]]:
@@ -377,11 +377,11 @@ class LightningCLI:
             }
         return [optimizer], [lr_scheduler]
 
-    def _use_chosen_optimizers(self) -> None:
+    def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
         """Replace the module's ``configure_optimizers`` if an automatic optimizer was chosen."""
         if not self.auto_configure_optimizers:
             return
-        parser = self._parser(self.subcommand)
+        parser = self._parser(subcommand)
         optimizers = [key for key, (_, target) in parser._optimizers.items() if target == "AUTOMATIC"]
         schedulers = [key for key, (_, target) in parser._lr_schedulers.items() if target == "AUTOMATIC"]
         if not optimizers:

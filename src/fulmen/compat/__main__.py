@@ -10,19 +10,24 @@ from importlib.util import find_spec
 from types import CodeType, ModuleType
 from typing import NoReturn
 
+from fulmen.compat import switch
 from fulmen.compat.aliases import STARTUP, install
 
 USAGE = """\
 usage: python -m fulmen.compat SCRIPT [ARGUMENT ...]
        python -m fulmen.compat -m MODULE [ARGUMENT ...]
        python -m fulmen.compat --startup
+       python -m fulmen.compat --add-switch | --remove-switch
 
 Run a program as `python` does, with Fulmen in the place of Lightning: `import lightning`, `lightning.pytorch`,
 `pytorch_lightning`, `lightning.fabric` and `lightning_fabric` give Fulmen's own classes, in this process and in those
 that it starts.
 
-  --startup   print the folder that has the same effect on every Python that finds it in PYTHONPATH:
-              PYTHONPATH=$(python -m fulmen.compat --startup) python script.py
+  --add-switch     put a switch into this environment: every Python of it has the aliases where FULMEN_COMPAT=1 is set,
+                   FULMEN_COMPAT=1 python script.py; where it is not set, nothing changes
+  --remove-switch  take it out again
+  --startup        print the folder that has the same effect on every Python that finds it in PYTHONPATH:
+                   PYTHONPATH=$(python -m fulmen.compat --startup) python script.py
 """
 
 
@@ -36,6 +41,8 @@ def main(arguments: Sequence[str]) -> None:
             print(USAGE, end="")
         case ["--startup"]:
             print(STARTUP)
+        case ["--add-switch" | "--remove-switch" as action]:
+            _turn(action)
         case ["-m", module, *rest]:
             install()
             _run_module(module, rest)
@@ -44,6 +51,21 @@ def main(arguments: Sequence[str]) -> None:
         case [script, *rest]:
             install()
             _run_script(script, rest)
+
+
+def _turn(action: str) -> None:
+    try:
+        path = switch.add() if action == "--add-switch" else switch.remove()
+    except OSError as error:
+        _refuse(
+            f"{switch.place()} cannot be written: {error.strerror}. Use an environment of your own (`python -m venv`)"
+        )
+    if path is None:
+        print("there is no switch in this environment")
+    elif action == "--add-switch":
+        print(f"wrote {path}: FULMEN_COMPAT=1 python ... has the aliases")
+    else:
+        print(f"removed {path}")
 
 
 def _run_script(script: str, arguments: list[str]) -> None:

@@ -10,13 +10,17 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+from fulmen.compat.old.enabling import disable, enable
 from fulmen.compat.table import ROOTS, VERSION, home_of, missing_module, missing_name, public_names, target_of
 
 #: what is put into ``PYTHONPATH`` so that Python itself installs the aliases when it starts
 STARTUP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "startup")
-#: "1": an alias is installed in the process that started this one; "0": the startup folder does nothing
+#: "0": neither the startup folder nor the switch of an environment does anything; "child": the aliases are installed in
+#: the process that started this one, which has said so
 SWITCH = "FULMEN_COMPAT"
 
+#: who takes one of these will run something: from then on what went with Lightning 1 is translated
+_RUNS = ("Callback", "LightningCLI", "LightningDataModule", "LightningModule", "Trainer")
 _UTILITIES = "lightning_utilities"  # another package, which much has that has no Lightning
 _ROOTS = [root for root in ROOTS if "." not in root and root != _UTILITIES]
 
@@ -49,7 +53,7 @@ def install(*, children: bool = True) -> None:
     installed = [place for root in _ROOTS if (place := _installed(root)) is not None]
     _finder.roots = {*_ROOTS} if _installed(_UTILITIES) is not None else {*_ROOTS, _UTILITIES}
     sys.meta_path.insert(0, _finder)
-    if installed and SWITCH not in os.environ:
+    if installed and os.environ.get(SWITCH) != "child":
         print(f"fulmen.compat: Fulmen is imported instead of {', '.join(installed)}", file=sys.stderr)
     if children:
         _before.update({name: os.environ.get(name) for name in (SWITCH, "PYTHONPATH")})
@@ -57,7 +61,7 @@ def install(*, children: bool = True) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(
             filter(None, [STARTUP, *(path for path in paths if path != STARTUP)])
         )
-        os.environ[SWITCH] = "1"
+        os.environ[SWITCH] = "child"
 
 
 def uninstall() -> None:
@@ -66,6 +70,7 @@ def uninstall() -> None:
     if _finder not in sys.meta_path:
         return
     sys.meta_path.remove(_finder)
+    disable()
     for name, module in list(sys.modules.items()):
         if isinstance(module, AliasModule):
             del sys.modules[name]
@@ -93,6 +98,8 @@ class AliasModule(ModuleType):
         if home is not None:
             module = import_module(home[0])
             if hasattr(module, home[1]):
+                if name in _RUNS and sys.meta_path.count(_finder):
+                    enable()
                 return getattr(module, home[1])
         error = missing_name(self.__name__, name)
         # `from module import name` asks in this way first, and forgets what an AttributeError has to say

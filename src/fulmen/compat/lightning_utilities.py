@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -16,6 +19,7 @@ __all__ = [
     "WarningCache",
     "compare_version",
     "module_available",
+    "no_warning_call",
     "package_available",
     "rank_prefixed_message",
 ]
@@ -28,6 +32,25 @@ def module_available(module_path: str) -> bool:
     except ImportError:
         return False
     return True
+
+
+@contextmanager
+def no_warning_call(expected_warning: type[Warning] = Warning, match: str | None = None) -> Generator[None, None, None]:
+    """For tests: no warning comes of what is run in this context.
+
+    Args:
+        expected_warning: of this class; others may come.
+        match: whose text has this regular expression in it. None: any text.
+
+    Raises:
+        AssertionError: one came.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for one in caught:
+        if issubclass(one.category, expected_warning) and re.search(match or "", str(one.message)):
+            raise AssertionError(f"a {one.category.__name__} came: {one.message}")
 
 
 def compare_version(package: str, op: Callable[[Any, Any], bool], version: str, use_base_version: bool = False) -> bool:

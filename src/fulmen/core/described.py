@@ -18,6 +18,8 @@ from fulmen.utilities.text import plainly, shown
 
 #: annotations that allow anything, so that a description is as good a value as any
 _ANYTHING = (Any, object)
+#: how paths of classes begin in files that Lightning wrote
+_OF_LIGHTNING = ("lightning.pytorch.", "lightning.fabric.", "pytorch_lightning.", "lightning_fabric.")
 
 
 def made_again(cls: Callable[..., Any], arguments: Mapping[str, Any], source: str, where: str = "") -> dict[str, Any]:
@@ -158,6 +160,14 @@ def _is_described(option: Any) -> bool:
     return isinstance(option, type) and option not in _ANYTHING and option.__module__ != "builtins"
 
 
+def is_named(cls: type, path: str) -> bool:
+    """Whether ``path`` is where ``cls`` is, or where Lightning has what goes by the same name here."""
+    home, name = cls.__module__, cls.__qualname__
+    if f"{home}.{name}" == path:
+        return True
+    return home.startswith("fulmen.") and path.startswith(_OF_LIGHTNING) and path.endswith(f".{name}")
+
+
 def imported_class(path: str, classes: Iterable[type]) -> type | None:
     """That one of ``classes`` and their imported subclasses which ``path`` names, be it through a package's front."""
     package, _, name = path.rpartition(".")
@@ -169,7 +179,7 @@ def imported_class(path: str, classes: Iterable[type]) -> type | None:
             continue
         seen.add(cls)
         home = cls.__module__
-        if f"{home}.{cls.__qualname__}" == path:
+        if is_named(cls, path):
             return None if inspect.isabstract(cls) else cls
         if cls.__qualname__ == name and home.startswith(f"{package}.") and not inspect.isabstract(cls):
             found.append(cls)

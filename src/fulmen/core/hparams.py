@@ -13,9 +13,17 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
-from fulmen.core.plain import container_kind, from_plain, lost_classes, reasons_without_plain_form, to_plain
+from fulmen.core.plain import (
+    LEFT_OUT,
+    component,
+    container_kind,
+    from_plain,
+    lost_classes,
+    reasons_without_plain_form,
+    to_plain,
+)
 from fulmen.utilities.argparse import ArgparseOptions
-from fulmen.utilities.parsing import AttributeDict
+from fulmen.utilities.parsing import AttributeDict, is_picklable
 from fulmen.utilities.rank_zero import rank_zero_warn
 
 __all__ = ["HyperparameterOwner", "from_plain", "given_hyperparameters", "hparams_for_checkpoint", "to_plain"]
@@ -45,6 +53,7 @@ class HyperparameterOwner(ArgparseOptions):
     _hparams_container: str | None = None  #: the kind of container that this parameter got
     _hparams_reported: frozenset[str] = frozenset()  #: names that a warning was given for
     _log_hyperparams: bool = False
+    _pickles_hparams = False  #: what has no plain form goes into checkpoints as it is, and is not refused
 
     def save_hyperparameters(
         self,
@@ -90,7 +99,8 @@ class HyperparameterOwner(ArgparseOptions):
             values = arguments
         values = _as_hparams(values, ignored)
         own = {key: value for key, value in values.items() if key not in reported_later}
-        _refuse_without_plain_form(type(self), own)
+        if not self._pickles_hparams:
+            _refuse_without_plain_form(type(self), own)
 
         object.__setattr__(self, "_log_hyperparams", logger)
         kept = self._hparams
@@ -116,6 +126,10 @@ class HyperparameterOwner(ArgparseOptions):
 
     @hparams.setter
     def hparams(self, value: Any) -> None:
+        self._assign_hparams(value)
+
+    def _assign_hparams(self, value: Any) -> None:
+        """What ``self.hparams = value`` does."""
         raise AttributeError(
             "`self.hparams` cannot be replaced, only its entries. Write `self.save_hyperparameters(hparams)` to keep a"
             " dict or namespace as hyperparameters."
@@ -140,11 +154,26 @@ def hparams_for_checkpoint(owner: HyperparameterOwner) -> dict[str, Any]:
     plain, kinds = to_plain(owner.hparams)
     if owner._hparams_name != "kwargs" and owner._hparams_container is not None:
         kinds[""] = owner._hparams_container
+    if owner._pickles_hparams:
+        _keep_objects(owner, plain, kinds)
     return {
         owner.CHECKPOINT_HYPER_PARAMS_NAME: owner._hparams_name,
         owner.CHECKPOINT_HYPER_PARAMS_KEY: plain,
         owner.CHECKPOINT_HYPER_PARAMS_KINDS: kinds,
     }
+
+
+def _keep_objects(owner: HyperparameterOwner, plain: dict[Any, Any], kinds: dict[str, str]) -> None:
+    """Put the hyperparameters without a plain form into ``plain`` as they are: the file is read by
+    ``weights_only=False`` alone then. What cannot be pickled stays out of it."""
+    for name, value in dict(owner.hparams).items():
+        if kinds.get(component(name)) != LEFT_OUT:
+            continue
+        if is_picklable(value):
+            plain[name] = value
+            del kinds[component(name)]
+        else:
+            rank_zero_warn(f"{type(owner).__name__}.hparams[{name!r}] cannot be pickled: left out of the checkpoint.")
 
 
 @contextmanager
@@ -288,7 +317,7 @@ def _warn_of_what_gets_lost(owner: HyperparameterOwner, hparams: Mapping[str, An
     """Say once for each of ``hparams`` if a checkpoint will not give it back."""
     cls = type(owner)
     news = {name: value for name, value in hparams.items() if name not in owner._hparams_reported}
-    reasons = reasons_without_plain_form(news)
+    reasons = {} if owner._pickles_hparams else reasons_without_plain_form(news)
     if reasons:
         what = "; ".join(f"`{name}`: {reason}" for name, reason in reasons.items())
         ignore = ", ".join(f'"{name}"' for name in reasons)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Literal, Self
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,11 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
     CHECKPOINT_HYPER_PARAMS_TYPE = "hparams_type"
 
     __jit_unused_properties__ = [
+        "_current_fx_name",
+        "_device",
+        "_device_mesh",
+        "_runs_it",
+        "_steps_schedulers",
         "automatic_optimization",
         "current_epoch",
         "device",
@@ -96,11 +102,15 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
 
     # class-level defaults: they live outside of nn.Module's own bookkeeping
     _trainer: Trainer | None = None
+    _fabric: Callable[[], Any] | None = None
     _automatic_optimization: bool = True
     _strict_loading: bool | None = None
     _example_input_array: Tensor | tuple[Any, ...] | dict[str, Any] | None = None
     _compiled_logs: list[tuple[str, Any, dict[str, Any]]] | None = None
     _toggled: dict[Tensor, bool] | None = None
+    _compiler_ctx: dict[str, Any] | None = None  #: packages ask for it, which know it from Lightning
+    _automatic_schedulers: bool | None = None  #: None: as the optimization is
+    _translated: Collection[str] = ()  #: attributes that are there for the length of a run, and in no copy
     device_mesh: Any = None  #: set by strategies that shard over a mesh of devices
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -122,6 +132,8 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
             RuntimeError: no trainer does.
         """
         if self._trainer is None and not is_scripting():
+            if self.fabric is not None:
+                return self.fabric.as_trainer
             raise RuntimeError(
                 f"{type(self).__name__} is not attached to a Trainer. "
                 "`self.trainer` is there from `setup` on, once `trainer.fit(model)` or another verb was called."
@@ -133,6 +145,22 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         for module in self.modules():
             if isinstance(module, LightningModule):
                 module.__dict__["_trainer"] = trainer
+
+    @property
+    def fabric(self) -> Any:
+        """The :class:`~fulmen.fabric.fabric.Fabric` that set this module up; None if none did. It is not kept alive."""
+        return None if self._fabric is None else self._fabric()
+
+    @fabric.setter
+    def fabric(self, fabric: Any) -> None:
+        for module in self.modules():
+            if isinstance(module, LightningModule):
+                module.__dict__["_fabric"] = None if fabric is None else ref(fabric)
+
+    @property
+    def _runs_it(self) -> Any:
+        """Who runs this module, a Trainer or a Fabric; None if nobody does."""
+        return self.fabric if self._trainer is None else self._trainer
 
     @_ReadOnly
     def device(self) -> torch.device:
@@ -167,20 +195,20 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
 
     @_ReadOnly
     def global_rank(self) -> int:
-        return 0 if self._trainer is None else self._trainer.global_rank
+        return 0 if self._runs_it is None else self._runs_it.global_rank
 
     @_ReadOnly
     def local_rank(self) -> int:
-        return 0 if self._trainer is None else self._trainer.local_rank
+        return 0 if self._runs_it is None else self._runs_it.local_rank
 
     @_ReadOnly
     def logger(self) -> Logger | None:
         """The first logger, or None."""
-        return None if self._trainer is None else self._trainer.logger
+        return None if self._runs_it is None else self._runs_it.logger
 
     @_ReadOnly
     def loggers(self) -> list[Logger]:
-        return [] if self._trainer is None else self._trainer.loggers
+        return [] if self._runs_it is None else self._runs_it.loggers
 
     @property
     def automatic_optimization(self) -> bool:
@@ -191,6 +219,11 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
     @automatic_optimization.setter
     def automatic_optimization(self, automatic: bool) -> None:
         self.__dict__["_automatic_optimization"] = automatic
+
+    @property
+    def _steps_schedulers(self) -> bool:
+        """Whether the trainer steps the schedulers: in automatic optimization, unless it was said otherwise."""
+        return self.automatic_optimization if self._automatic_schedulers is None else self._automatic_schedulers
 
     @property
     def strict_loading(self) -> bool:
@@ -211,8 +244,28 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
     def example_input_array(self, example: Tensor | tuple[Any, ...] | dict[str, Any] | None) -> None:
         self.__dict__["_example_input_array"] = example
 
+    # what programs know of the inside of Lightning's
+
+    @property
+    def _device(self) -> torch.device:
+        return self.device
+
+    @property
+    def _device_mesh(self) -> Any:
+        return self.device_mesh
+
+    @_device_mesh.setter
+    def _device_mesh(self, mesh: Any) -> None:
+        self.device_mesh = mesh
+
+    @property
+    def _current_fx_name(self) -> str | None:
+        """The hook that is being called, or None."""
+        return None if self._trainer is None else self._trainer.metrics.hook or None
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_trainer", "_compiled_logs")}
+        left_out = {"_trainer", "_fabric", "_compiled_logs", "_translated", *self._translated}
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     # -- what users write ---------------------------------------------------------------------------------------------
 
@@ -321,6 +374,9 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
             return
         trainer = self._trainer
         if trainer is None:
+            if self.fabric is not None:
+                self.fabric.log_of_module(name, value, logger)
+                return
             rank_zero_warn(
                 f"`self.log({name!r}, ...)` was called, but {type(self).__name__} is not attached to a Trainer: "
                 "ignored."
@@ -386,17 +442,17 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print once per job, above the progress bar."""
-        if self._trainer is not None:
-            self._trainer.print(*args, **kwargs)
+        if self._runs_it is not None:
+            self._runs_it.print(*args, **kwargs)
         else:
             print(*args, **kwargs)
 
     def all_gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:
         """Collect tensors (at any depth of ``data``) from all processes: a new first dimension of size ``world_size``.
         With one process ``data`` is returned as it is."""
-        if self._trainer is None or self._trainer.world_size == 1:
+        if self._runs_it is None or self._runs_it.world_size == 1:
             return data
-        strategy = self._trainer.strategy
+        strategy = self._runs_it.strategy
         return apply_to_collection(data, Tensor, strategy.all_gather, group=group, sync_grads=sync_grads)
 
     # -- optimization -------------------------------------------------------------------------------------------------
@@ -420,6 +476,9 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
         """Go backward from ``loss``, in manual optimization, instead of ``loss.backward()``: with the loss scaling of
         the precision in use and the hooks around it.
         """
+        if self._trainer is None and self.fabric is not None:
+            self.fabric.backward(loss, *args, model=self, **kwargs)
+            return
         if self.automatic_optimization:
             raise MisconfigurationException(
                 "`self.manual_backward` was called in automatic optimization, where the trainer goes backward by "
@@ -488,6 +547,10 @@ class LightningModule(HyperparameterOwner, ModelHooks, DataHooks, CheckpointHook
             raise MisconfigurationException(
                 f"`gradient_clip_algorithm` is {algorithm!r}; allowed are 'norm' and 'value'."
             )
+        if self._trainer is None and self.fabric is not None and value > 0:
+            limit = "clip_val" if kind == GradClipAlgorithmType.VALUE else "max_norm"
+            self.fabric.clip_gradients(self, optimizer, error_if_nonfinite=False, **{limit: value})
+            return
         self.trainer.precision_plugin.clip_gradients(optimizer, value, kind)
 
     def configure_gradient_clipping(

@@ -55,6 +55,9 @@ class LightningOptimizer:
     is true.
     """
 
+    _prefix = "Lightning"
+    _own: frozenset[str]  #: the names that are not the wrapped optimizer's
+
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._precision: Precision | None = None
@@ -65,17 +68,19 @@ class LightningOptimizer:
         self._after_step: Callable[[], None] | None = None
         self._module: Callable[[], LightningModule | None] = lambda: None
         # a class of its own makes isinstance true and says what is inside
-        kind = type(optimizer)
-        self.__class__ = type("Lightning" + kind.__name__, (LightningOptimizer, kind), {"__module__": __name__})  # type: ignore[assignment]
+        own, kind = type(self), type(optimizer)
+        self.__class__ = type(own._prefix + kind.__name__, (own, kind), {"__module__": __name__})  # type: ignore[assignment]
 
     @property
     def optimizer(self) -> Optimizer:
         """The wrapped optimizer."""
         return self._optimizer
 
-    def attach(self, module: LightningModule, precision: Precision, strategy: Strategy) -> None:
+    def attach(self, module: LightningModule | None, precision: Precision, strategy: Strategy) -> None:
         """Tell it through which precision plugin to step."""
-        self._module, self._precision, self._strategy = ref(module), precision, strategy
+        if module is not None:
+            self._module = ref(module)
+        self._precision, self._strategy = precision, strategy
         self._steps_alone = precision.steps_alone
 
     def step(self, closure: Callable[[], Any] | None = None, **kwargs: Any) -> Any:
@@ -154,18 +159,18 @@ class LightningOptimizer:
             yield
 
     def __getattribute__(self, name: str) -> Any:
-        if name in _OWN:
+        if name in type(self)._own:
             return object.__getattribute__(self, name)
         return getattr(object.__getattribute__(self, "_optimizer"), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _OWN:
+        if name in type(self)._own:
             object.__setattr__(self, name, value)
         else:
             setattr(self._optimizer, name, value)
 
     def __repr__(self) -> str:
-        return f"Lightning{self._optimizer!r}"
+        return f"{type(self)._prefix}{self._optimizer!r}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_optimizer": self._optimizer}
@@ -189,7 +194,7 @@ def _loss_of_before() -> None:
     """The closure of a step whose forward and backward have been done."""
 
 
-_OWN = (
+LightningOptimizer._own = (
     frozenset(("__class__", "__getstate__", "__reduce__", "__reduce_ex__", "__repr__", "_after_step", "_before_step"))
     | {"_module", "_optimizer", "_precision", "_step_by_precision", "_steps_alone", "_strategy", "announcing", "attach"}
     | {"is_stepping", "optimizer", "step", "toggle_model"}
@@ -318,6 +323,16 @@ def configured_optimizers(module: LightningModule, returned: Any) -> tuple[list[
     return optimizers, configs
 
 
+def unfolded_optimizers(returned: Any) -> tuple[list[Any], list[Any]]:
+    """The optimizers, and the entries of schedulers, of any form that ``configure_optimizers`` may return.
+
+    Raises:
+        MisconfigurationException: it has none of the allowed forms.
+    """
+    optimizers, entries, monitor = _unfold(returned)
+    return optimizers, [_with_monitor(entry, monitor) for entry in entries]
+
+
 def _is_optimizer(value: Any) -> bool:
     needed = ("step", "state_dict", "load_state_dict", "param_groups", "zero_grad")
     return isinstance(value, Optimizer) or (
@@ -423,7 +438,7 @@ def _scheduler_config(module: LightningModule, entry: Any, monitor: str | None) 
             )
     plateau = entry.get("reduce_on_plateau", isinstance(scheduler, ReduceLROnPlateau))
     interval, frequency = _interval(entry.get("interval", "epoch"), entry.get("frequency", 1))
-    if not module.automatic_optimization:
+    if not module._steps_schedulers:
         ignored = [key for key in ("reduce_on_plateau", "monitor", "strict") if entry.get(key) is not None]
         if ignored:
             rank_zero_warn(

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from fulmen.core.described import made_again
+from fulmen.core.described import is_named, made_again
 from fulmen.core.hparams import given_hyperparameters
 from fulmen.core.plain import (
     LEFT_OUT,
@@ -393,7 +393,7 @@ def _class_named(path: Any, cls: type[Owner], source: str) -> type[Owner]:
     while todo:
         candidate = todo.pop()
         # what a script calls `__main__` has the script's name where another one imports it
-        if path in (f"{candidate.__module__}.{candidate.__qualname__}", f"__main__.{candidate.__qualname__}"):
+        if path == f"__main__.{candidate.__qualname__}" or (isinstance(path, str) and is_named(candidate, path)):
             return candidate
         todo += type.__subclasses__(candidate)
     raise ValueError(

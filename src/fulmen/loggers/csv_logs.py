@@ -13,7 +13,7 @@ from typing import Any
 from fulmen.loggers import files
 from fulmen.loggers.logger import Logger, rank_zero_experiment
 from fulmen.loggers.params import as_dict, yaml_text
-from fulmen.utilities.cloud_io import exists, is_remote, join_path, make_dirs
+from fulmen.utilities.cloud_io import exists, get_filesystem, is_remote, join_path, make_dirs
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
 
@@ -167,12 +167,21 @@ class ExperimentWriter:
         self.metrics: list[dict[str, Any]] = []
         self.metrics_file_path = join_path(log_dir, self.NAME_METRICS_FILE)
         self.hparams_file_path = join_path(log_dir, self.NAME_HPARAMS_FILE)
+        self._check_log_dir_exists()
         make_dirs(log_dir)
         self._columns: list[str] = []
         self._rows_in_file = 0
         self._has_looked = False  #: at what an earlier run has left: only when it matters, as it may be taken back
         self._is_on_disk = True
         self._hparams_are_new = not exists(self.hparams_file_path)
+
+    def _check_log_dir_exists(self) -> None:
+        """Called before the directory is made: a class that is derived from this one may refuse one that is there."""
+
+    @property
+    def _fs(self) -> Any:
+        """The file system of the directory."""
+        return get_filesystem(self.log_dir)
 
     def log_hparams(self, params: Mapping[str, Any]) -> None:
         """Add to the hyperparameters."""

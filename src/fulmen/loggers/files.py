@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import IO, Any
+from contextlib import suppress
+from typing import Any
 
 from fulmen.utilities.cloud_io import exists, get_filesystem, is_dir, is_remote, join_path, local_path
-from fulmen.utilities.durable import beside, sync_folder, unwritten
+from fulmen.utilities.text_files import naming_file
+from fulmen.utilities.text_files import read_text as read_text
+from fulmen.utilities.text_files import replacing as replacing
 
 
 def experiment_dir(save_dir: str, name: str) -> str:
@@ -39,6 +40,18 @@ def newest_run(root_dir: str) -> int | None:
             if holds(run_dir(root_dir, version)):
                 return version
     return versions[0] if versions else None
+
+
+def newest_named_run(root_dir: str) -> str | None:
+    """The name of the folder in ``root_dir`` whose checkpoints are the newest; None if none of them has any."""
+    newest, name = -1.0, None
+    for run, is_folder in _entries(root_dir):
+        directory = join_path(root_dir, run)
+        if is_folder and not is_remote(directory) and _has_checkpoints(directory):
+            written = os.path.getmtime(local_path(join_path(directory, "checkpoints")))
+            if written > newest:
+                newest, name = written, run
+    return name
 
 
 def _has_checkpoints(directory: str) -> bool:
@@ -71,14 +84,6 @@ def _entries(directory: str) -> list[tuple[str, bool]]:
     return [(entry.name, entry.is_dir()) for entry in os.scandir(directory)]
 
 
-def read_text(path: str) -> str:
-    """The whole text of the file, line ends as they are."""
-    if is_remote(path):
-        return bytes(get_filesystem(path).cat_file(path)).decode()  # type: ignore[arg-type]
-    with open(local_path(path), encoding="utf-8", newline="") as file:
-        return file.read()
-
-
 def append_text(path: str, text: str) -> None:
     """Write ``text`` at the end of the file, which is made if it is not there.
 
@@ -87,7 +92,7 @@ def append_text(path: str, text: str) -> None:
     """
     if not is_remote(path):
         size = os.path.getsize(local_path(path)) if exists(path) else 0
-        with _naming(path):
+        with naming_file(path):
             try:
                 with open(local_path(path), "a", encoding="utf-8", newline="") as file:
                     file.write(text)
@@ -159,42 +164,3 @@ def bring_to_disk(path: str) -> None:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-@contextmanager
-def replacing(path: str) -> Iterator[IO[str]]:
-    """A file to write that takes the place of ``path`` when the block ends well, and leaves it untouched otherwise.
-
-    Raises:
-        OSError: naming ``path``.
-    """
-    if is_remote(path):
-        system = get_filesystem(path)
-        with system.transaction, system.open(path, "w", encoding="utf-8", newline="") as file:
-            yield file  # type: ignore[misc]
-        return
-    target = os.path.realpath(local_path(path))
-    folder = os.path.dirname(target)
-    part = os.path.join(folder, beside(os.path.basename(target)))
-    try:
-        with _naming(path), open(part, "w", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    except BaseException:
-        with suppress(OSError):
-            os.remove(part)
-        raise
-    sync_folder(folder)
-
-
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Let an error of the system say which file could not be written, under the name that the user knows."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise unwritten(path, error) from None

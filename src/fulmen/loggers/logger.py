@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -133,6 +133,24 @@ class Logger(ABC):
         """Called on rank 0 after ``checkpoint_callback`` has written a checkpoint."""
 
 
+def tell_all(loggers: Sequence[Any], tell: Callable[[Any], Any]) -> None:
+    """Call ``tell`` with every logger, also if one of them fails.
+
+    Raises:
+        Exception: the first that one of them has raised, with a note that names the logger if there are several.
+    """
+    failure: Exception | None = None
+    for logger in loggers:
+        try:
+            tell(logger)
+        except Exception as error:
+            if len(loggers) > 1:
+                error.add_note(f"This comes from {type(logger).__name__}, one of the Trainer's {len(loggers)} loggers.")
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
 def rank_zero_experiment(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate the body of ``experiment``: rank 0 gets what it returns, others something that swallows every call."""
 
@@ -194,10 +212,14 @@ class DummyLogger(Logger):
         return self._experiment.nop
 
 
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
 def merge_dicts(
     dicts: Sequence[Mapping[str, Any]],
     agg_key_funcs: Mapping[str, Any] | None = None,
-    default_func: Callable[[Sequence[float]], float] = statistics.mean,
+    default_func: Callable[[Sequence[float]], float] = _mean,
 ) -> dict[str, Any]:
     """Return one dict with, per key, one number made from that key's values in all ``dicts``.
 

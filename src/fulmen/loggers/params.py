@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from argparse import Namespace
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -65,6 +66,58 @@ def flat(params: Mapping[str, Any], separator: str = "/") -> dict[str, bool | in
         else:
             table[str(key)] = str(value) if isinstance(value, (list, dict)) else value
     return table
+
+
+def flattened(params: Mapping[Any, Any], delimiter: str = "/", parent_key: str = "") -> dict[str, Any]:
+    """``params`` without nesting, values as they are: mappings, namespaces and dataclasses among them are taken apart.
+
+    Args:
+        params: what may be nested.
+        delimiter: stands between the names of the levels.
+        parent_key: what stands before all names.
+    """
+    table: dict[str, Any] = {}
+    for key, value in params.items():
+        name = f"{parent_key}{delimiter}{key}" if parent_key else str(key)
+        if isinstance(value, Namespace):
+            value = vars(value)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        if isinstance(value, Mapping):
+            table.update(flattened(value, delimiter, name))
+        else:
+            table[name] = value
+    return table
+
+
+def without_functions(params: Mapping[str, Any]) -> dict[str, Any]:
+    """``params`` with a class as its name, and a function as what it returns without arguments, else as its name."""
+    return {name: _called(value) if callable(value) else value for name, value in params.items()}
+
+
+def _called(value: Any) -> Any:
+    if not isinstance(value, type):
+        with suppress(Exception):
+            result = value()
+            if not callable(result):
+                return result
+    return getattr(value, "__name__", type(value).__name__)
+
+
+def simple(params: Mapping[str, Any]) -> dict[str, Any]:
+    """``params`` with numbers of NumPy as those of Python, and what is no bool, int, float, text or tensor as text."""
+    table: dict[str, Any] = {}
+    for name, value in params.items():
+        if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+            value = value.item()
+        is_simple = isinstance(value, (bool, int, float, str)) or type(value).__name__ in ("Tensor", "Parameter")
+        table[name] = value if is_simple else str(value)
+    return table
+
+
+def prefixed(metrics: Mapping[str, Any], prefix: str, separator: str) -> Mapping[str, Any]:
+    """``metrics`` with ``prefix`` and ``separator`` before each name; as they are if ``prefix`` is empty."""
+    return {f"{prefix}{separator}{name}": value for name, value in metrics.items()} if prefix else metrics
 
 
 def _plain_key(key: Any) -> Any:

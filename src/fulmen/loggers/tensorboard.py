@@ -33,8 +33,9 @@ class TensorBoardLogger(Logger):
         version: the folder of this run: a number for ``version_<number>``, a text for a folder of that name, None for
             the next free number.
         log_graph: whether to write the model's graph; the module needs an ``example_input_array``.
-        default_hp_metric: whether hyperparameters without metrics are shown with the metric ``hp_metric`` = -1;
-            TensorBoard shows hyperparameters only beside a metric.
+        default_hp_metric: whether hyperparameters without metrics are shown with the metric ``hp_metric``;
+            TensorBoard shows hyperparameters only beside a metric. It is -1 until ``self.log("hp_metric", ...)``, and
+            a later ``test()`` or start leaves it as it is.
         prefix: stands with ``-`` before every metric's name.
         sub_dir: a folder within the run's for the event files; None for none.
         **kwargs: go to the ``SummaryWriter``, such as ``max_queue``, ``flush_secs`` or ``purge_step``.
@@ -75,6 +76,7 @@ class TensorBoardLogger(Logger):
         self._hparams_are_new = True
         self._folders: set[str] = set()  #: with event files of this run: its own, and one for each line of a chart
         self._has_gone_back = False
+        self._has_hp_metric = False
         self.hparams: dict[str, Any] = {}
 
     @property
@@ -125,6 +127,7 @@ class TensorBoardLogger(Logger):
     def experiment(self) -> SummaryWriter:
         """The ``SummaryWriter``, for images, histograms, texts; the directory is made when this is first read."""
         if self._experiment is None:
+            self._has_hp_metric = bool(files.files_below(self.log_dir, "events.out.tfevents."))  # by a run before
             self._experiment = _tensorboard("SummaryWriter")(log_dir=self.log_dir, **self._writer_arguments)
         return self._experiment  # type: ignore[return-value]
 
@@ -136,6 +139,7 @@ class TensorBoardLogger(Logger):
             ValueError: a value is none of these.
         """
         self._begin_anew_if_removed()
+        self._has_hp_metric = self._has_hp_metric or "hp_metric" in metrics
         for name, value in metrics.items():
             name = self._prefixed(name)
             try:
@@ -169,17 +173,19 @@ class TensorBoardLogger(Logger):
         params = as_dict(params)
         self.hparams.update(params)
         self._hparams_are_new = True
+        is_default = metrics is None
         if metrics is None:
             metrics = {"hp_metric": -1} if self._default_hp_metric else {}
         elif not isinstance(metrics, Mapping):
             metrics = {"hp_metric": metrics}
         if not metrics:
             return
-        self.log_metrics(metrics, 0 if step is None else step)
+        writer = self.experiment._get_file_writer()
+        if not is_default or not self._has_hp_metric:  # TensorBoard shows the value that was written last
+            self.log_metrics(metrics, 0 if step is None else step)
         shown = {name: value for name, value in flat(params).items() if value is not None}
         # SummaryWriter.add_hparams would open a second run in a folder of its own
         to_summaries = _tensorboard("summary.hparams")
-        writer = self.experiment._get_file_writer()
         for summary in to_summaries(shown, {self._prefixed(name): value for name, value in metrics.items()}):
             writer.add_summary(summary)
 
@@ -243,6 +249,7 @@ class TensorBoardLogger(Logger):
         self.experiment.close()  # it opens a new file when something is written
         self._has_gone_back = True
         saved = state.get("files", {})
+        self._has_hp_metric = bool(saved)
         self._folders |= {self._placed(name)[0] for name in saved}
         there = self._event_files()
         for name, size in there.items():
@@ -271,6 +278,7 @@ class TensorBoardLogger(Logger):
             "new ones are begun."
         )
         self.experiment.close()  # it opens a new file when something is written
+        self._has_hp_metric = False
         self._hparams_are_new = not exists(join_path(self.log_dir, self.NAME_HPARAMS_FILE))
 
     def _open_folders(self) -> set[str]:

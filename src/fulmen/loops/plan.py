@@ -155,7 +155,7 @@ class Plan:
                 if method is not None:
                     found[owner].append((instance, method))
         calls = [call for owner in HOOK[name].owners for call in found[owner]]
-        return calls
+        return calls if trainer._translation is None else trainer._translation.around(name, calls)
 
     def _event(self, name: str) -> Callable[..., Any]:
         return self._announcement(name, self.listeners(name))
@@ -253,10 +253,15 @@ class Plan:
                 drain()
                 return result
 
-        wrap = self._trainer.strategy.wrap_step if is_wrapped else _unwrapped
-        if takes(getattr(self.module, name), "batch_idx", 1):
-            return wrap(name, method)
-        return wrap(name, lambda batch, *positions: method(batch))
+        strategy = self._trainer.strategy
+        wrap = strategy.wrap_step if is_wrapped else _unwrapped
+        has_index = takes(getattr(self.module, name), "batch_idx", 1)
+        step = wrap(name, method if has_index else lambda batch, *positions: method(batch))
+        of_strategy = written(strategy, name, Strategy) if is_wrapped else None
+        if of_strategy is None:
+            return step
+        strategy.steps[name] = step
+        return of_strategy
 
     def _precision_context(self, step: str) -> Callable[[], AbstractContextManager[Any]] | None:
         precision, name = self._trainer.precision_plugin, _CONTEXTS[step]
@@ -388,12 +393,14 @@ class _WithoutBatch(Plan):
     """See :attr:`Plan.absent`."""
 
     def listeners(self, name: str) -> list[tuple[Any, Callable[..., Any]]]:
-        """Of those who get batches only Fulmen's own callbacks, which count steps and do not look at them."""
+        """Of those who get batches only Fulmen's own hooks, which count steps and do not look at them."""
         found = super().listeners(name)
         if "train_batch" not in name:
             return found
-        ours = ("fulmen.callbacks.", "fulmen.tuner.")
-        return [(owner, call) for owner, call in found if type(owner).__module__.startswith(ours)]
+        ours = ("fulmen.callbacks.", "fulmen.tuner.")  # also where a user's class derives from one of them
+        return [
+            (one, call) for one, call in found if str(getattr(getattr(one, name), "__module__", "")).startswith(ours)
+        ]
 
     def _plan_training_step(self) -> Callable[..., Any]:
         strategy = self._trainer.strategy

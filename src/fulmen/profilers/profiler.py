@@ -8,9 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fulmen.utilities.cloud_io import get_filesystem, is_remote, join_path, make_dirs, parent_path
 from fulmen.utilities.rank_zero import rank_zero_only
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Profiler(ABC):
@@ -70,6 +74,9 @@ class Profiler(ABC):
         self._stage = str(stage)
         self._local_rank = local_rank
         self._log_dir = log_dir
+
+    def watch(self, module: nn.Module) -> None:
+        """The module of the run is there, on its device; no step was made yet. Let go of it in :meth:`teardown`."""
 
     def teardown(self, stage: str | None) -> None:
         """The run has ended and the report is written: close what is open."""

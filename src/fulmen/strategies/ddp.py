@@ -109,6 +109,18 @@ class DDPStrategy(ParallelStrategy):
         module.trainer.window.late = self.late
         self._trained = _trained_ones(module)
 
+    def wrap_module(self, module: nn.Module, move_to_device: bool = True) -> nn.Module:
+        module = super().wrap_module(module, move_to_device)
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            self._make_alike(module, with_parameters=True)
+            return module
+        wrapper = self._setup_model(module)
+        self._register_hook(wrapper)
+        return wrapper
+
+    def without_sync(self, wrapped: nn.Module) -> AbstractContextManager[Any]:
+        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else super().without_sync(wrapped)
+
     def _is_static(self) -> bool:
         return bool(getattr(self.model, "static_graph", False))
 
@@ -122,9 +134,13 @@ class DDPStrategy(ParallelStrategy):
         return DistributedDataParallel(model, device_ids=self.determine_ddp_device_ids(), **self._ddp_kwargs)
 
     def _register_ddp_hooks(self) -> None:
-        if self._comm_hook is not None and isinstance(self.model, DistributedDataParallel):
+        if isinstance(self.model, DistributedDataParallel):
+            self._register_hook(self.model)
+
+    def _register_hook(self, wrapper: DistributedDataParallel) -> None:
+        if self._comm_hook is not None:
             hook = self._comm_hook if self._comm_wrapper is None else self._comm_wrapper(self._comm_hook)
-            self.model.register_comm_hook(self._comm_state, hook)
+            wrapper.register_comm_hook(self._comm_state, hook)
 
     def determine_ddp_device_ids(self) -> list[int] | None:
         """The argument ``device_ids`` of ``DistributedDataParallel``: this process's device; None on the CPU."""

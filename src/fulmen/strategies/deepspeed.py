@@ -218,6 +218,13 @@ class DeepSpeedStrategy(ParallelStrategy):
             dtype=getattr(self.precision_plugin, "dtype", None),
         )
 
+    def wrap_module(self, module: nn.Module, move_to_device: bool = True) -> nn.Module:
+        raise MisconfigurationException(
+            "the engine of DeepSpeed is run by the Trainer only, which knows its optimizer, its clipping and its "
+            "accumulation. Write `Fabric(strategy='fsdp')`, which spreads the same things, or `Trainer(strategy="
+            "'deepspeed')`."
+        )
+
     def setup_optimizers(self, trainer: Trainer) -> None:
         """Make the engine, and let it go on from the checkpoint that there is."""
         module = trainer.lightning_module
@@ -297,8 +304,10 @@ class DeepSpeedStrategy(ParallelStrategy):
 
     # -- files --------------------------------------------------------------------------------------------------------
 
-    def lightning_module_state_dict(self, module: LightningModule) -> dict[str, Any]:
-        return {} if self.deepspeed_engine is not None and self.zero_stage_3 else module.state_dict()
+    def lightning_module_state_dict(self, module: LightningModule | None = None) -> dict[str, Any]:
+        if self.deepspeed_engine is not None and self.zero_stage_3:
+            return {}
+        return self.the_module(module).state_dict()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         if storage_options is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from fulmen.strategies.gathered_steps import Root
 from fulmen.strategies.sharded import ShardedStrategy
@@ -75,6 +75,8 @@ class FSDPStrategy(ShardedStrategy):
         MisconfigurationException: an argument has none of these forms, or two contradict each other.
         TypeError: an argument is not known.
     """
+
+    strategy_name = "fsdp"
 
     def __init__(
         self,
@@ -160,25 +162,41 @@ class FSDPStrategy(ShardedStrategy):
         return self.device_mesh.size(-1)
 
     def shard_module(self, module: LightningModule, root: Root | None) -> None:
+        parts = self._parts(module)
+        if root is None:
+            parts = list(dict.fromkeys([*parts, *parts_by_hand(module)]))
+        self._spread(root if root is not None else module, parts, root)
+
+    def shard_whole(self, module: nn.Module) -> nn.Module:
+        if isinstance(module, FSDPModule):  # by hand
+            return module
+        parts = [part for part in self._parts(module) if not isinstance(part, FSDPModule)]
+        self._spread(module, parts, None, as_a_whole=True)
+        return module
+
+    def _parts(self, module: nn.Module) -> list[nn.Module]:
         parts = parts_of(module, self._policy)
         if self._recomputes is not None:
             recompute(parts_of(module, self._recomputes))
-        if root is None:
-            parts = list(dict.fromkeys([*parts, *parts_by_hand(module)]))
+        return parts
+
+    def _spread(self, whole: nn.Module, parts: list[nn.Module], root: Root | None, as_a_whole: bool = False) -> None:
+        """Shard ``parts``, and ``whole`` if that is a root or is to be."""
+        as_a_whole = as_a_whole or root is not None
         more: dict[str, Any] = {"mesh": self.device_mesh, "offload_policy": self._offload, **self._kwargs}
         frees = more.pop("reshard_after_forward", self.sharding_strategy in ("FULL_SHARD", "HYBRID_SHARD"))
         types = self.mixed_precision_policy
 
         def spread(part: nn.Module) -> None:
             # what is in no part is needed during the whole step, also between two calls of the module
-            fully_shard(part, reshard_after_forward=False if part is root else frees, mp_policy=types, **more)
+            fully_shard(part, reshard_after_forward=False if part is whole else frees, mp_policy=types, **more)
             if root is not None and part is not root:
                 root.watch(part)
 
         device = torch.device("cpu") if isinstance(self._offload, CPUOffloadPolicy) else self.root_device
         if root is not None and types.param_dtype is not None:  # its numbers are not to be rounded
             fully_shard(root.carrier, **more)
-        shard(root if root is not None else module, parts, spread, device, self.has_weights_to_load, root is not None)
+        shard(whole, parts, spread, device, self.has_weights_to_load, as_a_whole)
 
 
 def recompute(chosen: list[nn.Module]) -> None:

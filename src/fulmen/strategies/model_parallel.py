@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +17,7 @@ from fulmen.strategies.gathered_steps import Root
 from fulmen.strategies.sharded import ShardedStrategy
 from fulmen.strategies.sharding import parts_by_hand, shard
 from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.text import a_kind
 
 if TYPE_CHECKING:
     from fulmen.core.module import LightningModule
@@ -46,6 +47,8 @@ class ModelParallelStrategy(ShardedStrategy):
             files that one process writes.
         process_group_backend: of ``torch.distributed``. None: the one for the device, such as ``"gloo"`` for the CPU.
         timeout: how long a collective operation waits for the other processes. None: torch's default.
+        parallelize_fn: for Fabric, whose modules have no ``configure_model``: ``parallelize_fn(module, device_mesh)``
+            spreads a module that is set up, and returns it. The Trainer does not call it.
 
     Raises:
         MisconfigurationException: a size is none, or, when the run begins, their product is not the number of
@@ -60,7 +63,15 @@ class ModelParallelStrategy(ShardedStrategy):
         save_distributed_checkpoint: bool = True,
         process_group_backend: str | None = None,
         timeout: timedelta | None = None,
+        *,
+        parallelize_fn: Callable[[Any, DeviceMesh], Any] | None = None,
     ) -> None:
+        if callable(data_parallel_size):
+            raise TypeError(
+                "`ModelParallelStrategy` takes its first function by name: write `parallelize_fn="
+                f"{getattr(data_parallel_size, '__name__', 'function')}`."
+            )
+        self._parallelize = parallelize_fn
         super().__init__(process_group_backend=process_group_backend, timeout=timeout)
         for name, size in ((f"{DATA}_size", data_parallel_size), (f"{TENSOR}_size", tensor_parallel_size)):
             if size != "auto" and not (type(size) is int and size > 0):
@@ -110,6 +121,30 @@ class ModelParallelStrategy(ShardedStrategy):
     def data_parallel_rank(self) -> int:
         return self.global_rank // self.sizes[1]
 
+    @property
+    def _data_parallel_size(self) -> Literal["auto"] | int:
+        return self._wanted[0]
+
+    @_data_parallel_size.setter
+    def _data_parallel_size(self, size: Literal["auto"] | int) -> None:
+        self._wanted = size, self._wanted[1]
+
+    @property
+    def _tensor_parallel_size(self) -> Literal["auto"] | int:
+        return self._wanted[1]
+
+    @_tensor_parallel_size.setter
+    def _tensor_parallel_size(self, size: Literal["auto"] | int) -> None:
+        self._wanted = self._wanted[0], size
+
+    @property
+    def _device_mesh(self) -> DeviceMesh | None:
+        return self._mesh
+
+    @_device_mesh.setter
+    def _device_mesh(self, mesh: DeviceMesh | None) -> None:
+        self._mesh = mesh
+
     def setup_environment(self) -> None:
         sizes = self.sizes
         super().setup_environment()
@@ -149,6 +184,26 @@ class ModelParallelStrategy(ShardedStrategy):
             self.has_weights_to_load,
             as_a_whole=root is not None,
         )
+
+    def shard_whole(self, module: nn.Module) -> nn.Module:
+        if self._parallelize is None:
+            raise TypeError(
+                "ModelParallelStrategy does not know how to spread a module that Fabric sets up. Write "
+                "`ModelParallelStrategy(parallelize_fn=spread)` with a function `spread(module, device_mesh)` that "
+                "does it and returns the module, or `Fabric(strategy='fsdp')`, which needs nothing."
+            )
+        spread = self._parallelize(module, self.device_mesh)
+        if not isinstance(spread, nn.Module):
+            raise TypeError(
+                f"`parallelize_fn` returned {a_kind(spread)} instead of the module. Was `return module` forgotten?"
+            )
+
+        def over_groups(part: nn.Module) -> None:
+            fully_shard(part, mesh=self.device_mesh[DATA], reshard_after_forward=False)
+
+        wanted = self.data_parallel_size > 1 and not isinstance(spread, FSDPModule)
+        shard(spread, [], over_groups, self.root_device, as_a_whole=wanted)
+        return spread
 
     def needs_root(self, module: LightningModule) -> bool:
         return self.data_parallel_size > 1 and super().needs_root(module)

@@ -24,6 +24,8 @@ from fulmen.utilities.memory import buffers_kept
 from fulmen.utilities.seed import isolate_rng
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from fulmen.core.module import LightningModule
 
 #: where a module that is spread over processes has what gathers it
@@ -67,6 +69,10 @@ class ShardedStrategy(ParallelStrategy, ABC):
                 within a step, so that each part must be gathered when it is called.
         """
 
+    @abstractmethod
+    def shard_whole(self, module: nn.Module) -> nn.Module:
+        """Spread the parameters of ``module``, which is called by a loop that its user writes; returns it."""
+
     def setup_module(self, module: LightningModule) -> None:
         self._module = self.model = module
         if _ROOT not in module.__dict__:  # by a run before this one
@@ -80,7 +86,7 @@ class ShardedStrategy(ParallelStrategy, ABC):
         self._topmost = topmost_sharded(root if root is not None else module)
         if self._weights is not None:
             weights, self._weights = self._weights, None
-            self._load_now(module, *weights)
+            self.load_into(module, *weights)
 
     def needs_root(self, module: LightningModule) -> bool:
         """Whether the module is to be sharded as a whole."""
@@ -90,6 +96,23 @@ class ShardedStrategy(ParallelStrategy, ABC):
         if self._root is not None:
             self.late = self._root.late = SpreadLate(self._root.carrier.carry, self.global_rank)
             module.trainer.window.late = self.late
+
+    def wrap_module(self, module: nn.Module, move_to_device: bool = True) -> nn.Module:
+        """``module`` itself, spread over the processes, and always on their devices."""
+        if not topmost_sharded(module):  # else its user has done it
+            broadcast_from_first(module)
+        return self.shard_whole(module)
+
+    @contextmanager
+    def without_sync(self, wrapped: nn.Module) -> Generator[None, None, None]:  # type: ignore[override]
+        parts = topmost_sharded(wrapped)
+        for part in parts:
+            part.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.set_requires_gradient_sync(True)
 
     @property
     def rows_of_carry(self) -> int:
@@ -205,14 +228,29 @@ class ShardedStrategy(ParallelStrategy, ABC):
         """
         return state if self.saves_shards else whole(state, keep=self.is_global_zero)
 
-    def lightning_module_state_dict(self, module: LightningModule) -> dict[str, Any]:
-        return self.gathered(module.state_dict())
+    def lightning_module_state_dict(self, module: LightningModule | None = None) -> dict[str, Any]:
+        return self.gathered(self.the_module(module).state_dict())
+
+    def under_own_names(self, state: dict[str, Any]) -> dict[str, Any]:
+        own = self.the_module().state_dict().keys()
+        if self._root is None or own <= state.keys():
+            return state
+        return {name: state[f"module.{name}"] for name in own if f"module.{name}" in state}
 
     def load_model_state(self, module: LightningModule, state_dict: Any, strict: bool, source: str) -> None:
         """Keep the weights until the module is sharded, and load them then."""
-        self._weights = state_dict, strict, source
+        if self._module is None:
+            self._weights = state_dict, strict, source
+        else:
+            self.settle_weights(module)
+            self.load_into(module, state_dict, strict, source)
 
-    def _load_now(self, module: LightningModule, state_dict: Any, strict: bool, source: str) -> None:
+    def settle_weights(self, module: LightningModule) -> None:
+        for part in module.modules() if self._root is None else self._root.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()  # what is gathered is a copy
+
+    def load_into(self, module: nn.Module, state_dict: Any, strict: bool, source: str) -> None:
         own = module.state_dict()
         common = [name for name in state_dict if name in own]
         parts = dict(zip(common, self.own_parts([(state_dict[name], own[name]) for name in common])))

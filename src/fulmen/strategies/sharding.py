@@ -154,6 +154,15 @@ def shard(
     visit(module)
 
 
+def materialize(module: nn.Module, device: torch.device) -> None:
+    """Give parameters and buffers on the meta device memory on ``device``, and the values of a constructor there."""
+    shard(module, (), _not_sharded, device, as_a_whole=False)
+
+
+def _not_sharded(part: nn.Module) -> None:
+    """What is called for each part where there is none."""
+
+
 def _make(child: nn.Module, device: torch.device, will_be_loaded: bool) -> None:
     """Give the parameters and buffers of one module memory and values, if they are on the meta device."""
     tensors = [*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)]

@@ -20,6 +20,8 @@ T = TypeVar("T")
 class SingleDeviceStrategy(Strategy):
     """Everything happens in this process, on ``device``."""
 
+    strategy_name = "single_device"
+
     def __init__(
         self,
         device: torch.device | str | int = "cpu",

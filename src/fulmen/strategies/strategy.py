@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,12 +14,15 @@ from fulmen.core.saving import load_weights
 from fulmen.plugins.io.torch_plugin import TorchCheckpointIO
 from fulmen.plugins.precision.precision import Precision
 from fulmen.utilities.exceptions import MisconfigurationException
+from fulmen.utilities.internals import warn_of_uncalled
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.optim import Optimizer
 
     from fulmen.accelerators.accelerator import Accelerator
     from fulmen.core.module import LightningModule
+    from fulmen.core.optimizer import LRSchedulerConfig
     from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
     from fulmen.strategies.control.control import Control
     from fulmen.strategies.late import Late
@@ -27,6 +30,22 @@ if TYPE_CHECKING:
     from fulmen.trainer.trainer import Trainer
 
 T = TypeVar("T")
+
+#: what Lightning calls of a strategy and Fulmen does not, and what to write in its place
+NOT_CALLED = {
+    "_configure_launcher": "`launcher`, a property",
+    "_setup_distributed": "`setup_environment`",
+    "_setup_model": "`setup_training(module)`, which wraps `self.model`",
+    "backward": "the module's `backward`, or a Precision's",
+    "batch_to_device": "the module's `transfer_batch_to_device`",
+    "configure_ddp": "`setup_training(module)`, which wraps `self.model`",
+    "load_optimizer_state_dict": "`own_parts`",
+    "model_to_device": "`setup_module(module)`",
+    "optimizer_step": "the module's `optimizer_step`, or a Precision's",
+    "post_backward": "the module's or a callback's `on_after_backward`",
+    "pre_backward": "the module's or a callback's `on_before_backward`",
+    "process_dataloader": "the module's or the datamodule's `train_dataloader`",
+}
 _NOTHING = nullcontext()
 
 
@@ -59,6 +78,7 @@ class Strategy(ABC):
     control: Control | None = None
     gradients_are_common: bool = False
     late: Late | None = None
+    lightning_module: LightningModule | None = None  #: of this run or the last one
 
     def __init__(
         self,
@@ -70,8 +90,24 @@ class Strategy(ABC):
         self.checkpoint_io: CheckpointIO = checkpoint_io or TorchCheckpointIO()
         self.precision_plugin: Precision = precision_plugin or Precision()
         self.model: nn.Module | None = None
+        self.steps: dict[
+            str, Callable[..., Any]
+        ] = {}  #: of the module, during a run, where this class has written its own
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        warn_of_uncalled(cls, NOT_CALLED)
 
     # -- who and where ------------------------------------------------------------------------------------------------
+
+    @property
+    def precision(self) -> Precision:
+        """Another name of :attr:`precision_plugin`."""
+        return self.precision_plugin
+
+    @precision.setter
+    def precision(self, precision: Precision) -> None:
+        self.precision_plugin = precision
 
     @property
     @abstractmethod
@@ -131,6 +167,7 @@ class Strategy(ABC):
 
     def connect(self, module: LightningModule) -> None:
         """Get to know the module, when the processes are there, and before its ``configure_model``."""
+        self.lightning_module = module
 
     def setup_environment(self) -> None:
         """Prepare the device (and, with several processes, their group)."""
@@ -158,6 +195,24 @@ class Strategy(ABC):
         the module is wrapped in.
         """
         return step
+
+    def wrap_module(self, module: nn.Module, move_to_device: bool = True) -> nn.Module:
+        """For a loop that its user writes, by :class:`~fulmen.fabric.fabric.Fabric`: what to call in place of
+        ``module``, so that its gradients are those of all processes. Optimizers are to step what are its
+        parameters after that.
+
+        Args:
+            move_to_device: put it onto this process's device before.
+        """
+        return module.to(self.root_device) if move_to_device else module
+
+    def without_sync(self, wrapped: nn.Module) -> AbstractContextManager[Any]:
+        """What the backward passes of a loop that its user writes run in that make no step.
+
+        Args:
+            wrapped: what :meth:`wrap_module` gave.
+        """
+        return _NOTHING
 
     def teardown(self) -> None:
         """Bring the module back to the CPU and let it go."""
@@ -200,9 +255,93 @@ class Strategy(ABC):
         """
         announce()
 
-    def lightning_module_state_dict(self, module: LightningModule) -> dict[str, Any]:
-        """The whole ``state_dict`` of the module, under its own names."""
-        return module.state_dict()
+    def lightning_module_state_dict(self, module: LightningModule | None = None) -> dict[str, Any]:
+        """The whole ``state_dict`` of the module, under its own names. It may also be written without ``module``.
+
+        Args:
+            module: None: that of this run.
+        """
+        return self.the_module(module).state_dict()
+
+    def the_module(self, module: LightningModule | None = None) -> LightningModule:
+        """``module``, or that of this run.
+
+        Raises:
+            RuntimeError: there is none yet.
+        """
+        module = module if module is not None else self.lightning_module
+        if module is None:
+            raise RuntimeError(
+                f"{type(self).__name__} knows no module yet: it gets to know one in `trainer.fit(model)` or another "
+                "verb."
+            )
+        return module
+
+    def under_own_names(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A ``state_dict`` of :attr:`model`, under the names of the module itself."""
+        return state
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Give the module the weights in ``checkpoint["state_dict"]``, as Lightning's strategies do. One that is
+        written is called in the place of :meth:`load_model_state`.
+        """
+        self.load_model_state(self.the_module(), checkpoint["state_dict"], strict, "the checkpoint")
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The state of an optimizer, as it goes into a checkpoint."""
+        return self.gathered(optimizer.state_dict())
+
+    @property
+    def optimizers(self) -> list[Any]:
+        """The optimizers of this run, which are the trainer's; another list takes their place at the next epoch."""
+        return self._trainer.optimizers if self._trainer is not None else []
+
+    @optimizers.setter
+    def optimizers(self, optimizers: list[Any]) -> None:
+        self.the_module().trainer.optimizers = optimizers
+
+    @property
+    def lr_scheduler_configs(self) -> list[LRSchedulerConfig]:
+        """The schedulers of this run, which are the trainer's; another list takes their place at the next epoch."""
+        return self._trainer.lr_scheduler_configs if self._trainer is not None else []
+
+    @lr_scheduler_configs.setter
+    def lr_scheduler_configs(self, configs: list[LRSchedulerConfig]) -> None:
+        self.the_module().trainer.lr_scheduler_configs = configs
+
+    # -- what Lightning's strategies may write ------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer) -> None:
+        """The module is on its device, and in training the optimizers are made. Nothing is done here."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the step. One that is written, as the three below, is called in the place of the module's, and calls
+        this one.
+        """
+        return self.steps["training_step"](*args, **kwargs)
+
+    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`training_step`."""
+        return self.steps["validation_step"](*args, **kwargs)
+
+    def test_step(self, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`training_step`."""
+        return self.steps["test_step"](*args, **kwargs)
+
+    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`training_step`."""
+        return self.steps["predict_step"](*args, **kwargs)
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        """Into how many shares the data is split, and which one is this process's. It cannot say anything else than
+        :attr:`data_parallel_size` and :attr:`data_parallel_rank`.
+        """
+        return {"num_replicas": self.data_parallel_size, "rank": self.data_parallel_rank}
+
+    @property
+    def _trainer(self) -> Trainer | None:
+        return self.lightning_module._trainer if self.lightning_module is not None else None
 
     def load_model_state(self, module: LightningModule, state_dict: Any, strict: bool, source: str) -> None:
         """Give the module the weights of a checkpoint; called before :meth:`setup_module`.
@@ -211,7 +350,14 @@ class Strategy(ABC):
             strict: they must be exactly those that the module has.
             source: the file, for messages.
         """
+        self.load_into(module, state_dict, strict, source)
+
+    def load_into(self, module: nn.Module, state_dict: Any, strict: bool, source: str) -> None:
+        """Give a module that is set up the weights of a checkpoint; arguments as of :meth:`load_model_state`."""
         load_weights(module, state_dict, strict, source)
+
+    def settle_weights(self, module: LightningModule) -> None:
+        """Between two steps: bring the parameters to where they can be read, and be given other values."""
 
     def gathered(self, state: Any) -> Any:
         """A part of the state of a run, as it goes into a checkpoint: with whole tensors where processes have parts of
@@ -222,6 +368,24 @@ class Strategy(ABC):
     def own_parts(self, pairs: Sequence[tuple[Any, Tensor]]) -> list[Any]:
         """What this process keeps of values in a checkpoint, each of which belongs to the tensor beside it."""
         return [value for value, _ in pairs]
+
+    def own_state(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        """What of the state of an optimizer in a checkpoint belongs to what this process has of its parameters."""
+        parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
+        saved = state.get("state")
+        if not isinstance(saved, dict) or not all(isinstance(of_one, dict) for of_one in saved.values()):
+            return state  # which is told by who takes it back
+        places = [
+            (number, name)
+            for number, of_one in saved.items()
+            for name, value in of_one.items()
+            if isinstance(value, Tensor) and number in parameters
+        ]
+        parts = self.own_parts([(saved[number][name], parameters[number]) for number, name in places])
+        fresh = {number: dict(of_one) for number, of_one in saved.items()}
+        for (number, name), part in zip(places, parts):
+            fresh[number][name] = part
+        return {**state, "state": fresh}
 
     def settle_gradients(self) -> None:
         """Bring the gradients of an open accumulation window to where they can be read."""

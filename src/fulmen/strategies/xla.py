@@ -24,6 +24,8 @@ from fulmen.utilities.imports import require
 from fulmen.utilities.rank_zero import rank_zero_only
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from fulmen.accelerators.accelerator import Accelerator
     from fulmen.core.module import LightningModule
     from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
@@ -46,6 +48,8 @@ class XLAStrategy(ParallelStrategy):
         ModuleNotFoundError: ``torch_xla`` is not installed.
         TypeError: the precision is not that of XLA.
     """
+
+    strategy_name = "xla"
 
     allows_inference_mode = False
     forward_is_collective = True
@@ -130,6 +134,14 @@ class XLAStrategy(ParallelStrategy):
         if self._has_several and self.sync_module_states:
             _model().broadcast_master_param(module)
         torch_xla.sync()
+
+    def wrap_module(self, module: nn.Module, move_to_device: bool = True) -> nn.Module:
+        if self.world_size > 1:
+            raise MisconfigurationException(
+                "several devices of torch_xla are run by the Trainer only. Write `Fabric(devices=1)`, or "
+                "`Trainer(strategy='xla')`."
+            )
+        return super().wrap_module(module, move_to_device)
 
     def setup_training(self, module: LightningModule) -> None:
         if self._has_several and isinstance(self.precision_plugin, XLAPrecision):

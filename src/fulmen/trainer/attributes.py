@@ -3,7 +3,8 @@
 In ``checkpoint["resume"]`` it stands under two keys:
 
 - ``generators``: the states of generators that the module, the callbacks and the datamodule keep as attributes;
-- ``modes``: which parameters were frozen or thawed, and which sub-modules switched, since training began.
+- ``modes``: which parameters were frozen or thawed, and which sub-modules switched, since training began; also whether
+  layers with statistics keep them (``track_running_stats``).
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def _warn_of_open_step(trainer: Trainer) -> None:
 
 
 class Modes:
-    """Which parameters get gradients and which sub-modules are in training mode, when training begins.
+    """Which parameters get gradients, which sub-modules are in training mode and which keep statistics, when training
+    begins.
 
     A hook may change that once, at some step. A run that goes on from a later step would not know, so the changes are
     saved: not the modes, which the program may have been changed to choose otherwise.
@@ -73,11 +75,13 @@ class Modes:
     def __init__(self) -> None:
         self._requires_grad: dict[str, bool] = {}
         self._training: dict[str, bool] = {}
+        self._tracking: dict[str, bool] = {}
 
     def note(self, module: LightningModule) -> None:
         """Training begins with these."""
         self._requires_grad = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
         self._training = {name: child.training for name, child in module.named_modules()}
+        self._tracking = _tracking_ones(module)
 
     def changes(self, module: LightningModule) -> dict[str, dict[str, bool]]:
         """What is different now."""
@@ -92,6 +96,11 @@ class Modes:
                 for name, child in module.named_modules()
                 if self._training.get(name, child.training) != child.training
             },
+            "tracking": {
+                name: tracks
+                for name, tracks in _tracking_ones(module).items()
+                if self._tracking.get(name, tracks) != tracks
+            },
         }
 
     @staticmethod
@@ -104,3 +113,12 @@ class Modes:
         for name, value in changes["training"].items():
             if name in children:
                 children[name].training = value
+        for name, value in changes.get("tracking", {}).items():
+            if name in children:
+                children[name].track_running_stats = value  # type: ignore[assignment]
+
+
+def _tracking_ones(module: LightningModule) -> dict[str, bool]:
+    """Whether each layer that can keep statistics does."""
+    found = {name: getattr(child, "track_running_stats", None) for name, child in module.named_modules()}
+    return {name: tracks for name, tracks in found.items() if isinstance(tracks, bool)}

@@ -15,10 +15,13 @@ from torch.optim import Optimizer
 
 from fulmen import __version__
 from fulmen.callbacks.callback import Callback
+from fulmen.callbacks.checkpoint import gathers_states
 from fulmen.core.hparams import hparams_for_checkpoint
 from fulmen.core.optimizer import NoOptimizer
+from fulmen.loops.plan import takes, written
 from fulmen.loops.progress import Progress
 from fulmen.plugins.io import index
+from fulmen.strategies.strategy import Strategy
 from fulmen.trainer import loop_counters, resume
 from fulmen.trainer.checkpoint_checks import WRONG_STATE, check_counters, check_optimizer_state, check_values, take_back
 from fulmen.trainer.old_layouts import FORMAT_VERSION, migrate
@@ -44,14 +47,14 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
         "global_step": progress.step,
         "pytorch-lightning_version": FORMAT_VERSION,
         "fulmen_version": __version__,
-        "state_dict": trainer.strategy.lightning_module_state_dict(module),
+        "state_dict": weights(trainer),
         "loops": {**loop_counters.write(progress, trainer.validating), "progress": progress.state_dict()},
     }
     call = trainer.plan
     if not weights_only:
         checkpoint["callbacks"] = _dump_callbacks(trainer)
         checkpoint["optimizer_states"] = [
-            trainer.strategy.gathered(optimizer.state_dict()) for optimizer in _optimizers(trainer)
+            trainer.strategy.optimizer_state(optimizer) for optimizer in _optimizers(trainer)
         ]
         checkpoint["lr_schedulers"] = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
         checkpoint["resume"] = resume.gather(trainer)
@@ -66,10 +69,27 @@ def dump(trainer: Trainer, weights_only: bool = False) -> dict[str, Any]:
         if state:
             checkpoint[type(datamodule).__qualname__] = state
     if weights_only:
+        for callback in trainer.callbacks:
+            if isinstance(callback, Callback):
+                callback._on_save_weights(trainer, module, checkpoint)
         module.on_save_checkpoint(checkpoint)
     else:
         call.on_save_checkpoint(checkpoint)
     return checkpoint
+
+
+def weights(trainer: Trainer) -> dict[str, Any]:
+    """The weights of the module, whole, as a checkpoint has them."""
+    strategy = trainer.strategy
+    if takes(strategy.lightning_module_state_dict, "module", 0):
+        return strategy.lightning_module_state_dict(trainer.lightning_module)
+    # written for Lightning, where the strategy knows its module, also after the run
+    model = strategy.model
+    strategy.model = model if model is not None else trainer.lightning_module
+    try:
+        return strategy.gathered(strategy.under_own_names(strategy.lightning_module_state_dict()))
+    finally:
+        strategy.model = model
 
 
 def _optimizers(trainer: Trainer) -> list[Any]:
@@ -81,10 +101,14 @@ def _optimizers(trainer: Trainer) -> list[Any]:
 
 def _dump_callbacks(trainer: Trainer) -> dict[str, Any]:
     states: dict[str, Any] = {}
-    for callback in trainer.callbacks:
-        state = callback.state_dict() if hasattr(callback, "state_dict") else None
-        if state:
-            states[callback.state_key] = state
+    began = gathers_states.set(True)
+    try:
+        for callback in trainer.callbacks:
+            state = callback.state_dict() if hasattr(callback, "state_dict") else None
+            if state:
+                states[callback.state_key] = state
+    finally:
+        gathers_states.reset(began)
     return states
 
 
@@ -93,14 +117,34 @@ def _dump_callbacks(trainer: Trainer) -> dict[str, Any]:
 
 def restore_model(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Put back the module's weights, the datamodule's and the callbacks' state: before optimizers are made."""
-    module, datamodule = trainer.lightning_module, trainer.datamodule
+    restore_weights(trainer, checkpoint)
+    restore_datamodule(trainer, checkpoint)
+    restore_callbacks(trainer, checkpoint)
+
+
+def restore_weights(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Put back the module's weights, after its ``on_load_checkpoint``."""
+    module, strategy = trainer.lightning_module, trainer.strategy
     module.on_load_checkpoint(checkpoint)
-    trainer.strategy.load_model_state(
-        module, checkpoint["state_dict"], module.strict_loading, str(trainer.loaded_ckpt_path)
-    )
+    for callback in trainer.callbacks:
+        if isinstance(callback, Callback):
+            callback._on_load_weights(trainer, module, checkpoint)
+    load = written(strategy, "load_model_state_dict", Strategy)
+    if load is not None:
+        load(checkpoint, strict=module.strict_loading)
+    else:
+        source = str(trainer.loaded_ckpt_path)
+        strategy.load_model_state(module, checkpoint["state_dict"], module.strict_loading, source)
+
+
+def restore_datamodule(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    datamodule = trainer.datamodule
     if datamodule is not None and type(datamodule).__qualname__ in checkpoint:
         datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])
-    states = checkpoint.get("callbacks")
+
+
+def restore_callbacks(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    module, states = trainer.lightning_module, checkpoint.get("callbacks")
     if states is None:
         return
     known = {callback.state_key: type(callback) for callback in trainer.callbacks if isinstance(callback, Callback)}
@@ -151,47 +195,45 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], restored: Res
     if progress.in_epoch and not progress.is_last_batch and "window" not in checkpoint.get("resume", {}):
         progress.reopen_window()  # another program's file, without the gradients of the open window: once more
     resume.prepare(trainer, checkpoint, restored)
+    restore_precision(trainer, checkpoint)
+    for kind, states in (("optimizers", checkpoint["optimizer_states"]), ("schedulers", checkpoint["lr_schedulers"])):
+        restore_states(trainer, kind, states, restored)
+
+
+def restore_precision(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     precision = trainer.precision_plugin
     if type(precision).__name__ in checkpoint:
         take_back(precision, checkpoint[type(precision).__name__], trainer.loaded_ckpt_path)
-    for kind, owners, states in (
-        ("optimizers", _optimizers(trainer), checkpoint["optimizer_states"]),
-        ("schedulers", [config.scheduler for config in trainer.lr_scheduler_configs], checkpoint["lr_schedulers"]),
-    ):
-        if len(owners) != len(states):
-            raise MisconfigurationException(
-                f"the checkpoint holds {len(states)} {kind[: -1 if len(states) == 1 else None]}, but "
-                f"`configure_optimizers` returned {len(owners)}. "
-                "Return the same ones as in the run that was saved."
-            )
-        for owner, state in zip(owners, states):
-            if isinstance(owner, Optimizer):
-                state = _own_state(trainer, owner, state)
-            # a copy, since torch's optimizers and schedulers take over what they are given, and change it in place
-            _load_state(owner, deepcopy(state), trainer.loaded_ckpt_path)
+
+
+def restore_states(trainer: Trainer, kind: str, states: Any, restored: Restored | None = None) -> None:
+    """Put back the states of all optimizers, or of all schedulers.
+
+    Args:
+        kind: ``"optimizers"`` or ``"schedulers"``.
+        restored: notes what is put back.
+
+    Raises:
+        MisconfigurationException: there are more or fewer of them.
+    """
+    schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+    owners = _optimizers(trainer) if kind == "optimizers" else schedulers
+    if len(owners) != len(states):
+        raise MisconfigurationException(
+            f"the checkpoint holds {len(states)} {kind[: -1 if len(states) == 1 else None]}, but "
+            f"`configure_optimizers` returned {len(owners)}. "
+            "Return the same ones as in the run that was saved."
+        )
+    for owner, state in zip(owners, states):
+        if isinstance(owner, Optimizer):
+            state = trainer.strategy.own_state(owner, state)
+        # a copy, since torch's optimizers and schedulers take over what they are given, and change it in place
+        load_state(owner, deepcopy(state), trainer.loaded_ckpt_path)
+        if restored is not None:
             restored.note_state(owner, state)
 
 
-def _own_state(trainer: Trainer, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """What of the state of an optimizer belongs to the parts of parameters that this process has."""
-    parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
-    saved = state.get("state")
-    if not isinstance(saved, dict) or not all(isinstance(of_one, dict) for of_one in saved.values()):
-        return state  # which is told by who takes it back
-    places = [
-        (number, name)
-        for number, of_one in saved.items()
-        for name, value in of_one.items()
-        if isinstance(value, Tensor) and number in parameters
-    ]
-    parts = trainer.strategy.own_parts([(saved[number][name], parameters[number]) for number, name in places])
-    fresh = {number: dict(of_one) for number, of_one in saved.items()}
-    for (number, name), part in zip(places, parts):
-        fresh[number][name] = part
-    return {**state, "state": fresh}
-
-
-def _load_state(owner: Any, state: Any, source: Any) -> None:
+def load_state(owner: Any, state: Any, source: Any) -> None:
     """Give an optimizer or a scheduler its state back."""
     if isinstance(owner, Optimizer):
         check_optimizer_state(owner, state, source)

@@ -82,7 +82,7 @@ class Data:
         self._callbacks = callbacks
         self._transfer = self._planned_transfer()
         self._sources_in_training: list[Source] = []
-        self.seed = _seed_of_this_moment()  #: what the random numbers of all data sets of this run depend on
+        self.seed = seed_of_this_moment()  #: what the random numbers of all data sets of this run depend on
         self._loads: dict[str, dict[str, Any]] = {}  # of each stage, when its loaders were asked for
         self._loads_before: dict[str, dict[str, Any]] = {}  # the same in the run that this one goes on with
         self._to_put_back: dict[str, Any] = {}  # the state of loaders that are not there yet
@@ -416,6 +416,17 @@ class Data:
             batches = first.open() if self.share.size == 1 else iter(first)
         return batches if self.profiler is None else self._measured(batches, loaders.hook), first
 
+    def measure(self, profiler: Profiler) -> None:
+        """Let ``profiler`` measure the wait for batches, and their way to the device."""
+        self.profiler, transfer = profiler, self._transfer
+        if transfer is not None:
+
+            def measured(batch: Any, dataloader_idx: int) -> Any:
+                with profiler.profile("[Data]transfer_batch_to_device"):
+                    return transfer(batch, dataloader_idx)
+
+            self._transfer = measured
+
     def _measured(self, batches: Iterator[Any], hook: str) -> Iterator[Any]:
         """The same batches, with the time that it takes to get each."""
         assert self.profiler is not None
@@ -446,6 +457,13 @@ class Data:
         steps = self.flags.num_sanity_val_steps
         few = [min(n, math.inf if steps == -1 else steps) for n in loaders.num_batches]
         return replace(loaders, num_batches=few)
+
+    def training_loaders_once_more(self) -> Loaders:
+        """Those of training, for a pass through :meth:`evaluation_batches` when training has ended."""
+        loaders, progress = self.request("train"), self.progress
+        for number, source in enumerate(loaders.sources):
+            source.begin_epoch(progress.epoch, (self.seed, "train", number, progress.epoch))
+        return replace(loaders, mode="sequential") if loaders.combined is None else loaders
 
     def evaluation_batches(self, loaders: Loaders) -> Iterator[tuple[int, Any, int]]:
         """``(batch_idx, batch on the device, dataloader_idx)`` of all loaders."""
@@ -624,7 +642,7 @@ def _opening(pair: tuple[Source, dict[str, Any]]) -> int:
     return pair[1]["opened"]
 
 
-def _seed_of_this_moment() -> int:
+def seed_of_this_moment() -> int:
     """A seed that follows from the state of the random number generators, which stay as they are."""
     states = collect_rng_states(include_cuda=False)
     states["torch"] = states["torch"].tolist()

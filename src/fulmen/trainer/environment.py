@@ -10,8 +10,8 @@ from typing import Any
 
 from fulmen.utilities.argparse import value_of_variable
 
-#: values that known arguments once had: that of ``accelerator`` was the strategy
-_FORMER_VALUES = {
+#: values that known arguments once had, or what tells them: that of ``accelerator`` was the strategy
+FORMER_VALUES: dict[str, tuple[str | None, ...] | Callable[[Any], bool]] = {
     "accelerator": (None, "ddp", "ddp2", "ddp_cpu", "ddp_sharded", "ddp_spawn", "dp", "horovod"),
     "devices": (None,),
     "max_steps": (None,),
@@ -42,7 +42,7 @@ def arguments_from_environment(init: Callable[..., None]) -> Callable[..., None]
             text = os.environ.get(f"PL_{owner.upper()}_{name.upper()}")
             if text and name not in kwargs:
                 kwargs[name] = value_of_variable(text, name in truths)
-        if not kwargs.keys() <= parameters.keys() or any(has_former_value(kwargs, name) for name in _FORMER_VALUES):
+        if not kwargs.keys() <= parameters.keys() or any(has_former_value(kwargs, name) for name in FORMER_VALUES):
             from fulmen.trainer.removed_arguments import modern_arguments
 
             kwargs, self._former = modern_arguments(owner, kwargs, {n: p.default for n, p in parameters.items()})
@@ -53,5 +53,5 @@ def arguments_from_environment(init: Callable[..., None]) -> Callable[..., None]
 
 def has_former_value(given: Mapping[str, Any], name: str) -> bool:
     """Whether the argument ``name`` was given with a value that it had in Lightning 1 only."""
-    value = given.get(name, "")
-    return isinstance(value, (str, type(None))) and value in _FORMER_VALUES.get(name, ())
+    value, known = given.get(name, ""), FORMER_VALUES.get(name, ())
+    return known(value) if callable(known) else isinstance(value, (str, type(None))) and value in known

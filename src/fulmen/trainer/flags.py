@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
 import os
@@ -235,6 +236,16 @@ def dummy_loggers(found: list[Logger]) -> list[Logger]:
     return [DummyLogger()] if found else []
 
 
+#: each is imported when it is asked for
+_PROFILERS = {
+    "time": "time_spent:TimeProfiler",
+    "simple": "simple:SimpleProfiler",
+    "advanced": "advanced:AdvancedProfiler",
+    "pytorch": "pytorch:PyTorchProfiler",
+    "xla": "xla:XLAProfiler",
+}
+
+
 def profiler(value: Any) -> Profiler:
     """The profiler that ``profiler=`` names."""
     if value is None:
@@ -242,22 +253,18 @@ def profiler(value: Any) -> Profiler:
     if isinstance(value, Profiler):
         return value
     refuse_class("profiler", value)
-    if isinstance(value, str):
-        from fulmen.profilers.advanced import AdvancedProfiler  # the standard library's, which is not small
-        from fulmen.profilers.simple import SimpleProfiler
-
-        known = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
-        if value.lower() in known:
-            return known[value.lower()]()
-        if value.lower() in ("pytorch", "xla"):
-            raise MisconfigurationException(f"`profiler={value!r}` is not there yet. Write `profiler='simple'`.")
-    raise MisconfigurationException(f"`profiler={value!r}`: must be 'simple', 'advanced', or a Profiler.")
+    if isinstance(value, str) and value.lower() in _PROFILERS:
+        home, name = _PROFILERS[value.lower()].split(":")
+        return getattr(importlib.import_module(f"fulmen.profilers.{home}"), name)()
+    raise MisconfigurationException(
+        f"`profiler={value!r}`: must be {', '.join(map(repr, _PROFILERS))}, or a Profiler; None for nothing."
+    )
 
 
 def callbacks(
     value: Any, *, checkpointing: bool, timer: Timer | None, progress_bar: bool, summary: bool, given: dict[str, Any]
 ) -> list[Callback]:
-    """The callbacks in calling order: those given, and those that the ``enable_*`` arguments add.
+    """The callbacks in calling order: those given, and those that the ``enable_*`` arguments and other packages add.
 
     Args:
         given: the ``enable_*`` arguments as the user wrote them, to tell a contradiction from a default.
@@ -281,6 +288,11 @@ def callbacks(
         found.append(default_progress_bar())
     if summary and not any(isinstance(callback, ModelSummary) for callback in found):
         found.append(RichModelSummary())
+    from fulmen.callbacks.external import external_callbacks  # of use here alone
+
+    for place, added in external_callbacks():
+        refuse_no_callbacks(f"{place} gave", added)
+        found += added
     return ordered(found)
 
 

@@ -46,6 +46,7 @@ def check_hooks(trainer: Trainer) -> None:
         TypeError: a hook is no function, or does not take the arguments that it is given.
         MisconfigurationException: an attribute of the module hides a method of LightningModule.
     """
+    taken = trainer._translation.taken if trainer._translation is not None else set()
     _check_hidden_methods(trainer.lightning_module)
     for owner, kind, empty in _owners(trainer):
         for hook in HOOKS:
@@ -53,7 +54,7 @@ def check_hooks(trainer: Trainer) -> None:
                 method = written(owner, hook.name, empty)
                 if method is not None:
                     _check_call(owner, hook.name, method, empty)
-        _warn_of_near_misses(owner, empty)
+        _warn_of_near_misses(owner, empty, taken)
 
 
 def near_name(owner: Any, hook: str) -> str | None:
@@ -121,11 +122,11 @@ def _own_methods(owner: Any, stop: type) -> Iterator[tuple[str, Any]]:
                     yield name, value
 
 
-def _warn_of_near_misses(owner: Any, empty: type) -> None:
+def _warn_of_near_misses(owner: Any, empty: type, taken: set[str]) -> None:
     """A method that is named almost like a hook was probably meant to be one, and would never be called."""
     names = [name for name in HOOK if hasattr(empty, name)]
     for name, _ in _own_methods(owner, empty):
-        if name in HOOK or name in _SYNONYMS or hasattr(empty, name):
+        if name in HOOK or name in _SYNONYMS or name in taken or hasattr(empty, name):
             continue
         former = _FORMER.get(name)
         near = [former] if former in names else difflib.get_close_matches(name, names, n=1, cutoff=0.9)

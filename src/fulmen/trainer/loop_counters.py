@@ -54,7 +54,7 @@ def write(progress: Progress, validating: bool = False) -> Counters:
         "epoch_loop.batch_progress": {"total": batches, "current": current, "is_last_batch": progress.is_last_batch},
         "epoch_loop.scheduler_progress": _both({"ready": 0, "completed": 0}),
         "epoch_loop.automatic_optimization.state_dict": {},
-        "epoch_loop.automatic_optimization.optim_progress": {"optimizer": _automatic_steps(progress)},
+        "epoch_loop.automatic_optimization.optim_progress": {"optimizer": automatic_steps(progress)},
         "epoch_loop.manual_optimization.state_dict": {},
         "epoch_loop.manual_optimization.optim_step_progress": _both(
             dict.fromkeys(("ready", "completed"), 0 if progress.counts_own_steps else progress.step)
@@ -72,7 +72,7 @@ def write(progress: Progress, validating: bool = False) -> Counters:
     }
 
 
-def _automatic_steps(progress: Progress) -> Counters:
+def automatic_steps(progress: Progress) -> Counters:
     """The steps of automatic optimization, and how often the gradients were cleared for them."""
     if not progress.counts_own_steps:
         total = current = cleared = current_cleared = 0

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fulmen.core.hooks import HOOK
+from fulmen.loggers.logger import tell_all
 from fulmen.trainer import metric_objects
 from fulmen.trainer.accumulator import NUMBERS, OPTIONS, Accumulator, as_tensor, to_number
 from fulmen.trainer.metric_objects import is_metric, metrics_of, pack, unpack
@@ -573,9 +574,12 @@ class Metrics:
 
     def send(self, numbers: dict[str, Any], step: int) -> None:
         """Give plain numbers to every logger."""
-        for logger in self.loggers:
-            logger.log_metrics(metrics=numbers, step=step)
+
+        def send(logger: Logger) -> None:
+            logger.log_metrics(metrics=dict(numbers), step=step)
             logger.save()
+
+        tell_all(self.loggers, send)
 
     def to_host(self) -> None:
         """Move what was logged to the CPU, at the end of a run."""

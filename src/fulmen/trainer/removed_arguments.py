@@ -26,7 +26,7 @@ _Modern = dict[str, Any] | str
 
 
 @dataclass(frozen=True, slots=True)
-class _Former:
+class Former:
     """An argument that Lightning 1 had.
 
     Attributes:
@@ -41,7 +41,7 @@ class _Former:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
+class Written:
     """A callback, and how it is written."""
 
     text: str
@@ -53,11 +53,13 @@ def _line(text: str) -> Callable[[Any, Mapping[str, Any]], _Modern]:
     return lambda value, given: text.format(value=shown(value))
 
 
-def _renamed(name: str) -> Callable[[Any, Mapping[str, Any]], _Modern]:
+def renamed(name: str) -> Callable[[Any, Mapping[str, Any]], _Modern]:
+    """It has another name now."""
     return lambda value, given: {name: value}
 
 
-def _ignored(value: Any, given: Mapping[str, Any]) -> _Modern:
+def ignored(value: Any, given: Mapping[str, Any]) -> _Modern:
+    """Nothing needs to be written for it."""
     return {}
 
 
@@ -123,7 +125,7 @@ def _progress_bar(value: Any, given: Mapping[str, Any]) -> _Modern:
 
     arguments = {"refresh_rate": rate, "process_position": position}
     arguments = {name: number for name, number in arguments.items() if number}
-    return {"callbacks": [_written(TQDMProgressBar, **arguments)]}
+    return {"callbacks": [written_callback(TQDMProgressBar, **arguments)]}
 
 
 def _position_of_bar(value: Any, given: Mapping[str, Any]) -> _Modern:
@@ -133,7 +135,7 @@ def _position_of_bar(value: Any, given: Mapping[str, Any]) -> _Modern:
 def _checkpoint_callback(value: Any, given: Mapping[str, Any]) -> _Modern:
     if isinstance(value, (bool, type(None))):
         return {"enable_checkpointing": value}
-    return {"callbacks": [_Written(f"{type(value).__name__}(...)", value)]}
+    return {"callbacks": [Written(f"{type(value).__name__}(...)", value)]}
 
 
 def _weights_summary(value: Any, given: Mapping[str, Any]) -> _Modern:
@@ -145,7 +147,7 @@ def _weights_summary(value: Any, given: Mapping[str, Any]) -> _Modern:
         return "`callbacks=ModelSummary(max_depth=...)`"
     from fulmen.callbacks.model_summary import ModelSummary
 
-    return {"callbacks": [_written(ModelSummary, max_depth=-1)]}
+    return {"callbacks": [written_callback(ModelSummary, max_depth=-1)]}
 
 
 def _terminate_on_nan(value: Any, given: Mapping[str, Any]) -> _Modern:
@@ -153,71 +155,72 @@ def _terminate_on_nan(value: Any, given: Mapping[str, Any]) -> _Modern:
         return {}
     from fulmen.callbacks.nonfinite_guard import NonFiniteGuard
 
-    return {"callbacks": [_written(NonFiniteGuard)]}
+    return {"callbacks": [written_callback(NonFiniteGuard)]}
 
 
-def _written(kind: type[Callback], **arguments: Any) -> _Written:
+def written_callback(kind: type[Callback], **arguments: Any) -> Written:
+    """A callback that does it now."""
     text = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    return _Written(f"{kind.__name__}({text})", kind(**arguments))
+    return Written(f"{kind.__name__}({text})", kind(**arguments))
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
 
 #: what the constructor was told and a verb, or the Tuner, is told now
-_LATER = {
+LATER = {
     "resume_from_checkpoint": "`trainer.fit(model, ckpt_path={value})`",
     "auto_scale_batch_size": "`Tuner(trainer).scale_batch_size(model)` (from fulmen.tuner) before `fit`",
     "auto_lr_find": "`Tuner(trainer).lr_find(model)` (from fulmen.tuner) before `fit`",
 }
 
-FORMER: dict[str, _Former] = {
-    "amp_backend": _Former((str,), None, lambda v, _: {} if v == "native" else "`precision='16-mixed'`"),
-    "amp_level": _Former((str,), None, _line("`precision='16-mixed'`")),
-    "auto_lr_find": _Former((bool, str), False, _ignored),
-    "auto_scale_batch_size": _Former((bool, str), False, _ignored),
-    "auto_select_gpus": _Former((bool,), False, lambda v, given: {} if given.get("gpus") else "`devices='auto'`"),
-    "checkpoint_callback": _Former((bool,), None, _checkpoint_callback),
-    "distributed_backend": _Former((str,), None, _accelerator),
-    "flush_logs_every_n_steps": _Former(
+FORMER: dict[str, Former] = {
+    "amp_backend": Former((str,), None, lambda v, _: {} if v == "native" else "`precision='16-mixed'`"),
+    "amp_level": Former((str,), None, _line("`precision='16-mixed'`")),
+    "auto_lr_find": Former((bool, str), False, ignored),
+    "auto_scale_batch_size": Former((bool, str), False, ignored),
+    "auto_select_gpus": Former((bool,), False, lambda v, given: {} if given.get("gpus") else "`devices='auto'`"),
+    "checkpoint_callback": Former((bool,), None, _checkpoint_callback),
+    "distributed_backend": Former((str,), None, _accelerator),
+    "flush_logs_every_n_steps": Former(
         (int,), None, lambda v, _: {} if v == 100 else f"`logger=CSVLogger('logs', flush_logs_every_n_steps={v})`"
     ),
-    "gpus": _Former((int, str), None, _gpus),
-    "ipus": _Former((int,), None, _line("`accelerator='auto'`: IPUs are not supported")),
-    "log_gpu_memory": _Former((str,), None, _line("a callback of your own that logs `torch.cuda.memory_stats()`")),
-    "move_metrics_to_cpu": _Former((bool,), False, _line("`self.log(name, value.cpu())` in the module")),
-    "multiple_trainloader_mode": _Former(
+    "gpus": Former((int, str), None, _gpus),
+    "ipus": Former((int,), None, _line("`accelerator='auto'`: IPUs are not supported")),
+    "log_gpu_memory": Former((str,), None, _line("`Trainer(callbacks=[DeviceStatsMonitor()])`")),
+    "move_metrics_to_cpu": Former((bool,), False, _line("`self.log(name, value.cpu())` in the module")),
+    "multiple_trainloader_mode": Former(
         (str,), "max_size_cycle", _line("`return CombinedLoader(loaders, {value})` in `train_dataloader`")
     ),
-    "num_processes": _Former((int,), 1, _processes),
-    "prepare_data_per_node": _Former(
+    "num_processes": Former((int,), 1, _processes),
+    "prepare_data_per_node": Former(
         (bool,), None, lambda v, _: {} if v else "`prepare_data_per_node = False` in the class of the datamodule"
     ),
-    "process_position": _Former((int,), 0, _position_of_bar),
-    "progress_bar_refresh_rate": _Former((int,), None, _progress_bar),
-    "reload_dataloaders_every_epoch": _Former(
+    "process_position": Former((int,), 0, _position_of_bar),
+    "progress_bar_refresh_rate": Former((int,), None, _progress_bar),
+    "reload_dataloaders_every_epoch": Former(
         (bool,), False, lambda v, _: {"reload_dataloaders_every_n_epochs": 1} if v else {}
     ),
-    "replace_sampler_ddp": _Former((bool,), True, _renamed("use_distributed_sampler")),
-    "resume_from_checkpoint": _Former((str,), None, _ignored),
-    "stochastic_weight_avg": _Former(
-        (bool,), False, _line("a callback of your own on `torch.optim.swa_utils` (one is not there yet)")
+    "replace_sampler_ddp": Former((bool,), True, renamed("use_distributed_sampler")),
+    "resume_from_checkpoint": Former((str,), None, ignored),
+    "stochastic_weight_avg": Former(
+        (bool,), False, _line("`callbacks=StochasticWeightAveraging(swa_lrs=...)`, with the rate of the last epochs")
     ),
-    "terminate_on_nan": _Former((bool,), None, _terminate_on_nan),
-    "tpu_cores": _Former((int, str), None, lambda v, _: {"accelerator": "tpu", "devices": v}),
-    "track_grad_norm": _Former(
+    "terminate_on_nan": Former((bool,), None, _terminate_on_nan),
+    "tpu_cores": Former((int, str), None, lambda v, _: {"accelerator": "tpu", "devices": v}),
+    "track_grad_norm": Former(
         (float, str),
         -1,
         _line("`self.log_dict(grad_norm(self, norm_type={value}))` in `on_before_optimizer_step` of the module"),
     ),
-    "truncated_bptt_steps": _Former((int,), None, _line("manual optimization")),
-    "weights_save_path": _Former((str,), None, _line("`callbacks=ModelCheckpoint(dirpath={value})`")),
-    "weights_summary": _Former((str, type(None)), "top", _weights_summary),
+    "truncated_bptt_steps": Former((int,), None, _line("manual optimization")),
+    "weights_save_path": Former((str,), None, _line("`callbacks=ModelCheckpoint(dirpath={value})`")),
+    "weights_summary": Former((str, type(None)), "top", _weights_summary),
 }
 #: known arguments with a value of that time
-_VALUES: dict[str, Callable[[Any, Mapping[str, Any]], _Modern]] = {
+VALUES: dict[str, Callable[[Any, Mapping[str, Any]], _Modern]] = {
     "accelerator": _accelerator,
     "strategy": _strategy,
-    "devices": _ignored,
+    "devices": ignored,
     "max_steps": lambda value, given: {"max_steps": -1},
 }
 #: for the command line: types and defaults
@@ -250,7 +253,7 @@ def modern_arguments(
     if gone:
         raise TypeError("\n".join(gone))
     changed: dict[str, Any] = {}
-    added: list[_Written] = []
+    added: list[Written] = []
     for name, modern in former.items():
         for key, value in modern.items():  # type: ignore[union-attr]
             if key == "callbacks":
@@ -263,7 +266,7 @@ def modern_arguments(
                 raise TypeError(_contradiction(owner, name, given[name], f"`{key}={shown(kept[key])}`"))
             else:
                 changed[key] = value
-    later = {name: given[name] for name in _LATER if name in former and not _asks_for_nothing(name, given[name])}
+    later = {name: given[name] for name in LATER if name in former and not _asks_for_nothing(name, given[name])}
     if former:
         old = ", ".join(f"{name}={shown(given[name])}" for name in former)
         new = _new_lines(owner, changed, added, later, "callbacks" in kept)
@@ -281,7 +284,7 @@ def _modern(name: str, value: Any, given: Mapping[str, Any]) -> _Modern | None:
         return {} if _asks_for_nothing(name, value) else FORMER[name].modern(value, given)
     if not has_former_value(given, name):
         return None
-    modern = _VALUES[name](value, given)
+    modern = VALUES[name](value, given)
     return None if modern == {name: value} else modern
 
 
@@ -291,14 +294,14 @@ def _asks_for_nothing(name: str, value: Any) -> bool:
 
 
 def _new_lines(
-    owner: str, changed: Mapping[str, Any], added: list[_Written], later: Mapping[str, Any], has_callbacks: bool
+    owner: str, changed: Mapping[str, Any], added: list[Written], later: Mapping[str, Any], has_callbacks: bool
 ) -> str:
     arguments = [f"{name}={shown(value)}" for name, value in changed.items()]
     if added:
         callbacks = (["..."] if has_callbacks else []) + [written.text for written in added]
         arguments.append(f"callbacks=[{', '.join(callbacks)}]")
     lines = [f"`{owner}({', '.join(arguments)})`"] if arguments else []
-    lines += [_LATER[name].format(value=shown(value)) for name, value in later.items()]
+    lines += [LATER[name].format(value=shown(value)) for name, value in later.items()]
     return f"Write {', and '.join(lines)}." if lines else "It does what is done anyway: leave it out."
 
 
@@ -344,7 +347,7 @@ def tune(
     asked = {
         name: trainer._former[name] for name in ("auto_scale_batch_size", "auto_lr_find") if name in trainer._former
     }
-    lines = [_LATER[name] for name in asked] or list(_LATER.values())[1:]
+    lines = [LATER[name] for name in asked] or [LATER[name] for name in ("auto_scale_batch_size", "auto_lr_find")]
     what = "" if asked else "does nothing, since the Trainer was not told what to search, and "
     rank_zero_warn(
         f"`trainer.tune(model)` {what}is the way of Lightning 1. Write {', and '.join(lines)}.",

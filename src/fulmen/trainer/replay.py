@@ -9,7 +9,6 @@ import os
 import sys
 import tempfile
 import time
-from bdb import BdbQuit
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,6 +28,7 @@ from fulmen.core.hooks import HOOKS
 from fulmen.loggers.logger import DummyLogger
 from fulmen.plugins.io.checkpoint_plugin import CheckpointIO
 from fulmen.profilers.base import PassThroughProfiler
+from fulmen.trainer import checkpoint as checkpoints
 from fulmen.utilities.exceptions import MisconfigurationException, NonFiniteException
 
 if TYPE_CHECKING:
@@ -138,6 +138,8 @@ class Replay:
             raise MisconfigurationException(
                 f"step {self.step} was not reached: before it the run ends. {error.finding} Repeat that step instead."
             ) from error
+        from bdb import BdbQuit  # of use here alone
+
         if isinstance(error, BdbQuit):
             say("left in the debugger")
             return True
@@ -422,10 +424,7 @@ class _Watcher(Callback):
         target = self._replay.target
         assert target is not None
         saved = trainer.strategy.load_checkpoint(target.path)
-        pairs = [
-            (name, saved["state_dict"].get(name), tensor)
-            for name, tensor in trainer.strategy.lightning_module_state_dict(trainer.lightning_module).items()
-        ]
+        pairs = [(name, saved["state_dict"].get(name), tensor) for name, tensor in checkpoints.weights(trainer).items()]
         for optimizer, state in zip(trainer.optimizers, saved.get("optimizer_states", [])):
             for number, values in optimizer.state_dict()["state"].items():
                 other = state["state"].get(number, {})

@@ -197,6 +197,8 @@ def go_on(trainer: Trainer, checkpoint: dict[str, Any], in_epoch: bool) -> None:
     if "random" in state:
         restore_rng_states(state["random"])
     attributes.restore(trainer, state)
+    if in_epoch:
+        trainer.strategy.start_epoch()  # which has begun with what was frozen before
     if trainer.micro_batches is not None and "micro_batch_size" in state:
         trainer.micro_batches.resume(state["micro_batch_size"])
     if "window" in state:

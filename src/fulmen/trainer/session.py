@@ -14,6 +14,7 @@ from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.checkpoint import Checkpoint
 from fulmen.core.module import LightningModule
 from fulmen.core.optimizer import LightningOptimizer, NoOptimizer, Schedulers, configured_optimizers
+from fulmen.loggers.logger import Logger, tell_all
 from fulmen.loops.evaluate import evaluate_loop
 from fulmen.loops.plan import written
 from fulmen.plugins.layer_sync import LayerSync, TorchSyncBatchNorm
@@ -25,7 +26,8 @@ from fulmen.trainer.hook_checks import check_hooks
 from fulmen.trainer.inexact import warn_of_inexact
 from fulmen.trainer.opening import Restored
 from fulmen.trainer.states import RunningStage, TrainerFn, TrainerStatus
-from fulmen.trainer.validation import check_optimizers, check_run, explain_no_parameters
+from fulmen.trainer.translation import end_translation, translate
+from fulmen.trainer.validation import check_optimizers, check_run, check_shares, explain_no_parameters
 from fulmen.utilities.exceptions import MisconfigurationException
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulmen.utilities.seed import collect_rng_states, draw_apart, isolate_rng
@@ -58,11 +60,14 @@ def session(
     with trainer.signals:
         try:
             _set_up(trainer, verb, ckpt_path, weights_only, is_search)
+            if trainer.profiles:
+                trainer.profiler.stop("set_up")
             trainer.signals.end_if_asked()
             with _anomaly_detection(trainer, verb):
                 yield is_search or verb != "fit" or _ready_to_train(trainer)
             together.end_training(trainer)
-            trainer.strategy.checkpoint_io.settle()
+            with trainer.profiler.profile("finish_checkpoints"):
+                trainer.strategy.checkpoint_io.settle()
             _tear_down(trainer)
             _finish(trainer, verb)
             together.end_run(trainer)
@@ -98,29 +103,37 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     for callback in trainer.callbacks:
         if isinstance(callback, Callback):
             callback.__dict__["log"], callback.__dict__["log_dict"] = module.log, module.log_dict
+    translate(trainer, verb)
     check_run(trainer, verb)
     check_hooks(trainer)
     trainer.begin_run()
     strategy.setup_environment()
     if strategy.accelerator is not None:
         strategy.accelerator.setup(trainer)
+    check_shares(strategy)
     together.begin_run(trainer)
     which_file.return_to_run(trainer, verb, ckpt_path)
     if trainer.profiles:
-        trainer.profiler.setup(stage=verb, local_rank=None, log_dir=trainer.log_dir)
+        local_rank = strategy.local_rank if strategy.world_size > 1 else None
+        trainer.profiler.setup(stage=verb, local_rank=local_rank, log_dir=trainer.log_dir)
+        trainer.profiler.start("set_up")
     call = trainer.replan()
     call.prepare_data()
     trainer.signals.end_if_asked()
     for logger in trainer.loggers:
         _make_folder_of(logger)
     call.setup(TrainerFn(verb))
+    strategy.lightning_module = module
     strategy.connect(module)
     if written(module, "configure_model", LightningModule) is not None:
         with strategy.module_init_context(), trainer.precision_plugin.module_init_context():
             trainer.quietly("configure_model")
     trainer.precision_plugin.convert_module(module)  # before weights come from a file, which would be rounded
     path = which_file.resolve_path(trainer, verb, ckpt_path, trainer.model_was_given, writers)
-    checkpoint = checkpoints.load(trainer, path, weights_only) if path is not None else None
+    checkpoint = None
+    if path is not None:
+        with trainer.profiler.profile("load_checkpoint"):
+            checkpoint = checkpoints.load(trainer, path, weights_only)
     trainer.loaded_ckpt_path = path
     restored: Restored | None = None
     if checkpoint is not None:
@@ -133,6 +146,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
     if verb == "fit" and strategy.world_size > 1 and trainer.layer_sync is not None:
         _share_layers(trainer, trainer.layer_sync)
     strategy.setup_module(module)
+    if trainer.profiles:
+        trainer.profiler.watch(module)
     if verb == "fit":
         strategy.setup_training(module)
         share_window(trainer)
@@ -140,6 +155,8 @@ def _set_up(trainer: Trainer, verb: str, ckpt_path: Any, weights_only: bool | No
             trainer.micro_batches.begin_run(trainer)
         metric_objects.begin(module, will_save=bool(trainer.checkpoint_callbacks))
         set_up_optimizers(trainer)
+    strategy.setup(trainer)
+    if verb == "fit":
         bar = trainer.progress_bar_callback
         if bar is not None and (bar.is_enabled or trainer.world_size > 1) and not is_search:
             line = headline(trainer)  # on all processes, as the first one tells where files go
@@ -238,7 +255,7 @@ def attach_optimizers(trainer: Trainer) -> None:
         wrapped.attach(module, trainer.precision_plugin, trainer.strategy)
     automatic = module.automatic_optimization
     trainer.schedulers = Schedulers(
-        trainer.lr_scheduler_configs if automatic else [],
+        trainer.lr_scheduler_configs if module._steps_schedulers else [],
         lambda scheduler, metric: trainer.plan.lr_scheduler_step(scheduler, metric),
         lambda: trainer.callback_metrics,
     )
@@ -256,8 +273,22 @@ def attach_optimizers(trainer: Trainer) -> None:
 def _profile_steps(trainer: Trainer, optimizer: Any) -> None:
     """Measure the optimizer's steps."""
     profiler, action = trainer.profiler, f"[Optimizer]{type(optimizer).__name__}.step"
-    trainer.when_torn_down(optimizer.register_step_pre_hook(lambda *args: profiler.start(action)).remove)
-    trainer.when_torn_down(optimizer.register_step_post_hook(lambda *args: profiler.stop(action)).remove)
+    depth = 0  # a derived class may call the step that it is derived from, which torch announces, too
+
+    def before(*args: Any) -> None:
+        nonlocal depth
+        depth += 1
+        if depth == 1:
+            profiler.start(action)
+
+    def after(*args: Any) -> None:
+        nonlocal depth
+        depth -= 1
+        if depth == 0:
+            profiler.stop(action)
+
+    trainer.when_torn_down(optimizer.register_step_pre_hook(before).remove)
+    trainer.when_torn_down(optimizer.register_step_post_hook(after).remove)
 
 
 def _report_steps(trainer: Trainer, optimizer: Any, wrapped: LightningOptimizer) -> None:
@@ -325,11 +356,14 @@ def _log_hyperparameters(trainer: Trainer) -> None:
                     "`self.save_hyperparameters(logger=False)`."
                 )
             merged[name] = value
-    for logger in trainer.loggers:
+
+    def log(logger: Logger) -> None:
         if merged:
             logger.log_hyperparams(merged)
         logger.log_graph(trainer.lightning_module)
         logger.save()
+
+    tell_all(trainer.loggers, log)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -421,7 +455,8 @@ def _sanity_check(trainer: Trainer) -> None:
     call = trainer.plan
     with isolate_rng():
         call.on_sanity_check_start()
-        evaluate_loop(trainer, "sanity_check")
+        with trainer.profiler.profile("sanity_check"):
+            evaluate_loop(trainer, "sanity_check")
         call.on_sanity_check_end()
         trainer.metrics.forget()
 
@@ -461,8 +496,7 @@ def _finish(trainer: Trainer, verb: str) -> None:
     if verb == "fit":
         call.on_fit_end()
     call.teardown(TrainerFn(verb))
-    for logger in trainer.loggers:
-        logger.finalize("success")
+    tell_all(trainer.loggers, lambda logger: logger.finalize("success"))
     progress = trainer.progress
     if verb == "fit" and progress.done and not progress.out_of_time and not trainer.fast_dev_run:
         which_file.mark_finished(trainer)
@@ -492,6 +526,8 @@ def _fail(trainer: Trainer, exception: BaseException) -> None:
             for logger in trainer.loggers:
                 attempt(lambda logger=logger: logger.finalize("failed"))
             attempt(lambda: _tear_down(trainer))
+            if trainer.profiles:
+                attempt(trainer.profiler.describe)  # what was measured until then
     finally:  # also if Ctrl-C is pressed again meanwhile
         _let_go(trainer)
     together.leave(trainer)
@@ -503,4 +539,5 @@ def _let_go(trainer: Trainer) -> None:
         if isinstance(callback, Callback):
             callback.__dict__.pop("log", None)
             callback.__dict__.pop("log_dict", None)
+    end_translation(trainer)
     trainer.end_run()

@@ -11,6 +11,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from fulmen.callbacks.callback import Callback
 from fulmen.callbacks.timer import Timer, timer_of_max_time
 from fulmen.core.datamodule import LightningDataModule
@@ -31,6 +33,7 @@ from fulmen.trainer.compiling import checked_options, compiled_steps, uncompiled
 from fulmen.trainer.data import Data
 from fulmen.trainer.environment import arguments_from_environment
 from fulmen.trainer.explain import evaluation_table, explanation
+from fulmen.trainer.measured import measure
 from fulmen.trainer.metrics import Metrics
 from fulmen.trainer.session import attach_optimizers, session, set_up_optimizers
 from fulmen.trainer.shares import Share
@@ -106,7 +109,8 @@ class Trainer(Windows, ArgparseOptions):
         benchmark: let cuDNN try which algorithm is fastest. None: leave it.
         inference_mode: evaluate in ``torch.inference_mode`` instead of ``torch.no_grad``.
         use_distributed_sampler: give each process its share of the batches; False: what each loader gives is a share.
-        profiler: ``"simple"``, ``"advanced"`` or a Profiler. None: nothing is measured, at no cost.
+        profiler: ``"time"``, ``"simple"``, ``"advanced"``, ``"pytorch"``, ``"xla"`` or a Profiler. None: nothing is
+            measured, at no cost.
         detect_anomaly: find the operation that made a NaN in backward; slow.
         barebones: switch off everything that costs time, to measure the rest.
         plugins: a Precision, a CheckpointIO, a ClusterEnvironment, a LayerSync, a Strategy, a Requeue such as
@@ -186,7 +190,7 @@ class Trainer(Windows, ArgparseOptions):
 
         # where it runs
         self._plugins = hardware.plugin_list(plugins)
-        chosen = hardware.chosen_strategy(strategy, self._plugins)
+        self._strategy_asked_for = chosen = hardware.chosen_strategy(strategy, self._plugins)
         kind = hardware.accelerator(accelerator, chosen)
         self._num_nodes = flags.nodes(num_nodes)
         self._device_indices = hardware.device_indices(devices, kind)
@@ -378,8 +382,25 @@ class Trainer(Windows, ArgparseOptions):
         path = ckpt_path or self._ckpt_path if not is_search else None
         if verb == "fit" and not is_search:
             path = checkpoint_of_restart(self.signals.requeue, path)
-        with compiled, session(self, verb, path, weights_only, is_search) as ready:
+        grads = torch.set_grad_enabled(verb == "fit" or torch.is_grad_enabled())  # a generator may have left them off
+        with grads, compiled, session(self, verb, path, weights_only, is_search) as ready:
             return loop(self) if ready else None
+
+    def answer_of(self, result: Any) -> dict[str, Any]:
+        """What the process that has asked for a run in new processes needs of it."""
+        from fulmen.trainer.answers import answer_of
+
+        return answer_of(self, result)
+
+    def take_answer(self, answer: dict[str, Any]) -> Any:
+        """Take over what :meth:`answer_of` gave in the first of those processes; returns what the verb did."""
+        from fulmen.trainer.answers import take_answer
+
+        return take_answer(self, answer)
+
+    def hear_of_ctrl_c(self) -> None:
+        """It came to the process that waits for this one; called from another thread."""
+        self.signals.hear_of_ctrl_c()
 
     def _take_inputs(
         self, verb: str, model: Any, loaders: dict[str, Any], datamodule: LightningDataModule | None
@@ -468,7 +489,8 @@ class Trainer(Windows, ArgparseOptions):
         self.metrics.share, self.metrics.group_is_whole = self.data.share, self.data.is_group_whole
         self.metrics.loaders_with_batches = self.data.loaders_with_batches
         self.data.keeps_ghost = self.strategy.forward_is_collective or not module.automatic_optimization
-        self.data.profiler = self.profiler if self.profiles else None
+        if self.profiles:
+            measure(self)
         self.strategy.checkpoint_io.report_to(self.boundary.defer)
 
     def _forget_run(self) -> None:
@@ -492,6 +514,7 @@ class Trainer(Windows, ArgparseOptions):
             action()
         self._undo = []
         self.strategy.checkpoint_io.report_to(None)
+        self.strategy.steps.clear()
         self._plan = None
         self.schedulers = None  # type: ignore[assignment]
         self.boundary.forget()
@@ -511,6 +534,12 @@ class Trainer(Windows, ArgparseOptions):
         from fulmen.trainer.trials import trial  # which needs what is imported here
 
         return trial(self, verb, count, callbacks)
+
+    def _pass_over_training_data(self) -> None:
+        """See :func:`fulmen.trainer.statistics.pass_over_training_data`."""
+        from fulmen.trainer.statistics import pass_over_training_data  # which is of use at the end of few runs
+
+        pass_over_training_data(self)
 
     def _configure_anew(self) -> None:
         """Make the optimizers and schedulers of a run that begins once more, as if nobody had made them yet: what they
@@ -551,7 +580,8 @@ class Trainer(Windows, ArgparseOptions):
         self.state.stage = RunningStage.VALIDATING
         self.data.moment = before  # what is saved meanwhile goes on from here, and does the whole validation again
         try:
-            evaluate_loop(self, "validate")
+            with self.profiler.profile("validation"):
+                evaluate_loop(self, "validate")
         except ValidationLeft:
             self.metrics.begin_training()
             self.signals.save_and_end(self)
@@ -701,5 +731,8 @@ def _test(trainer: Trainer) -> list[dict[str, float]]:
 def _evaluated(trainer: Trainer, stage: str) -> list[dict[str, float]]:
     results = evaluate_loop(trainer, stage)
     if trainer._verbose and results and trainer.is_global_zero:
-        trainer.print(evaluation_table(stage, results))
+        if trainer.results_printer is not None:
+            trainer.results_printer(results, stage)
+        else:
+            trainer.print(evaluation_table(stage, results))
     return results

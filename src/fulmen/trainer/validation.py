@@ -20,6 +20,7 @@ from fulmen.utilities.text import shown
 from fulmen.utilities.warnings import PossibleUserWarning
 
 if TYPE_CHECKING:
+    from fulmen.strategies.strategy import Strategy
     from fulmen.trainer.trainer import Trainer
 
 _STEP = {"fit": "training_step", "validate": "validation_step", "test": "test_step", "predict": "predict_step"}
@@ -40,10 +41,11 @@ def check_run(trainer: Trainer, verb: str) -> None:
         RuntimeError: a step has arguments that cannot be given.
     """
     module = trainer.lightning_module
-    _check_removed_hooks(module)
+    taken = trainer._translation.taken if trainer._translation is not None else set()
+    _check_removed_hooks(module, taken)
     _check_steps(module, verb)
     if verb == "fit":
-        _check_fit(trainer, module)
+        _check_fit(trainer, module, taken)
     _check_signatures(module, verb)
 
 
@@ -93,9 +95,9 @@ def check_model(model: Any, verb: str) -> LightningModule:
     )
 
 
-def _check_removed_hooks(module: LightningModule) -> None:
+def _check_removed_hooks(module: LightningModule, taken: set[str]) -> None:
     for old, new in _REMOVED.items():
-        if callable(getattr(module, old, None)):
+        if old not in taken and callable(getattr(module, old, None)):
             raise NotImplementedError(
                 f"`{type(module).__name__}.{old}` is a hook of version 1 and is not called any more. "
                 f"Collect what the steps return in a list of your own and use it in `{new}(self)`."
@@ -131,7 +133,7 @@ def _advice(module: LightningModule, hook: str, otherwise: str) -> str:
     return otherwise if near is None else f"It has `{near}`: rename that to `{hook}`."
 
 
-def _check_fit(trainer: Trainer, module: LightningModule) -> None:
+def _check_fit(trainer: Trainer, module: LightningModule, taken: set[str]) -> None:
     kind = type(module).__name__
     if written(module, "configure_optimizers", LightningModule) is None:
         raise MisconfigurationException(
@@ -142,7 +144,7 @@ def _check_fit(trainer: Trainer, module: LightningModule) -> None:
                 "Define `def configure_optimizers(self): return torch.optim.Adam(self.parameters(), lr=1e-3)`.",
             )
         )
-    if _parameter(module.training_step, "optimizer_idx") is not None:
+    if "optimizer_idx" not in taken and _parameter(module.training_step, "optimizer_idx") is not None:
         raise RuntimeError(
             f"`{kind}.training_step` takes `optimizer_idx`, which belongs to version 1. For several optimizers set "
             "`self.automatic_optimization = False` and use `opt_a, opt_b = self.optimizers()` in `training_step(self, "
@@ -160,7 +162,7 @@ def _check_fit(trainer: Trainer, module: LightningModule) -> None:
             f"{kind} has a `validation_step` but no validation data: nothing is validated. Pass `val_dataloaders`.",
             category=PossibleUserWarning,
         )
-    if not module.automatic_optimization:
+    if not module.automatic_optimization and "automatic_optimization" not in taken:
         if trainer.gradient_clip_val:
             raise MisconfigurationException(
                 f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` does nothing in manual optimization. Leave "
@@ -295,3 +297,19 @@ def _parameters(function: Any) -> list[inspect.Parameter]:
 
 def _parameter(function: Any, name: str) -> inspect.Parameter | None:
     return next((parameter for parameter in _parameters(function) if parameter.name == name), None)
+
+
+def check_shares(strategy: Strategy) -> None:
+    """See that the strategy splits the data as it says to a sampler.
+
+    Raises:
+        MisconfigurationException: ``distributed_sampler_kwargs`` says otherwise.
+    """
+    said = strategy.distributed_sampler_kwargs
+    size, rank = strategy.data_parallel_size, strategy.data_parallel_rank
+    if (said["num_replicas"], said["rank"]) != (size, rank):
+        raise MisconfigurationException(
+            f"`{type(strategy).__name__}.distributed_sampler_kwargs` is {said}, and the data is split into {size} "
+            f"shares, of which this process has number {rank}. Write the properties `data_parallel_size` and "
+            "`data_parallel_rank`, which also weigh losses and metrics."
+        )

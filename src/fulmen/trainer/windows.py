@@ -15,10 +15,11 @@ from fulmen.profilers.base import PassThroughProfiler
 from fulmen.trainer import flags
 from fulmen.trainer.metrics import to_number
 from fulmen.trainer.states import RunningStage
-from fulmen.trainer.views import AcceleratorView
 from fulmen.utilities.combined_loader import CombinedLoader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from fulmen.accelerators.accelerator import Accelerator
@@ -37,6 +38,32 @@ if TYPE_CHECKING:
     from fulmen.trainer.micro_batches import MicroBatches
     from fulmen.trainer.signals import Signals
     from fulmen.trainer.states import TrainerState
+    from fulmen.trainer.translation import Translation
+
+
+class Inside:
+    """A part of Lightning's Trainer as an attribute of ours: see :mod:`fulmen.trainer.views`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, trainer: Any, owner: type | None = None) -> Any:
+        if trainer is None:
+            return self
+        from fulmen.trainer.views import window  # which few programs need
+
+        return window(trainer, self._name)
+
+    def __set__(self, trainer: Any, value: Any) -> None:
+        raise AttributeError(
+            f"`trainer.{self._name}` cannot be set to {type(value).__name__}: the loops here are functions, and what "
+            "happens in them is chosen by hooks of the module, of callbacks and of the strategy. Write a hook; "
+            "`print(trainer.plan)` shows which are called, in which order."
+        )
+
+
+#: private ones, by the kinds of Lightning's parts
+_INSIDE = ("accelerator", "callback", "checkpoint", "data", "logger", "signal")
 
 
 class Windows:
@@ -56,6 +83,7 @@ class Windows:
     datamodule: LightningDataModule | None = None
     _source_of_data: LightningDataModule | None = None
     default_root_dir: str
+    detect_anomaly: bool
     loaded_ckpt_path: Any = None
     ckpt_was_chosen: bool = False  #: it was found by the trainer (``"auto"``, ``"last"``), not named by the user
     _module: LightningModule | None = None
@@ -69,6 +97,7 @@ class Windows:
     _ckpt_path: Any = None
     _former: dict[str, Any] = {}  #: what an argument of Lightning 1 says, and a verb is told now
     signals: Signals
+    _translation: Translation | None = None  #: what of this run was written for another version
     _device_indices: list[int]
     layer_sync: LayerSync | None  #: what lets layers share their statistics between processes
     _num_nodes: int
@@ -230,11 +259,6 @@ class Windows:
     @property
     def min_steps(self) -> int:
         return self.progress.limits.min_steps
-
-    @property
-    def fit_loop(self) -> Windows:
-        """Another way to ``max_epochs`` and ``max_steps``: the trainer itself, which has them."""
-        return self
 
     @property
     def accumulate_grad_batches(self) -> int:
@@ -513,8 +537,29 @@ class Windows:
             return None
         return {"num_replicas": strategy.data_parallel_size, "rank": strategy.data_parallel_rank}
 
-    # the inside, for those who know Lightning's
+    # the inside, for those who know Lightning's: see fulmen.trainer.views
+
+    fit_loop = Inside("fit_loop")
+    validate_loop = Inside("validate_loop")
+    test_loop = Inside("test_loop")
+    predict_loop = Inside("predict_loop")
+    _evaluation_loop = Inside("_evaluation_loop")
+    _results = Inside("_results")
+    opened_checkpoint: dict[str, Any] = {}  #: what is put back piece by piece through the views
+    results_printer: Callable[[list[dict[str, Any]], str], None] | None = None  #: prints results in the trainer's place
 
     @property
-    def _accelerator_connector(self) -> AcceleratorView:
-        return AcceleratorView(self.strategy)
+    def _default_root_dir(self) -> str:
+        return self.default_root_dir
+
+    @_default_root_dir.setter
+    def _default_root_dir(self, folder: str) -> None:
+        self.default_root_dir = folder
+
+    @property
+    def _detect_anomaly(self) -> bool:
+        return self.detect_anomaly
+
+
+for _name in (f"_{kind}_connector" for kind in _INSIDE):
+    setattr(Windows, _name, Inside(_name))

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from fulmen.utilities.rank_zero import rank_zero_info as rank_zero_info
     from fulmen.utilities.rank_zero import rank_zero_only as rank_zero_only
     from fulmen.utilities.rank_zero import rank_zero_warn as rank_zero_warn
+    from fulmen.utilities.throughput import Throughput as Throughput
+    from fulmen.utilities.throughput import ThroughputMonitor as ThroughputMonitor
     from fulmen.utilities.throughput import measure_flops as measure_flops
     from fulmen.utilities.warnings import disable_possible_user_warnings as disable_possible_user_warnings
 
@@ -37,6 +39,8 @@ __all__ = [
     "CombinedLoader",
     "GradClipAlgorithmType",
     "LightningEnum",
+    "Throughput",
+    "ThroughputMonitor",
     "disable_possible_user_warnings",
     "find_shared_parameters",
     "grad_norm",
@@ -62,6 +66,8 @@ __getattr__, __dir__ = at_first_use(
         "CombinedLoader": "combined_loader",
         "GradClipAlgorithmType": "enums",
         "LightningEnum": "enums",
+        "Throughput": "throughput",
+        "ThroughputMonitor": "throughput",
         "disable_possible_user_warnings": "warnings",
         "find_shared_parameters": "parameter_tying",
         "grad_norm": "grads",

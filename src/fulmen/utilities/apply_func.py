@@ -26,7 +26,8 @@ def apply_to_collection(
         if type(data) is dict:
             return items
         clone = copy(data)
-        clone.update(items)  # type: ignore[attr-defined]  # keeps the factory of a defaultdict, the order of an OrderedDict
+        for key, value in items.items():  # which keeps the factory of a defaultdict; not all dicts take `update`
+            clone[key] = value  # type: ignore[index]
         return clone
     if isinstance(data, tuple) and hasattr(data, "_fields"):
         return type(data)(*(apply_to_collection(value, dtype, function, *args, **kwargs) for value in data))

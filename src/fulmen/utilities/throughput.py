@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from fulmen.fabric.fabric import Fabric
 
 
 def measure_flops(
@@ -146,6 +150,38 @@ class Throughput:
         self._window.clear()
 
 
+class ThroughputMonitor(Throughput):
+    """The same for a loop with :class:`Fabric`, whose loggers get the figures.
+
+    Args:
+        fabric: the Fabric of the loop. Its device and precision tell ``available_flops``, its processes ``world_size``.
+        **kwargs: arguments of :class:`Throughput`, in place of those.
+
+    Attributes:
+        step: of the last call of :meth:`compute_and_log`; -1 before the first.
+    """
+
+    def __init__(self, fabric: Fabric, **kwargs: Any) -> None:
+        if "available_flops" not in kwargs:
+            dtype = compute_dtype(fabric.strategy.precision_plugin.precision)
+            kwargs["available_flops"] = None if dtype is None else get_available_flops(fabric.device, dtype)
+        super().__init__(**{"world_size": fabric.world_size, **kwargs})
+        self._fabric = fabric
+        self.step = -1
+
+    def compute_and_log(self, step: int | None = None, **kwargs: Any) -> dict[str, float]:
+        """:meth:`compute`, and give the figures to the loggers.
+
+        Args:
+            step: their place on the x axis. None: one more than that of the last call.
+            **kwargs: arguments of :meth:`compute`.
+        """
+        self.step = self.step + 1 if step is None else step
+        metrics = self.compute(**kwargs)
+        self._fabric.log_dict(metrics=metrics, step=self.step)
+        return metrics
+
+
 #: Peak operations per second of one device as its maker states them, dense (without sparsity), by words of the device's
 #: name. The first entry whose words are all in the name counts, so the more specific come first. ``"tf32"`` is float32
 #: on tensor cores, which ``torch.set_float32_matmul_precision`` allows.
@@ -203,3 +239,9 @@ def peak_flops(device_name: str, dtype: torch.dtype | str, tf32: bool = False) -
     if kind == "float32" and tf32:
         candidates.insert(0, "tf32")
     return next((int(figures[candidate]) for candidate in candidates if candidate in figures), None)
+
+
+def compute_dtype(precision: str) -> torch.dtype | None:
+    """The type in which matrices are multiplied under a ``precision`` of the Trainer or of Fabric; None: not known."""
+    kinds = {"16": torch.float16, "bf16": torch.bfloat16, "32": torch.float32, "64": torch.float64}
+    return kinds.get(precision.partition("-")[0])

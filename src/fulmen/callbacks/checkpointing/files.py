@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fulmen.callbacks.checkpointing import record, writing
 from fulmen.callbacks.checkpointing.retention import Kept, Retention
+from fulmen.loggers.logger import tell_all
 from fulmen.plugins.io import index
 from fulmen.utilities.cloud_io import is_remote
 
@@ -83,6 +84,10 @@ class Files:
         paths = (_paths(self.kept) & self._seen) - self._to_come.keys()
         return trainer.strategy.broadcast([path for path in sorted(paths) if not os.path.lexists(path)])
 
+    def look_again(self) -> None:
+        """Leave to the program what it has taken away itself just now: it is not missed."""
+        self._seen = {path for path in self._seen if os.path.lexists(path)}
+
     def will_be_there(self, trainer: Trainer, path: str) -> bool | None:
         """Whether there is a file at ``path`` once all that was asked for is done; None if nothing was asked for."""
         told = [files._to_come[path] for files in _files_of(trainer) if path in files._to_come]
@@ -123,7 +128,7 @@ class Files:
         self.own = {"path": index.relative(folder, path), "reason": save.reason, "metric": save.metric}
         self.own["replaces"] = index.relative(folder, save.replaces) if save.replaces else ""
         try:
-            trainer.save_checkpoint(path, policy.save_weights_only)
+            policy._save_checkpoint(trainer, path)
         except BaseException:
             self.in_order(trainer, put_back)
             raise
@@ -140,15 +145,13 @@ class Files:
                 self._seen.add(path)
             self.announced = save.kept
             if trainer.is_global_zero:
-                for logger in trainer.loggers:
-                    logger.after_save_checkpoint(policy)
+                tell_all(trainer.loggers, lambda logger: logger.after_save_checkpoint(policy))
 
         self.in_order(trainer, name, otherwise=put_back)
         self.when_written(trainer, announce)
 
     def link(self, trainer: Trainer, folder: str, newest: str, path: str) -> None:
         """Make ``path`` a link to the file ``newest``, as the last state."""
-        previous = self.kept.last_model_path
         self.kept = kept = replace(self.kept, last_model_path=path)
 
         def link() -> None:
@@ -163,8 +166,6 @@ class Files:
         self.in_order(trainer, link)
         self.when_written(trainer, announce)
         trainer.strategy.barrier("ModelCheckpoint.link")
-        if previous and previous != path:
-            self.remove(trainer, folder, previous)
 
     def remove(self, trainer: Trainer, folder: str, path: str) -> None:
         """Remove a file, once all that was saved so far is there."""

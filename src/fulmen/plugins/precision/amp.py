@@ -127,10 +127,9 @@ class MixedPrecision(Precision):
             ]
         return model, optimizers, lr_schedulers
 
-    def backward_for(self, module: LightningModule) -> Callable[..., None]:
-        if self.scaler is None and not self._writes_more("pre_backward", "backward", "post_backward"):
-            return module.backward
-        return super().backward_for(module)
+    @property
+    def goes_backward_alone(self) -> bool:
+        return self.scaler is None and not self._writes_more("pre_backward", "backward", "post_backward")
 
     def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:
         if self.scaler is None:
@@ -223,6 +222,14 @@ class MixedPrecision(Precision):
             self.scaler.update()
             self._is_scaled = self._update_is_due = False
 
+    def prepare_clipping(self, optimizer: Optimizer) -> None:
+        if self.scaler is not None and unscales_itself(optimizer):
+            raise RuntimeError(
+                f"{type(optimizer).__name__} unscales its gradients itself, in its step, so that they cannot be "
+                "clipped before it. Leave out `gradient_clip_val`, or write `precision='bf16-mixed'`."
+            )
+        super().prepare_clipping(optimizer)
+
     def clip_gradients(
         self,
         optimizer: Optimizer,
@@ -230,12 +237,7 @@ class MixedPrecision(Precision):
         gradient_clip_algorithm: GradClipAlgorithmType = GradClipAlgorithmType.NORM,
     ) -> None:
         if clip_val > 0 and self.scaler is not None:
-            if unscales_itself(optimizer):
-                raise RuntimeError(
-                    f"{type(optimizer).__name__} unscales its gradients itself, in its step, so that they cannot be "
-                    "clipped before it. Leave out `gradient_clip_val`, or write `precision='bf16-mixed'`."
-                )
-            self.unscale_gradients(optimizer)
+            self.prepare_clipping(optimizer)
         super().clip_gradients(optimizer, clip_val, gradient_clip_algorithm)
 
     # -- state --------------------------------------------------------------------------------------------------------

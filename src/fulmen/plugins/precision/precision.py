@@ -31,6 +31,11 @@ class Precision:
         """Whether ``optimizer.step()`` is all there is to a step; a gradient scaler, say, answers no."""
         return not self._writes("optimizer_step", "unscale_gradients")
 
+    @property
+    def goes_backward_alone(self) -> bool:
+        """Whether ``loss.backward()`` is all there is to a backward pass."""
+        return not self._writes("pre_backward", "backward", "post_backward")
+
     def _writes(self, *names: str) -> bool:
         """Whether one of these methods does anything."""
         return any(getattr(type(self), name) is not getattr(Precision, name) for name in names)
@@ -83,7 +88,7 @@ class Precision:
 
     def backward_for(self, module: LightningModule) -> Callable[..., None]:
         """The function that goes backward from a loss: the module's own, and around it what this precision needs."""
-        if not self._writes("pre_backward", "backward", "post_backward"):
+        if self.goes_backward_alone:
             return module.backward
 
         def backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -98,8 +103,14 @@ class Precision:
         return tensor
 
     def backward(self, tensor: Tensor, model: LightningModule, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        """Go backward from a loss. ``optimizer`` is None in manual optimization."""
-        model.backward(tensor, *args, **kwargs)
+        """Go backward from a loss. ``optimizer`` is None in manual optimization, and in Fabric, whose ``model`` may be
+        any module, or None.
+        """
+        own = getattr(model, "backward", None)
+        if own is not None:
+            own(tensor, *args, **kwargs)
+        else:
+            tensor.backward(*args, **kwargs)
 
     def post_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:
         """Called with the loss after the backward pass from it."""
@@ -127,6 +138,14 @@ class Precision:
         if closure is None:
             return optimizer.step(**kwargs)
         return optimizer.step(closure=closure, **kwargs)
+
+    def prepare_clipping(self, optimizer: Optimizer) -> None:
+        """The gradients of the optimizer are about to be clipped: give them their true size.
+
+        Raises:
+            RuntimeError: that is done in the optimizer's step only.
+        """
+        self.unscale_gradients(optimizer)
 
     def clip_gradients(
         self,

@@ -3,10 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from fulmen.trainer.trainer import Trainer
+    from fulmen.strategies.strategy import Strategy
+
+
+class Launched(Protocol):
+    """Whose processes they are: a Trainer, or a Fabric."""
+
+    @property
+    def strategy(self) -> Strategy: ...
+
+    @property
+    def is_global_zero(self) -> bool: ...
+
+    def answer_of(self, result: Any) -> dict[str, Any]:
+        """In the first of the new processes: what the process that has asked needs to know, with what was done there
+        and has returned ``result``.
+        """
+        ...
+
+    def take_answer(self, answer: dict[str, Any]) -> Any:
+        """In the process that has asked: take over what :meth:`answer_of` gave; returns what was returned there."""
+        ...
+
+    def hear_of_ctrl_c(self) -> None:
+        """In the new processes: it came to the process that waits for them. Called from another thread."""
+        ...
 
 
 class Launcher:
@@ -24,8 +48,12 @@ class Launcher:
     def start(self) -> None:
         """Start the other processes, once: they run the same program."""
 
-    def run(self, trainer: Trainer, function: Callable[..., Any], *args: Any) -> Any:
-        """Run ``function(*args)`` in new processes, and bring back what it returned on rank 0."""
+    def run(self, owner: Launched, function: Callable[..., Any], *args: Any) -> Any:
+        """Run ``function(*args)`` in new processes, and bring back what it returned on rank 0.
+
+        Args:
+            owner: is sent to the processes, too, and takes over what they say.
+        """
         raise NotImplementedError(f"{type(self).__name__} starts the other processes by `start`, not by `run`")
 
     def check(self) -> None:

@@ -23,7 +23,7 @@ from fulmen.strategies.launchers.launcher import Launcher
 from fulmen.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
-    from fulmen.trainer.trainer import Trainer
+    from fulmen.strategies.launchers.launcher import Launched
 
 _SECONDS_TO_END = 10.0  # that the others have when one has failed
 _CTRL_C = "ctrl-c"  # a file that says that it came to the process that waits
@@ -52,7 +52,7 @@ class MultiProcessingLauncher(Launcher):
         self.num_processes, self.num_nodes, self.start_method = num_processes, num_nodes, start_method
         self._processes: list[Any] = []
 
-    def run(self, trainer: Trainer, function: Callable[..., Any], *args: Any) -> Any:
+    def run(self, owner: Launched, function: Callable[..., Any], *args: Any) -> Any:
         """Run ``function(*args)`` on all ranks of this machine.
 
         Raises:
@@ -69,7 +69,7 @@ class MultiProcessingLauncher(Launcher):
         }
         with tempfile.TemporaryDirectory(prefix="fulmen-") as folder:
             start = self._fork if self.start_method == "fork" else self._spawn
-            start(folder, variables, trainer, function, args)
+            start(folder, variables, owner, function, args)
             try:
                 self._wait(Path(folder))
             except KeyboardInterrupt:
@@ -78,12 +78,12 @@ class MultiProcessingLauncher(Launcher):
             finally:
                 self.kill()
             answer = Path(folder, "answer")
-            return take_answer(trainer, pickle.loads(answer.read_bytes())) if answer.exists() else None
+            return owner.take_answer(pickle.loads(answer.read_bytes())) if answer.exists() else None
 
     def _spawn(
-        self, folder: str, variables: dict[str, str], trainer: Trainer, function: Callable[..., Any], args: Any
+        self, folder: str, variables: dict[str, str], owner: Launched, function: Callable[..., Any], args: Any
     ) -> None:
-        self.write_work(folder, trainer, function, args)
+        self.write_work(folder, owner, function, args)
         Path(folder, "path").write_bytes(pickle.dumps(sys.path))
         command = [sys.executable, "-m", "fulmen.strategies.launchers.worker", folder]
         for rank in range(self.num_processes):
@@ -92,7 +92,7 @@ class MultiProcessingLauncher(Launcher):
             env["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), *sys.path]))
             self._processes.append(subprocess.Popen(command, env=env))
 
-    def write_work(self, folder: str, trainer: Trainer, function: Callable[..., Any], args: Any) -> None:
+    def write_work(self, folder: str, owner: Launched, function: Callable[..., Any], args: Any) -> None:
         """Leave in ``folder`` what the new processes do.
 
         Raises:
@@ -102,15 +102,16 @@ class MultiProcessingLauncher(Launcher):
 
         work = Path(folder, "work")
         try:
-            work.write_bytes(cloudpickle.dumps((trainer, function, args)))
+            work.write_bytes(cloudpickle.dumps((owner, function, args)))
         except Exception as error:
             raise MisconfigurationException(
-                f"the Trainer and its arguments cannot be sent to new processes: {type(error).__name__}: {error}. "
-                "Make what cannot be sent in `setup` or `train_dataloader`, or write `strategy='ddp'` in a program."
+                f"{type(owner).__name__} and its arguments cannot be sent to new processes: {type(error).__name__}: "
+                f"{error}. Make what cannot be sent in `setup` or `train_dataloader`, or write `strategy='ddp'` in "
+                "a program."
             ) from error
 
     def _fork(
-        self, folder: str, variables: dict[str, str], trainer: Trainer, function: Callable[..., Any], args: Any
+        self, folder: str, variables: dict[str, str], owner: Launched, function: Callable[..., Any], args: Any
     ) -> None:
         if torch.cuda.is_initialized():
             raise MisconfigurationException(
@@ -120,7 +121,7 @@ class MultiProcessingLauncher(Launcher):
         context = get_context("fork")
         for rank in range(self.num_processes):
             env = {**variables, "LOCAL_RANK": str(rank)}
-            process = context.Process(target=_forked, args=(folder, env, trainer, function, args))
+            process = context.Process(target=_forked, args=(folder, env, owner, function, args))
             process.start()
             self._processes.append(process)
 
@@ -186,11 +187,11 @@ def first_error(folder: Path, codes: list[int | None]) -> Exception:
     return error
 
 
-def _forked(folder: str, variables: dict[str, str], trainer: Trainer, function: Callable[..., Any], args: Any) -> None:
+def _forked(folder: str, variables: dict[str, str], owner: Launched, function: Callable[..., Any], args: Any) -> None:
     os.environ.update(variables)
     torch.set_num_threads(1)  # the threads of OpenMP were not copied, and whoever waits for them waits for ever
-    vars(trainer.strategy).update(_launcher=None, _starts_processes=False, store=None)  # as in a copy by pickle
-    code = work(folder, lambda: (trainer, function, args))
+    vars(owner.strategy).update(_launcher=None, _starts_processes=False, store=None)  # as in a copy by pickle
+    code = work(folder, lambda: (owner, function, args))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -201,11 +202,11 @@ def work(folder: str, read: Callable[[], tuple[Any, Callable[..., Any], Any]]) -
     rank = int(os.environ["LOCAL_RANK"])
     threading.Thread(target=_end_with, args=(os.getppid(),), name="fulmen parent", daemon=True).start()
     try:
-        trainer, function, args = read()
-        threading.Thread(target=_hear_of_ctrl_c, args=(folder, trainer), name="fulmen ctrl-c", daemon=True).start()
+        owner, function, args = read()
+        threading.Thread(target=_hear_of_ctrl_c, args=(folder, owner), name="fulmen ctrl-c", daemon=True).start()
         result = function(*args)
-        if trainer.is_global_zero:
-            Path(folder, "answer").write_bytes(_sendable(answer_of(trainer, result)))
+        if owner.is_global_zero:
+            Path(folder, "answer").write_bytes(sendable(owner.answer_of(result)))
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         return 0
@@ -219,7 +220,7 @@ def work(folder: str, read: Callable[[], tuple[Any, Callable[..., Any], Any]]) -
             "exception": None,
         }
         try:
-            data = _sendable(error)
+            data = sendable(error)
             pickle.loads(data)  # some exceptions can be written and not read
             report["exception"] = data
         except Exception:
@@ -235,57 +236,15 @@ def _end_with(parent: int) -> None:
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
-def _hear_of_ctrl_c(folder: str, trainer: Trainer) -> None:
+def _hear_of_ctrl_c(folder: str, owner: Launched) -> None:
     while not Path(folder, _CTRL_C).exists():
         time.sleep(0.2)
     time.sleep(0.5)  # the signal itself may be on its way
-    trainer.signals.hear_of_ctrl_c()
+    owner.hear_of_ctrl_c()
 
 
-def _sendable(value: Any) -> bytes:
+def sendable(value: Any) -> bytes:
+    """``value`` by cloudpickle, which takes classes and functions of a notebook, too."""
     import cloudpickle
 
     return cloudpickle.dumps(value)
-
-
-def answer_of(trainer: Trainer, result: Any) -> dict[str, Any]:
-    """What the process that asked needs of a finished verb."""
-    metrics = trainer.metrics
-    return {
-        "result": result,
-        "weights": {name: tensor.cpu() for name, tensor in trainer.lightning_module.state_dict().items()},
-        "state": (trainer.state.fn, trainer.state.status, trainer.state.stage),
-        "metrics": (dict(metrics.callback), dict(metrics.logged), dict(metrics.progress_bar)),
-        "progress": trainer.progress,
-        "callbacks": [_sent(callback) for callback in trainer.callbacks],
-        "versions": [getattr(logger, "_version", None) for logger in trainer.loggers],
-    }
-
-
-def _sent(callback: Any) -> bytes | None:
-    """The attributes of a callback; those that cannot be sent stay behind."""
-    found = {}
-    for name, value in vars(callback).items():
-        try:
-            found[name] = _sendable(value)
-        except Exception:
-            continue
-    return pickle.dumps(found)
-
-
-def take_answer(trainer: Trainer, answer: dict[str, Any]) -> Any:
-    """Make the trainer of this process one that has run the verb; returns what the verb did."""
-    trainer.lightning_module.load_state_dict(answer["weights"], strict=False)
-    trainer.state.fn, trainer.state.status, trainer.state.stage = answer["state"]
-    trainer.progress = answer["progress"]
-    metrics = trainer.metrics
-    for window, values in zip((metrics.callback, metrics.logged, metrics.progress_bar), answer["metrics"]):
-        window.clear()
-        window.update(values)
-    for callback, sent in zip(trainer.callbacks, answer["callbacks"]):
-        for name, data in pickle.loads(sent).items():
-            setattr(callback, name, pickle.loads(data))
-    for logger, version in zip(trainer.loggers, answer["versions"]):
-        if getattr(logger, "_version", "") is None:  # it was to be found out, and was
-            vars(logger)["_version"] = version
-    return answer["result"]

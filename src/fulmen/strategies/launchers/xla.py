@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fulmen.strategies.launchers.multiprocessing import MultiProcessingLauncher, first_error, take_answer, work
+from fulmen.strategies.launchers.multiprocessing import MultiProcessingLauncher, first_error, work
 from fulmen.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
-    from fulmen.trainer.trainer import Trainer
+    from fulmen.strategies.launchers.launcher import Launched
 
 #: in the environment of a process that was started
 STARTED = "FULMEN_STARTED_BY_XLA"
@@ -21,7 +21,7 @@ STARTED = "FULMEN_STARTED_BY_XLA"
 class XLALauncher(MultiProcessingLauncher):
     """Runs each verb of the Trainer in new processes, which ``torch_xla.launch`` starts."""
 
-    def run(self, trainer: Trainer, function: Callable[..., Any], *args: Any) -> Any:
+    def run(self, owner: Launched, function: Callable[..., Any], *args: Any) -> Any:
         import pickle
 
         import torch_xla  # type: ignore[import-not-found]
@@ -35,13 +35,13 @@ class XLALauncher(MultiProcessingLauncher):
                 f"machine, or runs on one. Write `devices={there}`, or `devices=1`."
             )
         with tempfile.TemporaryDirectory(prefix="fulmen-") as folder:
-            self.write_work(folder, trainer, function, args)
+            self.write_work(folder, owner, function, args)
             try:
                 torch_xla.launch(_in_process, args=(folder,), start_method="spawn")
             except Exception as error:
                 raise first_error(Path(folder), []) from error
             answer = Path(folder, "answer")
-            return take_answer(trainer, pickle.loads(answer.read_bytes())) if answer.exists() else None
+            return owner.take_answer(pickle.loads(answer.read_bytes())) if answer.exists() else None
 
 
 def _in_process(index: int, folder: str) -> None:
