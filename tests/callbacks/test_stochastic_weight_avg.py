@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_avg_fn, update_bn
 from torch.utils.data import DataLoader
 
-from fulmen import Callback, seed_everything
+from fulmen import Callback, LightningModule, Trainer, seed_everything
 from fulmen.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
 from fulmen.utilities.exceptions import MisconfigurationException
 
@@ -271,3 +271,43 @@ def test_weights_can_be_copied_and_averaged_by_hand():
 
     torch.testing.assert_close(other.net[0].weight, expected)
     assert count == 2
+
+
+class Counting(nn.Module):
+    """Counts its calls, in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+        self.calls: torch.Tensor
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.add_(1)
+        return self.layer(x)
+
+
+def test_buffers_are_those_of_the_end_of_training(tmp_path: Any) -> None:
+    class Module(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.counting = Counting()
+
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            return self.counting(batch).square().mean()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    module = Module()
+    Trainer(
+        accelerator="cpu",
+        max_epochs=5,
+        callbacks=StochasticWeightAveraging(0.01, swa_epoch_start=2),
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(module, DataLoader(list(torch.ones(6, 2)), batch_size=2))  # type: ignore[arg-type]
+    assert module.counting.calls == 15

@@ -98,7 +98,9 @@ def test_callbacks_read_the_best_file_while_their_states_are_gathered_for_it(fit
 def test_objects_among_hyperparameters_come_back_where_code_of_lightning_trusts_the_file(
     fit: Fit, tmp_path: Path, translated: None
 ) -> None:
-    fit(Net(torch.nn.L1Loss(), Scaler(2.0))).save_checkpoint(tmp_path / "a.ckpt")
+    trainer = fit(Net(torch.nn.L1Loss(), Scaler(2.0)))
+    with pytest.warns(UserWarning, match="is pickled into checkpoints"):
+        trainer.save_checkpoint(tmp_path / "a.ckpt")
     with pytest.raises(Exception, match="Scaler"):
         Net.load_from_checkpoint(tmp_path / "a.ckpt")
     with pytest.warns(UserWarning, match="weights_only=False"):

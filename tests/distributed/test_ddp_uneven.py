@@ -12,6 +12,7 @@ from tests.distributed.regression import ByLBFGS, Regression, SteppingItself, qu
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from fulmen import Trainer
+from fulmen.callbacks import SpikeDetection
 
 EACH = 4  # samples of a full batch
 
@@ -172,3 +173,23 @@ def test_streams_of_unequal_length_train_to_the_end_of_the_longer_one() -> None:
         expected = fit(1, Regression, groups, max_epochs=1, **arguments)
         for result in results:
             torch.testing.assert_close(result[rhythm], expected, rtol=1e-11, atol=1e-12)
+
+
+class Told(SpikeDetection):
+    """Counts the batches that it is told of."""
+
+    batches = 0
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self.batches += 1
+
+
+def told() -> tuple[int, int]:
+    callback = Told(warmup=100)
+    found = fit(2, Regression, batches_of(5 * EACH), callbacks=callback)
+    return found["steps"], callback.batches
+
+
+def test_derived_callback_that_talks_to_the_other_processes_is_in_step_where_one_has_no_batch() -> None:
+    assert run(2, told) == [(6, 6), (6, 4)]  # of two epochs

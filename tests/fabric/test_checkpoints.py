@@ -106,7 +106,8 @@ def test_raw_files_of_torch_are_loaded(tmp_path: Path) -> None:
     own.param_groups[0]["lr"] = 3.0
     torch.save(net.state_dict(), tmp_path / "model.pt")
     torch.save(own.state_dict(), tmp_path / "optimizer.pt")
-    model, optimizer = fabric.setup(Net(), torch.optim.AdamW(net.parameters()))
+    new = Net()
+    model, optimizer = fabric.setup(new, torch.optim.AdamW(new.parameters()))
     fabric.load_raw(tmp_path / "model.pt", model)
     fabric.load_raw(tmp_path / "optimizer.pt", optimizer)
     assert all(map(torch.equal, whole(model), whole(net)))

@@ -329,3 +329,25 @@ def test_an_optimizer_of_parameters_that_are_no_more_is_refused() -> None:
     for text, is_still in run(WORLD, _optimizer_before_sharding):
         assert "AdamW was made before `fabric.setup_module(model)`" in text
         assert not is_still
+
+
+def _backward_of_the_module_as_it_was() -> str:
+    fabric = fabric_of(devices=WORLD, strategy="ddp")
+    fabric.launch()
+    net, optimizer = made()
+    fabric.setup(net, optimizer)
+    try:
+        fabric.backward(net(torch.ones(2, 3)).sum())
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def test_a_loss_of_the_module_as_it_was_before_setup_is_refused_on_several_processes() -> None:
+    for refused in run(WORLD, _backward_of_the_module_as_it_was):
+        assert "model, optimizer = fabric.setup(model, optimizer)" in refused
+
+
+def test_an_optimizer_of_another_module_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="has no parameter of Talker"):
+        fabric_of().setup(Talker(), torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1))

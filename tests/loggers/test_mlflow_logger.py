@@ -250,6 +250,13 @@ def test_auto_goes_on_in_the_same_run_without_a_value_twice(tmp_path, uri):
     assert len(client.search_runs([logger.experiment_id])) == 1
 
 
+def test_auto_takes_no_run_of_another_directory_that_has_the_same_store(tmp_path, database):
+    first, second = (start(tmp_path / folder, database) for folder in ("first", "second"))
+    assert first.run_id != second.run_id
+    assert len(history(first, "loss")) == len(history(second, "loss")) == 8
+    assert start(tmp_path / "first", database).run_id == first.run_id
+
+
 def test_run_id_goes_on_with_a_run_that_was_killed_and_killed_again(tmp_path, database):
     def log(logger: MLFlowLogger, steps: range) -> None:
         for step in steps:

@@ -206,6 +206,9 @@ class StochasticWeightAveraging(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._average_model is None:
             return
+        with torch.no_grad():  # parameters alone were averaged; buffers are those of the module
+            for kept, current in zip(self._average_model.buffers(), pl_module.buffers(), strict=True):
+                kept.copy_(current)
         swap(self._average_model, pl_module)
         self._is_over = True
         if self.pl_module_contains_batch_norm(pl_module):
@@ -237,7 +240,9 @@ class StochasticWeightAveraging(Callback):
         """
         self.momenta = {}
         for module in pl_module.modules():
-            if isinstance(module, _BatchNorm) and module.training and module.running_mean is not None:
+            if not isinstance(module, _BatchNorm) or not module.training or not module.track_running_stats:
+                continue
+            if module.running_mean is not None:
                 self.momenta[module] = module.momentum
                 module.reset_running_stats()
                 module.momentum = None
@@ -256,6 +261,8 @@ class StochasticWeightAveraging(Callback):
             own = module.num_batches_tracked
             assert own is not None
             count = trainer.strategy.reduce(own.double(), reduce_op="sum")
+            if not count:  # it was in no batch of any process
+                continue
             for statistic in (module.running_mean, module.running_var):
                 assert statistic is not None
                 statistic.copy_(trainer.strategy.reduce(statistic * own, reduce_op="sum") / count)

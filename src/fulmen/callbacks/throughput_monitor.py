@@ -99,6 +99,12 @@ class ThroughputMonitor(Callback):
         window_size: int = 100,
         separator: str = "/",
     ) -> None:
+        for name, function in (("batch_size_fn", batch_size_fn), ("length_fn", length_fn)):
+            if not callable(function) and (function is not None or name == "batch_size_fn"):
+                raise TypeError(
+                    f"ThroughputMonitor({name}={function!r}): write a function of a batch, such as `lambda batch: "
+                    "len(batch[0])`."
+                )
         Throughput(available_flops=available_flops, window_size=window_size, separator=separator)
         self.batch_size_fn = batch_size_fn
         self.length_fn = length_fn

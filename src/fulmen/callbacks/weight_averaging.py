@@ -55,6 +55,9 @@ class WeightAveraging(Callback):
                     f"{type(self).__name__}({name}={value!r}): there is no such argument. Besides its own it has those "
                     f"of AveragedModel: {', '.join(known)}."
                 )
+        for name in ("avg_fn", "multi_avg_fn"):
+            if kwargs.get(name) is not None and not callable(kwargs[name]):
+                raise TypeError(f"{type(self).__name__}({name}={kwargs[name]!r}): write a function, or leave it out.")
         if kwargs.get("avg_fn") is not None and kwargs.get("multi_avg_fn") is not None:
             raise MisconfigurationException(
                 f"{type(self).__name__} was given `avg_fn` and `multi_avg_fn`, which both say how to average. Pass one."
@@ -313,12 +316,12 @@ class EMAWeightAveraging(WeightAveraging):
                     f"EMAWeightAveraging({name}=...) contradicts `decay`, which says how to average. Write "
                     f"`WeightAveraging({name}=...)`."
                 )
-        if not 0 <= decay <= 1:
+        if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 <= decay <= 1:
             raise ValueError(f"EMAWeightAveraging(decay={decay!r}): write a number from 0 to 1, such as 0.999.")
-        if update_every_n_steps < 0:
+        if type(update_every_n_steps) is not int or update_every_n_steps < 0:
             raise MisconfigurationException(
-                f"EMAWeightAveraging(update_every_n_steps={update_every_n_steps}): write a whole number from 1 on, or "
-                "0 to update at the end of epochs alone."
+                f"EMAWeightAveraging(update_every_n_steps={update_every_n_steps!r}): write a whole number from 1 on, "
+                "or 0 to update at the end of epochs alone."
             )
         super().__init__(device=device, use_buffers=use_buffers, **{**kwargs, "avg_fn": get_ema_avg_fn(decay=decay)})
         self.decay = decay

@@ -234,6 +234,7 @@ _ADVICE = {
     "pl.Trainer.default_attributes": "read the defaults by `inspect.signature(Trainer)`",
     "fabric.strategies.XLAFSDPStrategy": "write XLAStrategy, which has the whole model on each device",
     "fabric.strategies.strategy._BackwardSyncControl": "strategies have it as their method `without_sync`",
+    "pl.strategies.XLAFSDPStrategy": "write XLAStrategy, which has the whole model on each device",
     "fabric.strategies.xla_fsdp": "write XLAStrategy, which has the whole model on each device",
     "pl.loops.fetchers": "batches come from `trainer.data`; write an iterable of your own as a loader",
     "pl.loops.fit_loop": old_names.LOOPS,
@@ -321,7 +322,7 @@ def _sorry(old: str, name: str, others: list[str], what: str = "") -> str:
     target = target_of(old) if old else None
     text += f" (it would be in {target!r}): " if target and not what else ": "
     asked = f"{_short(old)}.{name}"
-    advice = _ADVICE.get(asked)
+    advice = reason_for(asked)
     nearest = get_close_matches(name, others, n=1)
     if advice is not None:
         text += advice

@@ -172,6 +172,13 @@ def _keep_objects(owner: HyperparameterOwner, plain: dict[Any, Any], kinds: dict
         if is_picklable(value):
             plain[name] = value
             del kinds[component(name)]
+            if name not in owner._hparams_reported:
+                owner._hparams_reported |= {name}
+                rank_zero_warn(
+                    f"{type(owner).__name__}.hparams[{name!r}] is pickled into checkpoints, as Lightning does it. Such "
+                    "a file is read by `weights_only=False` alone, also by `trainer.fit(ckpt_path=...)`. Write "
+                    f"`save_hyperparameters(ignore=[{name!r}])`, and any file is."
+                )
         else:
             rank_zero_warn(f"{type(owner).__name__}.hparams[{name!r}] cannot be pickled: left out of the checkpoint.")
 

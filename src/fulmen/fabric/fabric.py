@@ -176,6 +176,7 @@ class Fabric(Processes):
         plain_module = _uncompiled(module)
         precision, strategy = self._strategy.precision_plugin, self._strategy
         before = dict(plain_module.named_parameters())
+        _check_parameters(plain_module, optimizers)
         own = precision.convert_module(plain_module)
         forward_module = strategy.wrap_module(own, move_to_device)
         if not any(inside is own for inside in forward_module.modules()):
@@ -292,12 +293,19 @@ class Fabric(Processes):
             model: the module that the loss is of, for precisions that ask. None: the one that was set up first.
 
         Raises:
-            RuntimeError: nothing was set up.
+            RuntimeError: nothing was set up; or, on several processes, the loss is of a module that the others do not
+                hear of, as none that ``setup`` returned has run.
         """
         if not self._modules and model is None:
             raise RuntimeError(
                 "`fabric.backward` was called before `fabric.setup(model, optimizer)`, so that neither the precision "
                 "nor the other processes would hear of it. Set up the model first, and call what `setup` returned."
+            )
+        if self.world_size > 1 and self._modules and not any(module._has_run for module in self._modules):
+            raise RuntimeError(
+                "`fabric.backward(loss)`: no module that `fabric.setup` returned has run, so that the loss is of the "
+                "module as it was before, and each process would train its own. Call what `setup` returned: "
+                "`model, optimizer = fabric.setup(model, optimizer)`."
             )
         precision = self._strategy.precision_plugin
         with going_backward():
@@ -538,3 +546,15 @@ def _accepted(method: Callable[..., Any], kwargs: dict[str, Any]) -> dict[str, A
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return kwargs
     return {name: value for name, value in kwargs.items() if name in parameters}
+
+
+def _check_parameters(module: nn.Module, optimizers: tuple[Optimizer, ...]) -> None:
+    """Warn of an optimizer that steps no parameter of the module."""
+    own = {id(parameter) for parameter in module.parameters()}
+    for optimizer in optimizers:
+        if own and not any(id(one) in own for group in optimizer.param_groups for one in group["params"]):
+            rank_zero_warn(
+                f"`fabric.setup(model, optimizer)`: {type(optimizer).__name__} has no parameter of "
+                f"{type(module).__name__}, which it will not train. Make it of `model.parameters()`, or set up "
+                "optimizers of other modules by `fabric.setup_optimizers(optimizer)`."
+            )

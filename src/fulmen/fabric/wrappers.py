@@ -54,6 +54,7 @@ class _FabricModule(nn.Module):
     """
 
     _is_made = False
+    _has_run = False  #: it was called, so that its losses are known to the other processes
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class _FabricModule(nn.Module):
         return self._run(self._forward_module if compiled is None else compiled, args, kwargs)
 
     def _run(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        self.__dict__["_has_run"] = True
         precision = self._strategy.precision_plugin
         if type(precision).convert_input is Precision.convert_input:
             args, kwargs = cast((args, kwargs), torch.float32)

@@ -111,6 +111,9 @@ class Logger(ABC):
         """
         self.save()
 
+    #: where the checkpoints of the runs of this trainer may be: its directory, and the folders that were named
+    _places: tuple[str, ...] = ()
+
     @property
     def newest_version(self) -> int | str | None:
         """The version of the newest run of this experiment that has checkpoints, None if there is no run; ``version``

@@ -16,7 +16,7 @@ from fulmen.loggers.library import library, require_library
 from fulmen.loggers.logger import Logger, rank_zero_experiment
 from fulmen.loggers.params import as_dict, flat, plain, prefixed, yaml_text
 from fulmen.loggers.written_checkpoints import aliases, check_log_model, description, newly_written, sends_each
-from fulmen.utilities.cloud_io import local_path
+from fulmen.utilities.cloud_io import is_remote, join_path, local_path
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 from fulmen.utilities.text import shown
 
@@ -209,8 +209,8 @@ class MLFlowLogger(Logger):
 
     @property
     def newest_version(self) -> str | None:
-        """The newest run of the experiment (and of ``run_name``, if that is given) whose checkpoints are on this disk;
-        the run itself if it was named or has begun.
+        """The newest run of the experiment (and of ``run_name``, if that is given) whose checkpoints are on this disk,
+        where this training would write its own; the run itself if it was named or has begun.
         """
         if self._version is not None or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return self._version
@@ -219,8 +219,13 @@ class MLFlowLogger(Logger):
             return None
         with_tag = f"tags.`{_CHECKPOINTS}` != ''"
         for run in self._connect().search_runs([experiment], with_tag, order_by=["attributes.start_time DESC"]):
-            if self._run_name in (None, run.info.run_name) and os.path.isdir(run.data.tags[_CHECKPOINTS]):
-                return run.info.run_id
+            folder = run.data.tags[_CHECKPOINTS]
+            if self._run_name in (None, run.info.run_name) and os.path.isdir(folder):
+                root, *named = self._places or (".",)
+                own = join_path(root if self.save_dir is None else self.save_dir, experiment, run.info.run_id)
+                places = [join_path(own, "checkpoints"), *named]
+                if any(os.path.realpath(folder) == os.path.realpath(place) for place in places):
+                    return run.info.run_id
         return None
 
     @rank_zero_only
@@ -319,7 +324,9 @@ class MLFlowLogger(Logger):
     def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:
         folder = getattr(checkpoint_callback, "dirpath", None)
         if folder is not None and folder != self._tells_checkpoints:  # where `ckpt_path="auto"` looks
-            self.experiment.set_tag(self.run_id, _CHECKPOINTS, os.fspath(folder))
+            place = os.fspath(folder)
+            place = place if is_remote(place) else os.path.abspath(local_path(place))
+            self.experiment.set_tag(self.run_id, _CHECKPOINTS, place)
             self._tells_checkpoints = folder
         if sends_each(self._log_model, checkpoint_callback):
             self._store(checkpoint_callback)

@@ -389,18 +389,32 @@ class Plan:
         return "\n".join(lines)
 
 
+def _own_hook(owner: Any, name: str, call: Any) -> Callable[..., Any] | None:
+    """Fulmen's hook that is called by ``call``, which calls ``owner``'s: itself, or the one behind ``super()``."""
+    is_derived = False
+    for cls in type(owner).__mro__ if name not in vars(owner) else ():
+        hook = vars(cls).get(name)
+        if hook is None:
+            continue
+        if str(getattr(hook, "__module__", "")).startswith(("fulmen.callbacks.", "fulmen.tuner.")):
+            return functools.partial(hook.__get__(owner), *call.args) if is_derived else call
+        is_derived = True
+        if "super" not in getattr(getattr(hook, "__code__", None), "co_names", ()):
+            return None
+    return None
+
+
 class _WithoutBatch(Plan):
     """See :attr:`Plan.absent`."""
 
     def listeners(self, name: str) -> list[tuple[Any, Callable[..., Any]]]:
-        """Of those who get batches only Fulmen's own hooks, which count steps and do not look at them."""
+        """Of those who get batches only Fulmen's own hooks, which count steps and do not look at them; they are called
+        in the place of a user's hook, too, that calls them by ``super()``, since the other processes wait for them.
+        """
         found = super().listeners(name)
         if "train_batch" not in name:
             return found
-        ours = ("fulmen.callbacks.", "fulmen.tuner.")  # also where a user's class derives from one of them
-        return [
-            (one, call) for one, call in found if str(getattr(getattr(one, name), "__module__", "")).startswith(ours)
-        ]
+        return [(one, hook) for one, call in found if (hook := _own_hook(one, name, call)) is not None]
 
     def _plan_training_step(self) -> Callable[..., Any]:
         strategy = self._trainer.strategy

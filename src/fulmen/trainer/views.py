@@ -323,7 +323,7 @@ def _named(owner: str, names: str, modern: str, *users: str) -> list[Row]:
     return [Row(f"{owner}.{name}", modern, users, lambda one, name=name: getattr(one, name)) for name in names.split()]
 
 
-_UNI2TS, _RESILIENCY, _STABLE = "uni2ts", "nvidia-resiliency-ext", "stable-pretraining"
+_UNI2TS, _STABLE = "uni2ts", "stable-pretraining"
 
 #: names of other objects than the trainer: windows that the classes have themselves
 OF_CLASSES: tuple[Row, ...] = (

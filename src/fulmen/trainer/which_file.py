@@ -38,7 +38,10 @@ def return_to_run(trainer: Trainer, verb: str, ckpt_path: Any) -> None:
     if ckpt_path != "auto" or verb != "fit":
         return
     if not _has_trained(trainer):  # else it goes on where it did
+        named = [getattr(callback, "dirpath", None) for callback in trainer.callbacks]
+        places = (trainer.default_root_dir, *(os.fspath(folder) for folder in named if folder is not None))
         for logger in trainer.loggers:
+            logger._places = places
             logger.return_to_newest_run()
         trainer.strategy.barrier("return_to_run")  # all have looked before one makes a folder
     if trainer.is_global_zero and not trainer.fast_dev_run:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 
@@ -18,6 +19,10 @@ class UnsafeLoadWarning(UserWarning):
 
 class LightningDeprecationWarning(DeprecationWarning):
     """Something that still works and will not for ever; the message shows its replacement."""
+
+
+if not sys.warnoptions:  # Python shows a DeprecationWarning only where a program's own script is the cause
+    warnings.simplefilter("default", LightningDeprecationWarning)
 
 
 def disable_possible_user_warnings(module: str = "") -> None:

@@ -135,7 +135,8 @@ def adapt_arguments(trainer: Trainer, translation: Translation, outputs: Outputs
                 continue
             translation.replace(owner, name, _adapted(trainer, empty, name, method, before, outputs))
             wants_outputs |= name == "on_train_epoch_end"
-            today = ", ".join(_today(empty, name))
+            optional = "dataloader_idx" if "transfer" not in name else ""
+            today = ", ".join(f"{one}=0" if one == optional else one for one in _today(empty, name))
             tell(f"`{type(owner).__name__}.{name}({', '.join(_names(method))})`", f"Write `{name}(self, {today})`.")
     return wants_outputs
 

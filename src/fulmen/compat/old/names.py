@@ -76,6 +76,8 @@ ADVICE = {
     "pl.lite": "write `lightning.fabric.Fabric`, which took its place",
     "pl.loggers.TestTubeLogger": "write CSVLogger or TensorBoardLogger",
     "pl.logging.TestTubeLogger": "write CSVLogger or TensorBoardLogger",
+    "pl.loops.EvaluationLoop": LOOPS,
+    "pl.loops.FitLoop": LOOPS,
     "pl.loops.Loop": LOOPS,
     "pl.loops.base": LOOPS,
     "pl.loops.optimization": LOOPS,
