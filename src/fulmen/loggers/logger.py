@@ -111,7 +111,7 @@ class Logger(ABC):
         """
         self.save()
 
-    #: where the checkpoints of the runs of this trainer may be: its directory, and the folders that were named
+    #: where the checkpoints of a trainer's runs may be: what the folders of all its runs are in, and folders it names
     _places: tuple[str, ...] = ()
 
     @property

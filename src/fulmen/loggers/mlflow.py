@@ -16,7 +16,7 @@ from fulmen.loggers.library import library, require_library
 from fulmen.loggers.logger import Logger, rank_zero_experiment
 from fulmen.loggers.params import as_dict, flat, plain, prefixed, yaml_text
 from fulmen.loggers.written_checkpoints import aliases, check_log_model, description, newly_written, sends_each
-from fulmen.utilities.cloud_io import is_remote, join_path, local_path
+from fulmen.utilities.cloud_io import is_remote, local_path
 from fulmen.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 from fulmen.utilities.text import shown
 
@@ -219,14 +219,18 @@ class MLFlowLogger(Logger):
             return None
         with_tag = f"tags.`{_CHECKPOINTS}` != ''"
         for run in self._connect().search_runs([experiment], with_tag, order_by=["attributes.start_time DESC"]):
-            folder = run.data.tags[_CHECKPOINTS]
-            if self._run_name in (None, run.info.run_name) and os.path.isdir(folder):
-                root, *named = self._places or (".",)
-                own = join_path(root if self.save_dir is None else self.save_dir, experiment, run.info.run_id)
-                places = [join_path(own, "checkpoints"), *named]
-                if any(os.path.realpath(folder) == os.path.realpath(place) for place in places):
-                    return run.info.run_id
+            if self._run_name in (None, run.info.run_name) and self._is_place(run.data.tags[_CHECKPOINTS]):
+                return run.info.run_id
         return None
+
+    def _is_place(self, folder: str) -> bool:
+        """Whether a run of this training may have its checkpoints in ``folder``, which is there: in
+        ``<root>/<name>/<version>/checkpoints``, or in a folder that was named.
+        """
+        root, *named = (os.path.realpath(place) for place in self._places or (self.save_dir or ".",))
+        folder = os.path.realpath(folder)
+        is_below = folder.startswith(os.path.join(root, "")) and len(Path(folder).relative_to(root).parts) <= 3
+        return os.path.isdir(folder) and (is_below or folder in named)
 
     @rank_zero_only
     def return_to_newest_run(self) -> None:

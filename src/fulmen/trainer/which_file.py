@@ -39,7 +39,8 @@ def return_to_run(trainer: Trainer, verb: str, ckpt_path: Any) -> None:
         return
     if not _has_trained(trainer):  # else it goes on where it did
         named = [getattr(callback, "dirpath", None) for callback in trainer.callbacks]
-        places = (trainer.default_root_dir, *(os.fspath(folder) for folder in named if folder is not None))
+        root = (trainer.loggers[0].save_dir if trainer.loggers else None) or trainer.default_root_dir
+        places = (root, *(os.fspath(folder) for folder in named if folder is not None))
         for logger in trainer.loggers:
             logger._places = places
             logger.return_to_newest_run()
