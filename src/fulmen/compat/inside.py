@@ -11,6 +11,7 @@ import torch
 
 from fulmen.core.hooks import HOOKS
 from fulmen.trainer import flags, hardware, placement
+from fulmen.trainer.internal_reads import is_distributed
 from fulmen.utilities.internals import absent
 from fulmen.utilities.registry import Registry
 
@@ -59,9 +60,7 @@ class AcceleratorChoice:
     @property
     def is_distributed(self) -> bool:
         """Whether the strategy is one for several processes, however many there are."""
-        from fulmen.strategies.parallel import ParallelStrategy
-
-        return isinstance(self.strategy, ParallelStrategy)
+        return is_distributed(self)
 
     @property
     def _parallel_devices(self) -> list[torch.device]:

@@ -133,8 +133,8 @@ def source_of(trainer: Trainer, stage: str) -> Any:
 # -- where it runs, and who listens -----------------------------------------------------------------------------------
 
 
-def is_distributed(trainer: Trainer) -> bool:
-    """Whether the strategy is one for several processes, however many there are."""
+def is_distributed(trainer: Any) -> bool:
+    """Whether ``trainer.strategy`` is one for several processes, however many there are."""
     from fulmen.strategies.parallel import ParallelStrategy
 
     return isinstance(trainer.strategy, ParallelStrategy)

@@ -58,6 +58,10 @@ class PrivateNames:
     def _train_time_interval(self) -> timedelta | None:
         return self._trigger.train_time_interval
 
+    @_train_time_interval.setter
+    def _train_time_interval(self, interval: timedelta | None) -> None:
+        self._trigger.train_time_interval = interval
+
     @property
     def _save_on_train_epoch_end(self) -> bool | None:
         return self.save_on_train_epoch_end
